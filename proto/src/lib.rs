@@ -1,2 +1,4 @@
 //! Placeholder.
 pub mod ids;
+pub mod limits;
+pub mod wire;
