@@ -23,15 +23,13 @@ pub const MAX_LINK_NAME: usize = 200;
 pub const MAX_TEXT: usize = 4096;
 
 /// Plain bytes of one parcel, at most: what a single large record may need.
-pub const MAX_PARCEL_PLAIN: u32 = 16 << 20;
-/// Coded bytes of one parcel, at most. zstd and the columns may add a little to what does not compress.
-pub const MAX_PARCEL_CODED: u32 = MAX_PARCEL_PLAIN + MAX_PARCEL_PLAIN / 16 + 4096;
-/// Records of one parcel, at most.
-pub const MAX_PARCEL_RECORDS: u32 = 1 << 18;
+pub const MAX_PARCEL_PLAIN: u32 = codec::limits::MAX_PLAIN;
+/// Coded bytes of one parcel, at most.
+pub const MAX_PARCEL_CODED: u32 = codec::limits::MAX_CODED;
 /// Plain bytes at which the exporter closes a parcel.
-pub const PARCEL_TARGET: u64 = 256 << 10;
+pub const PARCEL_TARGET: u64 = codec::limits::TARGET_PLAIN as u64;
 /// Plain bytes that one lane may have sent and not committed, by default.
-pub const LANE_CREDIT: u64 = 16 << 20;
+pub const LANE_CREDIT: u64 = 20 << 20;
 
 /// How often the exporter sends a heartbeat.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);

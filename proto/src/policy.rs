@@ -309,7 +309,10 @@ mod tests {
         let policy = policy();
         let id = "spiffe://example.org/exporter/fra";
         assert!(matches!(policy.admit("other", id, "fra"), Err(Refusal::UnknownLink { .. })));
-        assert!(matches!(policy.admit("fra-to-aws", "spiffe://x/y", "fra"), Err(Refusal::WrongIdentity { .. })));
+        assert!(matches!(
+            policy.admit("fra-to-aws", "spiffe://x/y", "fra"),
+            Err(Refusal::WrongIdentity { .. })
+        ));
         assert!(matches!(policy.admit("fra-to-aws", id, "muc"), Err(Refusal::WrongCluster { .. })));
         assert!(Policy::new().admit("fra-to-aws", id, "fra").is_err(), "an empty policy grants nothing");
     }

@@ -284,7 +284,11 @@ impl Sender {
             Answer::Ack(ack) => {
                 for committed in ack.committed {
                     if let Some((slot, lane)) = self.slot(committed.slot) {
-                        self.actions.push_back(Action::Committed { lane, slot, next: Offset(committed.next) });
+                        self.actions.push_back(Action::Committed {
+                            lane,
+                            slot,
+                            next: Offset(committed.next),
+                        });
                     }
                 }
                 for credit in ack.credit {
@@ -296,7 +300,12 @@ impl Sender {
             Answer::LaneReset(reset) => {
                 let lane = known_lane(reset.lane, lanes)?;
                 let epoch = LaneEpoch(reset.epoch);
-                self.actions.push_back(Action::LaneReset { lane, epoch, credit: reset.credit, reason: reset.reason });
+                self.actions.push_back(Action::LaneReset {
+                    lane,
+                    epoch,
+                    credit: reset.credit,
+                    reason: reset.reason,
+                });
             }
             Answer::HeartbeatEcho(echo) => self.heartbeats.echo(echo.seq)?,
             // A reload changes what later `Open`s are answered; the importer holds what it no longer grants.
@@ -338,7 +347,7 @@ impl Sender {
             let Some((_, end)) = self.ends.pop_first() else { break };
             ends.push(end);
         }
-        self.transmit.push_back(wire::Heartbeat { seq, sent_at_ms: 0, ends }.into());
+        self.transmit.push_back(wire::Heartbeat { seq, ends }.into());
     }
 }
 
@@ -361,7 +370,11 @@ impl Heartbeats {
 }
 
 fn known_lane(lane: u32, lanes: u16) -> Result<LaneId, PeerMisbehaved> {
-    u16::try_from(lane).ok().filter(|lane| *lane < lanes).map(LaneId).ok_or(PeerMisbehaved::UnknownLane { lane })
+    u16::try_from(lane)
+        .ok()
+        .filter(|lane| *lane < lanes)
+        .map(LaneId)
+        .ok_or(PeerMisbehaved::UnknownLane { lane })
 }
 
 /// Source ends in one heartbeat: 32 bytes each stay far below [`limits::MAX_CONTROL_MESSAGE`].
@@ -373,11 +386,17 @@ mod tests {
 
     fn established() -> Sender {
         let mut sender = Sender::new(wire::Hello::default(), Duration::ZERO);
-        assert!(matches!(sender.poll_transmit(), Some(ToImporter { request: Some(wire::Request::Hello(_)) })));
+        assert!(matches!(
+            sender.poll_transmit(),
+            Some(ToImporter { request: Some(wire::Request::Hello(_)) })
+        ));
         let welcome =
             wire::Welcome { version: 1, session: 7, lanes: 4, credit: 100, topics: Vec::new(), rate: 0 };
         sender.handle(Event::Message(welcome.into()), Duration::ZERO).unwrap();
-        assert!(matches!(sender.poll_action(), Some(Action::Established { session: SessionId(7), lanes: 4, .. })));
+        assert!(matches!(
+            sender.poll_action(),
+            Some(Action::Established { session: SessionId(7), lanes: 4, .. })
+        ));
         sender
     }
 
@@ -416,7 +435,7 @@ mod tests {
         sender.handle(Event::Open(open), Duration::ZERO).unwrap();
         assert!(sender.poll_transmit().is_some());
         let resume = wire::Resume { slot: 9, resume_epoch: 1, next: 5, leader_epoch: -1, new: true };
-        handle(&mut sender, resume).unwrap();
+        handle(&mut sender, resume.clone()).unwrap();
         let lane = lane_of("orders", 4);
         assert!(matches!(
             sender.poll_action(),
@@ -436,7 +455,9 @@ mod tests {
             now = sender.poll_timeout().max(now);
             sender.handle(Event::Tick, now).unwrap();
             while let Some(action) = sender.poll_action() {
-                assert!(matches!(action, Action::Unanswered { silent } if silent >= limits::HEARTBEAT_PATIENCE));
+                assert!(
+                    matches!(action, Action::Unanswered { silent } if silent >= limits::HEARTBEAT_PATIENCE)
+                );
                 reports += 1;
             }
         }

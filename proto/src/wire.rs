@@ -102,9 +102,6 @@ pub struct Heartbeat {
     /// Counts heartbeats of a connection.
     #[prost(uint64, tag = "1")]
     pub seq: u64,
-    /// The exporter's wall clock, milliseconds since 1970: for the log only.
-    #[prost(int64, tag = "2")]
-    pub sent_at_ms: i64,
     /// Ends of the source partitions that changed since the last heartbeat.
     #[prost(message, repeated, tag = "3")]
     pub ends: Vec<SourceEnd>,
