@@ -1,1 +1,4 @@
-//! Placeholder.
+//! What Longhaul is tried on.
+
+pub mod kafka;
+pub mod wire;
