@@ -25,7 +25,7 @@ pub struct Batch {
     pub(crate) groups: Vec<Group>,
     pub(crate) headers: Vec<HeaderSpan>,
     pub(crate) arena: Vec<u8>,
-    plain: u64,
+    pub(crate) plain: u64,
     /// Record vectors of cleared groups, kept for their capacity.
     spare: Vec<Vec<Meta>>,
     /// Where the group of a slot is; covers the first `indexed` groups.
@@ -123,6 +123,16 @@ pub(crate) struct HeaderSpan {
 }
 
 impl HeaderSpan {
+    pub(crate) fn name_range(&self) -> std::ops::Range<usize> {
+        let start = self.name_start as usize;
+        start..start + self.name as usize
+    }
+
+    pub(crate) fn value_range(&self) -> std::ops::Range<usize> {
+        let start = self.value_start as usize;
+        start..start + length(self.value)
+    }
+
     pub(crate) fn plain_size(&self) -> u64 {
         HEADER_OVERHEAD + u64::from(self.name) + length(self.value) as u64
     }
@@ -153,8 +163,8 @@ impl<'a> RecordView<'a> {
     pub fn headers(&self) -> impl ExactSizeIterator<Item = (&'a [u8], Option<&'a [u8]>)> + use<'a> {
         let arena = self.arena;
         self.headers.iter().map(move |header| {
-            let name = &arena[header.name_start as usize..][..header.name as usize];
-            (name, slice(arena, header.value_start, header.value))
+            let value = (header.value != NULL).then(|| &arena[header.value_range()]);
+            (&arena[header.name_range()], value)
         })
     }
 
@@ -335,12 +345,6 @@ impl Batch {
         self.groups.len() - 1
     }
 
-    /// Counts `plain` more bytes for the group at index `group`, whose records were set in place.
-    pub(crate) fn count_plain(&mut self, group: usize, plain: u64) {
-        self.groups[group].plain += plain;
-        self.plain += plain;
-    }
-
     fn view(&self, meta: &Meta) -> RecordView<'_> {
         RecordView {
             offset: meta.offset,
@@ -354,8 +358,8 @@ impl Batch {
 
     fn append(&mut self, bytes: Option<&[u8]>) -> u32 {
         let Some(bytes) = bytes else { return NULL };
-        self.arena.extend_from_slice(bytes);
         assert!(bytes.len() < NULL as usize, "a batch addresses less than 4 GiB");
+        self.arena.extend_from_slice(bytes);
         bytes.len() as u32
     }
 

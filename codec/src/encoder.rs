@@ -1,0 +1,179 @@
+//! Batches to parcels, through one zstd stream.
+
+use std::fmt;
+
+use zstd_safe::zstd_sys::ZSTD_EndDirective;
+use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ResetDirective};
+
+use crate::format::{VERSION, flag};
+use crate::limits::{LEVELS, WINDOW_LOGS};
+use crate::serialize::{self, Serializer};
+use crate::skip::Skip;
+use crate::{Batch, Error, varint};
+
+/// How an [`Encoder`] compresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncoderSettings {
+    /// zstd level, 1 to 12. Default 3.
+    pub level: i32,
+    /// zstd window as a power of two, 17 to 27. Default 22: 4 MiB at both ends. A decoder must allow as much.
+    pub window_log: u32,
+}
+
+impl Default for EncoderSettings {
+    fn default() -> Self {
+        Self { level: 3, window_log: 22 }
+    }
+}
+
+/// Sizes of one parcel, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// The batch's plain size, which the parcel header declares.
+    pub plain: u32,
+    /// What was appended: the parcel's body.
+    pub coded: u32,
+}
+
+/// Codes the batches of one lane epoch, in order. Its memory is zstd's (about 5 MiB at level 3), one serialized
+/// batch and the bounded state of [`limits`](crate::limits).
+pub struct Encoder {
+    context: CCtx<'static>,
+    serializer: Serializer,
+    serialized: Vec<u8>,
+    skip: Skip,
+    level: i32,
+    /// Level of the frame that is open, if one is.
+    frame_level: Option<i32>,
+    poisoned: bool,
+}
+
+impl Encoder {
+    /// An encoder at the start of a lane epoch.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a setting out of range, [`Error::Zstd`] when zstd has no memory.
+    pub fn new(settings: EncoderSettings) -> Result<Self, Error> {
+        let EncoderSettings { level, window_log } = settings;
+        if !LEVELS.contains(&level) {
+            return Err(setting("zstd level", level.into(), LEVELS));
+        }
+        if !WINDOW_LOGS.contains(&window_log) {
+            return Err(setting("zstd window log", window_log.into(), WINDOW_LOGS));
+        }
+        let mut context = CCtx::try_create().ok_or(Error::Zstd("no memory for a context"))?;
+        context.set_parameter(CParameter::WindowLog(window_log)).map_err(Error::zstd)?;
+        Ok(Self {
+            context,
+            serializer: Serializer::default(),
+            serialized: Vec::new(),
+            skip: Skip::new(),
+            level,
+            frame_level: None,
+            poisoned: false,
+        })
+    }
+
+    /// Appends the coded batch to `out`. Parcels must be decoded in the order in which they were encoded.
+    ///
+    /// # Errors
+    /// [`Error::BatchTooLarge`] and [`Error::BatchRange`] leave the stream as it was; any other ends it. `out` is
+    /// unchanged after an error.
+    pub fn encode(&mut self, batch: &Batch, out: &mut Vec<u8>) -> Result<Sizes, Error> {
+        if self.poisoned {
+            return Err(Error::Poisoned);
+        }
+        let counts = serialize::check(batch)?;
+        self.serialized.clear();
+        self.serialized.reserve(batch.plain_size() as usize);
+        self.serializer.write(batch, counts, &mut self.serialized);
+        let start = out.len();
+        if let Err(error) = self.write_parcel(out) {
+            out.truncate(start);
+            self.poisoned = true;
+            return Err(error);
+        }
+        if self.serialized.capacity() > KEEP {
+            self.serialized = Vec::new();
+        }
+        let size = |bytes: u64| u32::try_from(bytes).expect("bounded by the check above");
+        Ok(Sizes { plain: size(batch.plain_size()), coded: size((out.len() - start) as u64) })
+    }
+
+    /// Compresses from the next parcel on with `level`, or the nearest one of 1 to 12.
+    ///
+    /// zstd takes a level only with a new frame, whose window starts empty: a change costs some ratio for the next
+    /// few megabytes. What is remembered of names and positions stays.
+    pub fn set_level(&mut self, level: i32) {
+        self.level = level.clamp(*LEVELS.start(), *LEVELS.end());
+    }
+
+    /// The level of the next parcel.
+    pub fn level(&self) -> i32 {
+        self.level
+    }
+
+    fn write_parcel(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
+        let size = self.serialized.len();
+        if self.skip.next(&self.serialized) {
+            out.reserve_exact(size + PREFACE);
+            preface(out, flag::RAW, size);
+            out.extend_from_slice(&self.serialized);
+            return Ok(());
+        }
+        let mut flags = 0;
+        if self.frame_level != Some(self.level) {
+            self.context.reset(ResetDirective::SessionOnly).map_err(Error::zstd)?;
+            self.context.set_parameter(CParameter::CompressionLevel(self.level)).map_err(Error::zstd)?;
+            self.frame_level = Some(self.level);
+            flags = flag::FRAME;
+        }
+        let start = out.len();
+        preface(out, flags, size);
+        self.compress(out)?;
+        self.skip.compressed(size, out.len() - start);
+        Ok(())
+    }
+
+    /// Appends all of `serialized`, flushed, so that the parcel decodes without the next one.
+    fn compress(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
+        out.reserve(self.serialized.len() / 8 + 1024);
+        let mut input = InBuffer::around(&self.serialized);
+        loop {
+            let position = out.len();
+            let mut output = OutBuffer::around_pos(out, position);
+            let left = self
+                .context
+                .compress_stream2(&mut output, &mut input, ZSTD_EndDirective::ZSTD_e_flush)
+                .map_err(Error::zstd)?;
+            if left == 0 {
+                return Ok(());
+            }
+            out.reserve(left.max(4096));
+        }
+    }
+}
+
+impl fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encoder")
+            .field("level", &self.level)
+            .field("poisoned", &self.poisoned)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Appends the first bytes of a parcel: version and flags, serialized size.
+fn preface(out: &mut Vec<u8>, flags: u8, serialized: usize) {
+    out.push(VERSION << 4 | flags);
+    varint::put(out, serialized as u64);
+}
+
+fn setting<T: Into<i64> + Copy>(name: &'static str, value: i64, range: std::ops::RangeInclusive<T>) -> Error {
+    Error::Setting { name, value, low: (*range.start()).into(), high: (*range.end()).into() }
+}
+
+/// Most bytes of a preface.
+const PREFACE: usize = 11;
+/// Capacity that is kept from one batch to the next; a larger one is given back.
+const KEEP: usize = 2 * 1024 * 1024;
