@@ -17,7 +17,7 @@ use rustls::{
 use crate::Error;
 
 /// The one application protocol of a link: a peer that speaks another is refused in the handshake.
-pub const ALPN: &[u8] = b"longhaul/1";
+pub const ALPN: &[u8] = proto::limits::ALPN;
 
 /// Which key exchanges are offered and taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,1 +1,43 @@
-//! Placeholder.
+//! The pipe: QUIC connections between an exporter and an importer. Never Kafka.
+//!
+//! An exporter has a [`Dialer`], an importer a [`Listener`]; both make [`Connection`]s to a peer whose certificate was
+//! verified and whose SPIFFE id is known. On a connection there is one control stream of small frames
+//! ([`ControlSend`], [`ControlRecv`]) and one stream of parcels a lane epoch, exporter to importer ([`ParcelSend`],
+//! [`ParcelRecv`]).
+//!
+//! ```text
+//! Dialer::dial ──── QUIC, TLS 1.3, mutual ────> Listener::accept
+//!   open_control   <── frames, both ways ──>      accept_control
+//!   open_lane      ──── parcels ────────────>     accept_lane
+//!   stalled ── no ack while data is outstanding: dial again, do not wait
+//! ```
+//!
+//! What must stay true:
+//! - memory a peer can make us hold is bounded: stream and connection windows, pending handshakes, declared sizes
+//!   checked before anything is allocated;
+//! - one slow handshake, stream or peer never blocks another;
+//! - nothing of a handshake is reused by the next one: see [`certs`].
+
+#![warn(missing_docs)]
+
+mod close;
+mod connection;
+mod control;
+mod dial;
+mod error;
+mod listen;
+mod parcel;
+mod settings;
+mod socket;
+mod stall;
+mod window;
+
+pub use close::CloseCode;
+pub use connection::{Connection, Stats};
+pub use control::{ControlRecv, ControlSend};
+pub use dial::{DialError, Dialer};
+pub use error::Error;
+pub use listen::{Listener, Refused};
+pub use parcel::{ParcelRecv, ParcelSend};
+pub use settings::Settings;
+pub use stall::{Stall, is_stalled};

@@ -1,0 +1,282 @@
+//! A connection to a peer whose certificate was verified and whose name is known.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use certs::{CertificateDer, SpiffeId};
+use proto::wire::LanePreface;
+use quinn::ConnectionStats;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::{
+    CloseCode, ControlRecv, ControlSend, Error, ParcelRecv, ParcelSend, Stall,
+    close::{MAX_REASON, words},
+    stall::{Sample, TICK, Watch},
+    window::{FlightReading, Window},
+};
+
+/// One QUIC connection. Cheap to clone; it is closed when the last clone and the last stream are dropped.
+#[derive(Clone)]
+pub struct Connection(Arc<Inner>);
+
+struct Inner {
+    quic: quinn::Connection,
+    peer: SpiffeId,
+    chain: Vec<CertificateDer<'static>>,
+    /// The host that was dialled; `None` at the listener.
+    host: Option<String>,
+}
+
+impl Connection {
+    /// Takes a connection whose handshake is done; fails when the peer's certificate does not name one identity.
+    pub(crate) fn new(quic: quinn::Connection, host: Option<String>) -> Result<Self, certs::Error> {
+        let chain = quic
+            .peer_identity()
+            .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
+            .map(|chain| *chain)
+            .unwrap_or_default();
+        let peer = certs::peer_spiffe_id(&chain)?;
+        Ok(Self(Arc::new(Inner { quic, peer, chain, host })))
+    }
+
+    /// Who the peer is.
+    pub fn peer(&self) -> &SpiffeId {
+        &self.0.peer
+    }
+
+    /// The certificates the peer presented, end entity first.
+    pub fn peer_chain(&self) -> &[CertificateDer<'static>] {
+        &self.0.chain
+    }
+
+    /// Where the peer is.
+    pub fn remote_address(&self) -> SocketAddr {
+        self.0.quic.remote_address()
+    }
+
+    /// Verifies the peer's certificate again, now and against `identity`: after a reload of roots or revocation
+    /// lists, and from time to time, as a live connection may outlast its certificate.
+    ///
+    /// # Errors
+    /// [`certs::Error::Untrusted`]: close with [`CloseCode::Untrusted`].
+    pub fn check_peer(&self, identity: &certs::Identity) -> Result<(), certs::Error> {
+        match &self.0.host {
+            Some(host) => identity.check_importer(&self.0.chain, host),
+            None => identity.check_exporter(&self.0.chain),
+        }
+    }
+
+    /// Opens the control stream: the exporter does. The importer sees it with the first frame.
+    ///
+    /// # Errors
+    /// Why the connection is over.
+    pub async fn open_control(&self) -> Result<(ControlSend, ControlRecv), Error> {
+        let (send, recv) = self.0.quic.open_bi().await?;
+        Ok((ControlSend::new(send), ControlRecv::new(recv)))
+    }
+
+    /// Waits for the control stream: the importer does, once.
+    ///
+    /// # Errors
+    /// Why the connection is over.
+    pub async fn accept_control(&self) -> Result<(ControlSend, ControlRecv), Error> {
+        let (send, recv) = self.0.quic.accept_bi().await?;
+        Ok((ControlSend::new(send), ControlRecv::new(recv)))
+    }
+
+    /// Opens the stream of a lane epoch: the exporter does. Waits while all streams that the importer allows are open.
+    ///
+    /// # Errors
+    /// Why the connection is over.
+    pub async fn open_lane(&self, preface: LanePreface) -> Result<ParcelSend, Error> {
+        ParcelSend::open(self.0.quic.open_uni().await?, preface).await
+    }
+
+    /// Waits for the next lane stream and its preface: the importer does.
+    ///
+    /// Not cancel-safe: a stream whose preface was on the way is lost. Call it in a task of its own, or together with
+    /// what ends the whole connection.
+    ///
+    /// # Errors
+    /// Why the connection is over, or what is wrong with this one stream; see [`Error::ends_connection`].
+    pub async fn accept_lane(&self) -> Result<ParcelRecv, Error> {
+        let stream = self.0.quic.accept_uni().await?;
+        match timeout(PREFACE_PATIENCE, ParcelRecv::accept(stream)).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::NoPreface { seconds: PREFACE_PATIENCE.as_secs() }),
+        }
+    }
+
+    /// Resolves when the peer acknowledged nothing for max(1 s, 4 RTT) with data outstanding. Keep-alives count as
+    /// data, so a dead path shows on a silent connection too, one keep-alive interval later.
+    ///
+    /// Never resolves once the connection is over: race it with [`Self::closed`].
+    pub async fn stalled(&self) -> Stall {
+        let mut watch = Watch::default();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            if self.0.quic.close_reason().is_some() {
+                return std::future::pending().await;
+            }
+            if let Some(stall) = watch.observe(Instant::now(), &self.sample()) {
+                return stall;
+            }
+        }
+    }
+
+    /// Resolves when the connection is over, with the reason in words.
+    pub async fn closed(&self) -> String {
+        words(&self.0.quic.closed().await)
+    }
+
+    /// Whether the connection is over.
+    pub fn is_closed(&self) -> bool {
+        self.0.quic.close_reason().is_some()
+    }
+
+    /// Closes at once: data that did not arrive yet is dropped. `reason` is for people at the other end.
+    pub fn close(&self, code: CloseCode, reason: &str) {
+        let mut end = reason.len().min(MAX_REASON);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.0.quic.close(code.into(), &reason.as_bytes()[..end]);
+    }
+
+    /// Counters since the connection began.
+    pub fn stats(&self) -> Stats {
+        let quic = self.0.quic.stats();
+        let flight = self.flight();
+        Stats {
+            rtt: quic.path.rtt,
+            min_rtt: quic.path.min_rtt,
+            congestion_window: quic.path.cwnd,
+            in_flight: flight.map_or(0, |flight| flight.in_flight),
+            mtu: quic.path.current_mtu,
+            sent_packets: quic.path.sent_packets,
+            lost_packets: quic.path.lost_packets,
+            lost_bytes: quic.path.lost_bytes,
+            black_holes: quic.path.black_holes_detected,
+            sent_datagrams: quic.udp_tx.datagrams,
+            sent_bytes: quic.udp_tx.bytes,
+            send_calls: quic.udp_tx.ios,
+            received_datagrams: quic.udp_rx.datagrams,
+            received_bytes: quic.udp_rx.bytes,
+        }
+    }
+
+    /// Whether the peer has confirmed the handshake: RFC 9001, 4.1.2. For a dialler: it has taken our certificate.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.0.quic.stats().frame_rx.handshake_done > 0
+    }
+
+    pub(crate) fn close_error(&self) -> Option<quinn::ConnectionError> {
+        self.0.quic.close_reason()
+    }
+
+    fn flight(&self) -> Option<FlightReading> {
+        // Asked anew each time: a path that was validated afresh has another controller.
+        let window = self.0.quic.congestion_state().into_any().downcast::<Window>().ok()?;
+        Some(window.flight().read())
+    }
+
+    fn sample(&self) -> Sample {
+        let quic = self.0.quic.stats();
+        let flight = self.flight();
+        Sample {
+            last_ack: flight.and_then(|flight| flight.last_ack),
+            acks: flight.map_or(0, |flight| flight.acks),
+            in_flight: flight.map_or(0, |flight| flight.in_flight),
+            eliciting: eliciting(&quic),
+            rtt: quic.path.rtt,
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("peer", &self.0.peer)
+            .field("remote", &self.remote_address())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Counters of a connection since it began, and its path as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Smoothed round trip.
+    pub rtt: Duration,
+    /// Least round trip seen.
+    pub min_rtt: Duration,
+    /// Bytes that may be in flight.
+    pub congestion_window: u64,
+    /// Bytes in flight after the last acknowledgement.
+    pub in_flight: u64,
+    /// Largest UDP payload in use, bytes.
+    pub mtu: u16,
+    /// QUIC packets sent.
+    pub sent_packets: u64,
+    /// QUIC packets given up as lost and sent anew.
+    pub lost_packets: u64,
+    /// Their bytes.
+    pub lost_bytes: u64,
+    /// How often large packets stopped passing.
+    pub black_holes: u64,
+    /// UDP datagrams sent.
+    pub sent_datagrams: u64,
+    /// Bytes of UDP payload sent, repeats and acknowledgements included: add 28 a datagram for IPv4, 48 for IPv6.
+    pub sent_bytes: u64,
+    /// System calls that sent them.
+    pub send_calls: u64,
+    /// UDP datagrams received.
+    pub received_datagrams: u64,
+    /// Bytes of UDP payload received.
+    pub received_bytes: u64,
+}
+
+impl Stats {
+    /// Datagrams a system call: about 1 means that segmentation offload is not in use, which costs a factor of three
+    /// in processor time at high rates.
+    pub fn datagrams_per_send(&self) -> f64 {
+        if self.send_calls == 0 { 0.0 } else { self.sent_datagrams as f64 / self.send_calls as f64 }
+    }
+}
+
+/// Frames sent that want an acknowledgement: all but ACK, PADDING and CONNECTION_CLOSE (RFC 9002, 2). Probes for a
+/// larger MTU are left out: that one is lost says nothing about the path.
+fn eliciting(stats: &ConnectionStats) -> u64 {
+    let f = &stats.frame_tx;
+    let frames = f.ack_frequency
+        + f.crypto
+        + f.data_blocked
+        + f.datagram
+        + u64::from(f.handshake_done)
+        + f.immediate_ack
+        + f.max_data
+        + f.max_stream_data
+        + f.max_streams_bidi
+        + f.max_streams_uni
+        + f.new_connection_id
+        + f.new_token
+        + f.path_challenge
+        + f.path_response
+        + f.ping
+        + f.reset_stream
+        + f.retire_connection_id
+        + f.stream_data_blocked
+        + f.streams_blocked_bidi
+        + f.streams_blocked_uni
+        + f.stop_sending
+        + f.stream;
+    frames.saturating_sub(stats.path.sent_plpmtud_probes)
+}
+
+const PREFACE_PATIENCE: Duration = proto::limits::HANDSHAKE_PATIENCE;

@@ -1,0 +1,375 @@
+//! The exporter's end: dialling an importer.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use certs::{Identity, SpiffeId};
+use quinn::{ClientConfig, ConnectError, Endpoint, EndpointConfig, TokioRuntime};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    CloseCode, Connection, Error, Settings,
+    close::{Fault, fault, words},
+    socket,
+};
+
+/// Dials one importer, wherever it is. Keeps nothing between attempts but the round trip it measured.
+#[derive(Debug)]
+pub struct Dialer {
+    /// Swapped when the identity is reloaded.
+    config: RwLock<ClientConfig>,
+    expected: SpiffeId,
+    settings: Settings,
+    /// Smoothed round trip of the last connection, microseconds; 0 when there was none.
+    rtt_us: AtomicU64,
+}
+
+impl Dialer {
+    /// A dialler that believes only `expected_peer`.
+    ///
+    /// # Errors
+    /// When the identity is not an exporter's or the settings contradict themselves.
+    pub fn new(identity: &Identity, expected_peer: SpiffeId, settings: Settings) -> Result<Self, Error> {
+        settings.check()?;
+        let config = RwLock::new(settings.client(identity)?);
+        Ok(Self { config, expected: expected_peer, settings, rtt_us: 0.into() })
+    }
+
+    /// Dials with another identity from now on; connections that live are not touched.
+    ///
+    /// # Errors
+    /// When the identity is not an exporter's. The old one stays.
+    pub fn replace_identity(&self, identity: &Identity) -> Result<(), Error> {
+        let config = self.settings.client(identity)?;
+        *self.config.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = config;
+        Ok(())
+    }
+
+    /// How long one attempt may take now: max(1 s, 3 RTT), or the setting while the round trip is not known.
+    pub fn attempt_timeout(&self) -> Duration {
+        match Duration::from_micros(self.rtt_us.load(Ordering::Relaxed)) {
+            Duration::ZERO => self.settings.first_attempt,
+            rtt => MIN_ATTEMPT.max(3 * rtt),
+        }
+    }
+
+    /// Makes one attempt to reach the importer at `address`: `host:port`, the host a DNS name, an IPv4 address or an
+    /// IPv6 address in brackets. All addresses of a name are tried, a new one each quarter of a second.
+    ///
+    /// When this returns `Ok`, the importer is who it should be and has taken our certificate; nothing was sent yet.
+    /// Bounded by three times [`Self::attempt_timeout`], and in practice by one: the caller loops. Several calls may
+    /// run at once; each uses a socket of its own, so a fresh attempt takes a fresh path through NATs and balancers.
+    ///
+    /// # Errors
+    /// What is wrong, see [`DialError`]. With several addresses: the most telling one.
+    pub async fn dial(&self, address: &str) -> Result<Connection, DialError> {
+        let limit = self.attempt_timeout();
+        let host = host_of(address)?;
+        let mut addresses = resolve(address, limit).await?.into_iter();
+        let config = self.config.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let attempt = |remote| Attempt {
+            config: config.clone(),
+            expected: self.expected.clone(),
+            address: Arc::from(address),
+            host: host.into(),
+            remote,
+            limit,
+            udp_buffer: self.settings.udp_buffer,
+        };
+        let mut running = JoinSet::new();
+        let mut failure: Option<DialError> = None;
+        loop {
+            let next = addresses.next();
+            let more = next.is_some();
+            if let Some(remote) = next {
+                running.spawn(attempt(remote).run());
+            }
+            let finished = tokio::select! {
+                finished = running.join_next() => finished,
+                () = sleep(STAGGER), if more => continue,
+            };
+            match finished {
+                Some(Ok(Ok(connection))) => {
+                    self.remember(&connection);
+                    return Ok(connection);
+                }
+                Some(Ok(Err(error))) => failure = Some(more_telling(failure, error)),
+                Some(Err(join)) => std::panic::resume_unwind(join.into_panic()),
+                None => return Err(failure.unwrap_or_else(|| no_address(address))),
+            }
+        }
+    }
+
+    fn remember(&self, connection: &Connection) {
+        let rtt = u64::try_from(connection.stats().rtt.as_micros()).unwrap_or(u64::MAX);
+        self.rtt_us.store(rtt.max(1), Ordering::Relaxed);
+    }
+}
+
+/// Why an importer could not be reached, in words for its operator.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DialError {
+    /// The address is not `host:port`.
+    #[error("`{address}` is not host:port: {why}")]
+    Address {
+        /// The address as given.
+        address: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The name has no address.
+    #[error("cannot find the address of {address}: {why}")]
+    Dns {
+        /// The address as given.
+        address: String,
+        /// What the resolver said.
+        why: String,
+    },
+    /// Nobody answered.
+    #[error(
+        "no answer from {address} ({remote}) within {} ms: is the importer running, and does UDP pass both ways \
+         through the firewalls?",
+        after.as_millis()
+    )]
+    Timeout {
+        /// The address as given.
+        address: String,
+        /// Where that is.
+        remote: SocketAddr,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// One side does not accept the other's certificate or TLS.
+    #[error("{address} ({remote}): {why}")]
+    Certificate {
+        /// The address as given.
+        address: String,
+        /// Where that is.
+        remote: SocketAddr,
+        /// Whose certificate, and what is wrong with it.
+        why: String,
+    },
+    /// Somebody else answered: a valid certificate, another name.
+    #[error("{address} ({remote}) is not the importer of this link: expected {expected}, got {got}")]
+    WrongIdentity {
+        /// The address as given.
+        address: String,
+        /// Where that is.
+        remote: SocketAddr,
+        /// Who it should be.
+        expected: SpiffeId,
+        /// Who it is, or why it is nobody.
+        got: String,
+    },
+    /// The importer does not want this connection.
+    #[error("{address} ({remote}) refused the connection: {why}")]
+    Refused {
+        /// The address as given.
+        address: String,
+        /// Where that is.
+        remote: SocketAddr,
+        /// Its reason.
+        why: String,
+    },
+    /// Something failed on this side or in QUIC.
+    #[error("cannot dial {address}: {why}")]
+    Failed {
+        /// The address as given.
+        address: String,
+        /// What failed.
+        why: String,
+    },
+}
+
+impl DialError {
+    /// Whether trying again soon can help without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Dns { .. } | Self::Timeout { .. } | Self::Refused { .. } | Self::Failed { .. })
+    }
+}
+
+/// One attempt to reach one address.
+struct Attempt {
+    config: ClientConfig,
+    expected: SpiffeId,
+    address: Arc<str>,
+    host: String,
+    remote: SocketAddr,
+    limit: Duration,
+    udp_buffer: usize,
+}
+
+impl Attempt {
+    async fn run(self) -> Result<Connection, DialError> {
+        let endpoint = self.endpoint()?;
+        let connecting = endpoint
+            .connect_with(self.config.clone(), self.remote, &self.host)
+            .map_err(|error| self.not_started(&error))?;
+        let quic = match timeout(self.limit, connecting).await {
+            Ok(Ok(quic)) => quic,
+            Ok(Err(error)) => return Err(self.failed(&error)),
+            Err(_) => return Err(self.timed_out()),
+        };
+        let connection = Connection::new(quic.clone(), Some(self.host.clone()));
+        let got = match &connection {
+            Ok(connection) if *connection.peer() == self.expected => None,
+            Ok(connection) => Some(connection.peer().to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        match (connection, got) {
+            (Ok(connection), None) => self.confirmed(connection).await,
+            (_, got) => {
+                quic.close(CloseCode::WrongIdentity.into(), b"not the importer expected here");
+                let (address, remote) = (self.address.to_string(), self.remote);
+                let got = got.unwrap_or_default();
+                Err(DialError::WrongIdentity { address, remote, expected: self.expected, got })
+            }
+        }
+    }
+
+    /// A dialler's handshake ends before the importer has looked at our certificate: wait for its word, one round
+    /// trip, so that a refusal shows here and not in the middle of the first exchange.
+    async fn confirmed(&self, connection: Connection) -> Result<Connection, DialError> {
+        let wait = async {
+            while !connection.is_confirmed() {
+                if let Some(error) = connection.close_error() {
+                    return Err(self.failed(&error));
+                }
+                sleep(CONFIRM_TICK).await;
+            }
+            Ok(())
+        };
+        match timeout(self.limit, wait).await {
+            Ok(Ok(())) => Ok(connection),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(self.timed_out()),
+        }
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, DialError> {
+        let any = match self.remote {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        };
+        let failed = |why: String| DialError::Failed { address: self.address.to_string(), why };
+        let socket = socket::bind(any, self.udp_buffer).map_err(|error| failed(error.to_string()))?;
+        Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
+            .map_err(|error| failed(error.to_string()))
+    }
+
+    fn not_started(&self, error: &ConnectError) -> DialError {
+        match error {
+            ConnectError::InvalidServerName(_) => DialError::Address {
+                address: self.address.to_string(),
+                why: "the host is not a DNS name or IP address",
+            },
+            error => DialError::Failed { address: self.address.to_string(), why: error.to_string() },
+        }
+    }
+
+    fn failed(&self, error: &quinn::ConnectionError) -> DialError {
+        let (address, remote, why) = (self.address.to_string(), self.remote, words(error));
+        match fault(error) {
+            Fault::Theirs | Fault::Ours => DialError::Certificate { address, remote, why },
+            Fault::Refused => DialError::Refused { address, remote, why },
+            Fault::Silence => self.timed_out(),
+            Fault::Other => DialError::Failed { address, why },
+        }
+    }
+
+    fn timed_out(&self) -> DialError {
+        DialError::Timeout { address: self.address.to_string(), remote: self.remote, after: self.limit }
+    }
+}
+
+/// The host in `host:port`, brackets of IPv6 removed: the name that the importer's certificate must carry.
+fn host_of(address: &str) -> Result<&str, DialError> {
+    let wrong = |why| DialError::Address { address: address.into(), why };
+    let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("the port is missing"))?;
+    match port.parse::<u16>() {
+        Ok(0) | Err(_) => return Err(wrong("the port must be 1 to 65535")),
+        Ok(_) => {}
+    }
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    match bracketed {
+        Some(host) if host.parse::<Ipv6Addr>().is_ok() => Ok(host),
+        Some(_) => Err(wrong("between brackets must be an IPv6 address")),
+        None if host.is_empty() => Err(wrong("the host is missing")),
+        None if host.contains(':') => {
+            Err(wrong("an IPv6 address stands in brackets, as in [2001:db8::1]:7443"))
+        }
+        None => Ok(host),
+    }
+}
+
+async fn resolve(address: &str, limit: Duration) -> Result<Vec<SocketAddr>, DialError> {
+    let failed = |why: String| DialError::Dns { address: address.into(), why };
+    let found = timeout(limit, tokio::net::lookup_host(address))
+        .await
+        .map_err(|_| failed(format!("the resolver did not answer within {} ms", limit.as_millis())))?
+        .map_err(|error| failed(error.to_string()))?;
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for found in found.take(MAX_ADDRESSES) {
+        if !addresses.contains(&found) {
+            addresses.push(found);
+        }
+    }
+    Ok(addresses)
+}
+
+/// Of two failures the one that tells more: silence tells least.
+fn more_telling(before: Option<DialError>, now: DialError) -> DialError {
+    match before {
+        Some(before) if !matches!(before, DialError::Timeout { .. } | DialError::Failed { .. }) => before,
+        _ => now,
+    }
+}
+
+fn no_address(address: &str) -> DialError {
+    DialError::Dns { address: address.into(), why: "the name has no address".into() }
+}
+
+const MIN_ATTEMPT: Duration = Duration::from_secs(1);
+/// Until the next address of a name is tried alongside: RFC 8305, 5.
+const STAGGER: Duration = Duration::from_millis(250);
+const CONFIRM_TICK: Duration = Duration::from_millis(2);
+/// Addresses of one name that are tried.
+const MAX_ADDRESSES: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_of_an_address_is_what_the_certificate_must_name() {
+        assert_eq!(host_of("importer.cloud.example:7443").unwrap(), "importer.cloud.example");
+        assert_eq!(host_of("192.0.2.1:1").unwrap(), "192.0.2.1");
+        assert_eq!(host_of("[2001:db8::1]:7443").unwrap(), "2001:db8::1");
+    }
+
+    #[test]
+    fn an_address_that_is_not_host_and_port_says_why() {
+        for (address, why) in [
+            ("importer", "the port is missing"),
+            (":7443", "the host is missing"),
+            ("importer:", "1 to 65535"),
+            ("importer:0", "1 to 65535"),
+            ("importer:70000", "1 to 65535"),
+            ("2001:db8::1:7443", "in brackets"),
+            ("[importer]:7443", "must be an IPv6 address"),
+        ] {
+            let error = host_of(address).unwrap_err().to_string();
+            assert!(error.contains(why), "{address}: {error}");
+        }
+    }
+}
