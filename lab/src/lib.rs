@@ -1,4 +1,5 @@
 //! What Longhaul is tried on.
 
 pub mod kafka;
+pub mod proxy;
 pub mod wire;

@@ -1,5 +1,7 @@
 //! The launcher against real Apache Kafka: what it starts answers, what it hurts is hurt, what it stops is gone.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::time::{Duration, Instant};
 
 use longhaul_lab::kafka::{Cluster, ClusterOptions, require_kafka};
