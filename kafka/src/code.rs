@@ -35,6 +35,8 @@ impl KafkaCode {
     pub const PURGED_QUEUE: Self = Self(-152);
     /// The message was dropped while its fate at the broker was open.
     pub const PURGED_INFLIGHT: Self = Self(-151);
+    /// The instance has failed: its fatal error says why.
+    pub const FATAL: Self = Self(-150);
     /// Another producer with the same transactional id took over.
     pub const FENCED: Self = Self(-144);
     /// A transaction cannot be committed because records of it failed.
@@ -75,6 +77,8 @@ impl KafkaCode {
     pub const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: Self = Self(53);
     /// The record failed the topic's validation.
     pub const INVALID_RECORD: Self = Self(87);
+    /// A producer of a newer epoch exists.
+    pub const PRODUCER_FENCED: Self = Self(90);
     /// No topic has this id.
     pub const UNKNOWN_TOPIC_ID: Self = Self(100);
 

@@ -1,28 +1,64 @@
-//! The transactional producer.
-use std::time::Duration;
+//! The transactional producer of one lane, wholly on librdkafka's C interface.
+//!
+//! Three rules, each from an interleaving that was seen to break delivery (librdkafka 2.12, no KIP-890):
+//!
+//! 1. librdkafka re-sends `EndTxn` by itself when a connection breaks, and then reports success; the first copy
+//!    may still reach the broker, which applies it to the *next* transaction. So sends of `EndTxn` are counted,
+//!    and [`commit`](TransactionalProducer::commit) is `Ok` only when there was exactly one.
+//! 2. A transaction is never aborted, for the same reason. Whatever goes wrong, the producer is dropped and a new
+//!    one of the same id is made: `init_transactions` ends what was open and fences what is still under way.
+//! 3. Delivery reports are drained before the commit: librdkafka would otherwise wait in slices of 100 ms.
 
-use crate::{Error, KafkaCode, Settings};
+use std::{
+    collections::VecDeque,
+    ffi::{c_char, c_void},
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Error, KafkaCode, Settings,
+    native::{self, Client, Conf, Event, Failure, Kind, Queue, SentObserver, TopicRef, sys},
+};
 
 /// How a producer behaves.
 #[derive(Debug, Clone)]
 pub struct ProducerOptions {
     /// The broker ends a transaction that is open longer than this. Default 60 s.
     pub transaction_timeout: Duration,
-    /// Largest batch in bytes: at most the smallest `max.message.bytes` of the target topics. Default 1 000 000.
+    /// Largest batch in bytes: at most the smallest `max.message.bytes` of the target topics, of which a
+    /// megabyte is plenty. A record larger than this travels alone. Default 1 000 000.
     pub batch_size: usize,
     /// How long a batch waits for more records. Default 5 ms.
     pub linger: Duration,
     /// Bytes of records that may wait or be in flight before [`ProduceError::QueueFull`]. Default 64 MiB.
     pub queue_bytes: usize,
-    /// Whether a commit that sent `EndTxn` more than once is an error. Only a planted fault says no. Default true.
+    /// Whether a commit that sent `EndTxn` more than once is an error. Default true; false plants a fault that
+    /// a checker must find.
     pub count_end_txn: bool,
 }
 
-/// A topic of one [`TransactionalProducer`].
+impl Default for ProducerOptions {
+    fn default() -> Self {
+        Self {
+            transaction_timeout: Duration::from_secs(60),
+            batch_size: 1_000_000,
+            linger: Duration::from_millis(5),
+            queue_bytes: 64 * 1024 * 1024,
+            count_end_txn: true,
+        }
+    }
+}
+
+/// A topic of one [`TransactionalProducer`]; worthless to any other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicHandle {
     instance: u64,
-    index: u32,
+    index: usize,
 }
 
 /// What became of a record.
@@ -30,7 +66,8 @@ pub struct TopicHandle {
 pub struct Delivery {
     /// The tag given to `produce`.
     pub tag: u64,
-    /// The record's offset in the target partition, or why it is not there.
+    /// The record's offset in the target partition, or why it is not there. `KafkaCode::is_refusal` tells a
+    /// record that the target will never take.
     pub outcome: Result<i64, KafkaCode>,
 }
 
@@ -40,7 +77,7 @@ pub enum ProduceError {
     /// The local queue is full: take deliveries, then produce the same record again.
     #[error("the producer's queue is full")]
     QueueFull,
-    /// This very record cannot be sent.
+    /// This very record cannot be sent; the producer goes on.
     #[error("the record is refused: {0}")]
     Refused(KafkaCode),
     /// The producer is of no use any more: recycle it.
@@ -56,7 +93,7 @@ pub enum ProduceError {
 /// Why a transaction could not be prepared or begun. The producer must be recycled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransactionError {
-    /// No answer in time, or a passing fault.
+    /// No answer in time, or a fault that passes.
     #[error("passing fault: {code}: {reason}")]
     Passing {
         /// The error.
@@ -83,8 +120,8 @@ pub enum TransactionError {
 /// Why a commit is not known to be clean. Whatever it says: recycle the producer and re-read progress.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
-    /// `EndTxn` was sent, its fate (or that of a second copy) is open.
-    #[error("the commit's outcome is open: EndTxn was sent {sends} times, {code}")]
+    /// `EndTxn` was sent; its fate, or that of a second copy, is open.
+    #[error("the commit's outcome is open: EndTxn was sent {sends} times, result {code}")]
     Indefinite {
         /// How often `EndTxn` was sent since `begin`.
         sends: u64,
@@ -94,13 +131,13 @@ pub enum CommitError {
     /// A newer producer of the same id exists, or the transaction timed out at the broker.
     #[error("the producer is fenced")]
     Fenced,
-    /// Nothing was committed: records failed.
+    /// Nothing was committed: a record failed, or the transaction did.
     #[error("the transaction cannot be committed: {code}")]
     Abortable {
         /// The first cause.
         code: KafkaCode,
     },
-    /// Nothing was committed: anything else.
+    /// Nothing was sent that could commit: anything else.
     #[error("the commit failed: {code}")]
     Failed {
         /// The cause.
@@ -108,31 +145,111 @@ pub enum CommitError {
     },
 }
 
-/// The producer of one lane.
+/// The producer of one lane. See the module's rules.
 pub struct TransactionalProducer {
-    _private: (),
+    // In the order in which they must go: topics and queue before the client.
+    topics: Vec<(String, TopicRef)>,
+    queue: Queue,
+    client: Client,
+    end_txns: Arc<EndTxns>,
+    count_end_txn: bool,
+    instance: u64,
+    /// Reports taken from librdkafka while a commit drained; handed out before any other.
+    drained: VecDeque<Delivery>,
+    /// Records that librdkafka took and has not reported on.
+    in_flight: usize,
+    /// Whether a record was taken since `begin`: a transaction without any sends no `EndTxn`.
+    produced: bool,
+    /// Sends of `EndTxn` counted when the transaction began.
+    sends_at_begin: u64,
+    /// The first record that failed since `begin`.
+    failed: Option<KafkaCode>,
 }
 
-#[allow(unused_variables)]
 impl TransactionalProducer {
     /// Makes the producer; no broker is asked yet.
+    ///
+    /// # Errors
+    /// A property that is refused, unknown or wrong, by name.
     pub fn new(settings: &Settings, transactional_id: &str, options: ProducerOptions) -> Result<Self, Error> {
-        unimplemented!()
+        let mut conf = configuration(settings, transactional_id, &options)?;
+        conf.set_events(sys::RD_KAFKA_EVENT_DR | sys::RD_KAFKA_EVENT_ERROR);
+        let end_txns = Arc::new(EndTxns::default());
+        let client = Client::observed(Kind::Producer, &settings.client_id, conf, Arc::clone(&end_txns))?;
+        Ok(Self {
+            topics: Vec::new(),
+            queue: Queue::main(&client),
+            client,
+            end_txns,
+            count_end_txn: options.count_end_txn,
+            instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
+            drained: VecDeque::new(),
+            in_flight: 0,
+            produced: false,
+            sends_at_begin: 0,
+            failed: None,
+        })
     }
-    /// Fences and finishes the predecessor.
+
+    /// Ends what the former producer of the id left open, and fences it. Blocks up to about `timeout`.
+    ///
+    /// # Errors
+    /// `Passing` may be tried again, on this producer or a new one.
     pub fn init_transactions(&mut self, timeout: Duration) -> Result<(), TransactionError> {
-        unimplemented!()
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // SAFETY: the client is live; the error object returned is ours.
+            let result =
+                unsafe { native::check(sys::rd_kafka_init_transactions(self.client.as_ptr(), native::millis(left))) };
+            match result {
+                Ok(()) => return Ok(()),
+                Err(failure) if failure.retriable && Instant::now() < deadline => std::thread::sleep(RETRY_PAUSE),
+                Err(failure) => return Err(self.transaction_error(failure)),
+            }
+        }
     }
-    /// Interns a topic.
+
+    /// Interns a topic of the target. The handle is worth nothing to another producer.
+    ///
+    /// # Errors
+    /// A name that is no topic's.
     pub fn topic(&mut self, name: &str) -> Result<TopicHandle, Error> {
-        unimplemented!()
+        let index = match self.topics.iter().position(|(known, _)| known == name) {
+            Some(index) => index,
+            None => {
+                self.topics.push((name.to_owned(), self.client.topic(name)?));
+                self.topics.len() - 1
+            }
+        };
+        Ok(TopicHandle { instance: self.instance, index })
     }
-    /// Begins a transaction.
+
+    /// Begins a transaction; nothing is sent before the first record.
+    ///
+    /// # Errors
+    /// Recycle the producer.
     pub fn begin(&mut self) -> Result<(), TransactionError> {
-        unimplemented!()
+        // SAFETY: the client is live; the error object returned is ours.
+        unsafe { native::check(sys::rd_kafka_begin_transaction(self.client.as_ptr())) }
+            .map_err(|failure| self.transaction_error(failure))?;
+        self.sends_at_begin = self.end_txns.sent();
+        self.produced = false;
+        self.failed = None;
+        Ok(())
     }
-    /// Queues a record.
-    #[allow(clippy::too_many_arguments)]
+
+    /// Queues a record for `partition` of `topic`. Its bytes are copied once.
+    ///
+    /// A `timestamp_ms` of 0 is replaced by the present time: librdkafka takes it for "none".
+    /// `tag` comes back with the record's [`Delivery`].
+    ///
+    /// # Errors
+    /// After `QueueFull` take deliveries and call again; after `Refused` the record is not part of the transaction.
+    ///
+    /// # Panics
+    /// When `topic` was interned by another producer.
+    #[allow(clippy::too_many_arguments)] // a record is just that
     pub fn produce<'h>(
         &mut self,
         topic: &TopicHandle,
@@ -143,18 +260,338 @@ impl TransactionalProducer {
         headers: impl IntoIterator<Item = (&'h [u8], Option<&'h [u8]>)>,
         tag: u64,
     ) -> Result<(), ProduceError> {
-        unimplemented!()
+        assert_eq!(topic.instance, self.instance, "the topic handle belongs to another producer");
+        let headers = HeaderList::copy(headers);
+        let arguments = [
+            argument(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_RKT, Value { rkt: self.topics[topic.index].1.as_ptr() }),
+            argument(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_PARTITION, Value { i32_: partition }),
+            argument(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_TIMESTAMP, Value { i64_: timestamp_ms }),
+            argument(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_KEY, Value { mem: memory(key) }),
+            argument(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_VALUE, Value { mem: memory(value) }),
+            argument(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_MSGFLAGS, Value { i: sys::RD_KAFKA_MSG_F_COPY }),
+            argument(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_OPAQUE, Value { ptr: tag as *mut c_void }),
+            argument(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_HEADERS, Value { headers: headers.as_ptr() }),
+        ];
+        // Without headers the last argument is left out.
+        let count = if headers.is_empty() { arguments.len() - 1 } else { arguments.len() };
+        // SAFETY: client, topic and header list are live; key and value are copied before the call returns
+        // (MSG_F_COPY); the tag is an integer that is carried and never followed. The header list is taken over
+        // on success only.
+        let result = unsafe {
+            native::check(sys::rd_kafka_produceva(self.client.as_ptr(), arguments.as_ptr(), count))
+        };
+        match result {
+            Ok(()) => {
+                headers.taken_over();
+                self.in_flight += 1;
+                self.produced = true;
+                Ok(())
+            }
+            Err(failure) => Err(self.produce_error(failure)),
+        }
     }
-    /// Hands out delivery reports.
-    pub fn deliveries(&mut self, timeout: Duration, f: impl FnMut(Delivery)) -> usize {
-        unimplemented!()
+
+    /// Hands out delivery reports, waiting up to `timeout` for the first; returns how many.
+    pub fn deliveries(&mut self, timeout: Duration, mut f: impl FnMut(Delivery)) -> usize {
+        let mut count = 0;
+        while let Some(delivery) = self.drained.pop_front() {
+            f(delivery);
+            count += 1;
+        }
+        let wait = if count > 0 { Duration::ZERO } else { timeout };
+        count + self.take_reports(wait, f)
     }
-    /// Records without a report yet.
+
+    /// Records that were taken and not yet reported on by [`deliveries`](Self::deliveries).
     pub fn in_flight(&self) -> usize {
-        unimplemented!()
+        self.in_flight + self.drained.len()
     }
-    /// Commits.
+
+    /// Commits the transaction: waits for the reports still outstanding, then for the coordinator.
+    ///
+    /// Reports that come in meanwhile are kept for [`deliveries`](Self::deliveries).
+    ///
+    /// # Errors
+    /// Anything but a clean success with exactly one `EndTxn`: recycle the producer.
     pub fn commit(&mut self, timeout: Duration) -> Result<(), CommitError> {
-        unimplemented!()
+        let deadline = Instant::now() + timeout;
+        self.drain(deadline)?;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // SAFETY: the client is live; the error object returned is ours.
+            let result =
+                unsafe { native::check(sys::rd_kafka_commit_transaction(self.client.as_ptr(), native::millis(left))) };
+            let sends = self.end_txns.sent() - self.sends_at_begin;
+            match result {
+                Ok(()) => return self.judge_success(sends),
+                Err(failure) if failure.retriable && Instant::now() < deadline => std::thread::sleep(RETRY_PAUSE),
+                Err(failure) => return Err(self.commit_error(failure, sends)),
+            }
+        }
+    }
+
+    /// How often `EndTxn` was sent since the last `begin`.
+    pub fn end_txn_sends(&self) -> u64 {
+        self.end_txns.sent() - self.sends_at_begin
+    }
+
+    /// Waits until no report is outstanding.
+    fn drain(&mut self, deadline: Instant) -> Result<(), CommitError> {
+        while self.in_flight > 0 {
+            if let Some(code) = self.failed {
+                return Err(CommitError::Abortable { code });
+            }
+            if let Some((code, _)) = self.client.fatal_error() {
+                return Err(if is_fencing(code) { CommitError::Fenced } else { CommitError::Failed { code } });
+            }
+            if Instant::now() >= deadline {
+                return Err(CommitError::Abortable { code: KafkaCode::TIMED_OUT });
+            }
+            let mut drained = std::mem::take(&mut self.drained);
+            self.take_reports(POLL_SLICE, |delivery| drained.push_back(delivery));
+            self.drained = drained;
+        }
+        match self.failed {
+            Some(code) => Err(CommitError::Abortable { code }),
+            None => Ok(()),
+        }
+    }
+
+    fn judge_success(&self, sends: u64) -> Result<(), CommitError> {
+        let expected = u64::from(self.produced);
+        if sends != expected && self.count_end_txn {
+            return Err(CommitError::Indefinite { sends, code: KafkaCode::NONE });
+        }
+        Ok(())
+    }
+
+    fn commit_error(&self, failure: Failure, sends: u64) -> CommitError {
+        let code = self.cause(&failure);
+        if is_fencing(code) {
+            CommitError::Fenced
+        } else if sends > 0 {
+            CommitError::Indefinite { sends, code }
+        } else if failure.requires_abort {
+            CommitError::Abortable { code }
+        } else {
+            CommitError::Failed { code }
+        }
+    }
+
+    fn transaction_error(&self, failure: Failure) -> TransactionError {
+        let code = self.cause(&failure);
+        let reason = failure.text;
+        if is_fencing(code) {
+            TransactionError::Fenced { reason }
+        } else if failure.retriable || code.is_retriable() {
+            TransactionError::Passing { code, reason }
+        } else {
+            TransactionError::Failed { code, reason }
+        }
+    }
+
+    fn produce_error(&self, failure: Failure) -> ProduceError {
+        match failure.code {
+            KafkaCode::QUEUE_FULL => ProduceError::QueueFull,
+            code if code.is_refusal() && !failure.fatal => ProduceError::Refused(code),
+            _ => ProduceError::Fatal { code: self.cause(&failure), reason: failure.text },
+        }
+    }
+
+    /// The error behind an error: librdkafka answers many calls with `_FATAL` or `_STATE` once it has failed.
+    fn cause(&self, failure: &Failure) -> KafkaCode {
+        match self.client.fatal_error() {
+            Some((code, _)) if failure.fatal || failure.code == KafkaCode::FATAL || failure.code == KafkaCode::STATE => code,
+            _ => failure.code,
+        }
+    }
+
+    /// Takes reports from librdkafka, waiting up to `timeout` for the first, in short slices.
+    fn take_reports(&mut self, timeout: Duration, mut f: impl FnMut(Delivery)) -> usize {
+        let deadline = Instant::now() + timeout;
+        let mut count = 0;
+        loop {
+            let left = if count > 0 { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) };
+            let Some(event) = self.queue.poll(left) else { return count };
+            match event.kind() {
+                sys::RD_KAFKA_EVENT_DR => {
+                    count += each_report(&event, |delivery| {
+                        self.in_flight -= 1;
+                        if let (Err(code), None | Some(KafkaCode::INVALID_DIFFERENT_RECORD)) =
+                            (delivery.outcome, self.failed)
+                        {
+                            self.failed = Some(code);
+                        }
+                        f(delivery);
+                    });
+                }
+                // The cause comes back from the next call on the transaction.
+                sys::RD_KAFKA_EVENT_ERROR => {
+                    tracing::debug!(client = self.client.client_id(), code = ?event.code(), "{}", event.error_text());
+                }
+                _ => {}
+            }
+        }
     }
 }
+
+/// Ends the producer within a moment. An open transaction stays open at the broker, until the next producer of
+/// the id or the time-out ends it: nothing is committed and nothing is aborted here.
+impl Drop for TransactionalProducer {
+    fn drop(&mut self) {
+        let flags =
+            sys::RD_KAFKA_PURGE_F_QUEUE | sys::RD_KAFKA_PURGE_F_INFLIGHT | sys::RD_KAFKA_PURGE_F_NON_BLOCKING;
+        // SAFETY: the client is live; what it returns tells only of a consumer.
+        unsafe { sys::rd_kafka_purge(self.client.as_ptr(), flags) };
+    }
+}
+
+/// Counts what the module's first rule needs.
+#[derive(Default)]
+struct EndTxns {
+    sent: AtomicU64,
+}
+
+impl EndTxns {
+    fn sent(&self) -> u64 {
+        // A send is counted before its answer can arrive, and the answer reaches us through librdkafka's locks.
+        self.sent.load(Ordering::Acquire)
+    }
+}
+
+impl SentObserver for EndTxns {
+    fn sent(&self, api_key: i16) {
+        if api_key == END_TXN {
+            self.sent.fetch_add(1, Ordering::Release);
+        }
+    }
+}
+
+/// Headers on their way to librdkafka.
+struct HeaderList(Option<NonNull<sys::rd_kafka_headers_t>>);
+
+impl HeaderList {
+    fn copy<'h>(headers: impl IntoIterator<Item = (&'h [u8], Option<&'h [u8]>)>) -> Self {
+        let mut list = Self(None);
+        for (name, value) in headers {
+            let pointer = *list.0.get_or_insert_with(|| {
+                // SAFETY: makes a new object.
+                NonNull::new(unsafe { sys::rd_kafka_headers_new(8) })
+                    .expect("librdkafka aborts when it cannot allocate")
+            });
+            let (value, value_size) = match value {
+                Some(value) => (value.as_ptr().cast::<c_void>(), value.len()),
+                None => (std::ptr::null(), 0),
+            };
+            // SAFETY: the list is live; name and value are copied by their lengths, which a slice's length
+            // always fits; a null value stays null, an empty one has a non-null pointer.
+            unsafe {
+                sys::rd_kafka_header_add(
+                    pointer.as_ptr(),
+                    name.as_ptr().cast::<c_char>(),
+                    name.len() as isize,
+                    value,
+                    value_size as isize,
+                );
+            }
+        }
+        list
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn as_ptr(&self) -> *mut sys::rd_kafka_headers_t {
+        self.0.map_or(std::ptr::null_mut(), NonNull::as_ptr)
+    }
+
+    /// The message owns the list now.
+    fn taken_over(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for HeaderList {
+    fn drop(&mut self) {
+        if let Some(list) = self.0 {
+            // SAFETY: still ours, freed once.
+            unsafe { sys::rd_kafka_headers_destroy(list.as_ptr()) };
+        }
+    }
+}
+
+type Value = sys::rd_kafka_vu_s__bindgen_ty_1;
+
+fn argument(vtype: sys::rd_kafka_vtype_t, u: Value) -> sys::rd_kafka_vu_t {
+    sys::rd_kafka_vu_t { vtype, u }
+}
+
+/// Null for null; an empty slice has a non-null pointer, which librdkafka keeps apart.
+fn memory(bytes: Option<&[u8]>) -> sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 {
+    let (ptr, size) = bytes.map_or((std::ptr::null(), 0), |bytes| (bytes.as_ptr(), bytes.len()));
+    sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 { ptr: ptr.cast_mut().cast(), size }
+}
+
+/// Calls `f` with each report of the event; returns how many.
+fn each_report(event: &Event, mut f: impl FnMut(Delivery)) -> usize {
+    let mut count = 0;
+    loop {
+        // SAFETY: the event is live; the message returned belongs to it and is read before it goes.
+        let message = unsafe { sys::rd_kafka_event_message_next(event.as_ptr()) };
+        if message.is_null() {
+            return count;
+        }
+        // SAFETY: as above; the code is read as the integer that it is in C.
+        let (code, offset, tag) = unsafe {
+            ((&raw const (*message).err).cast::<i32>().read(), (*message).offset, (*message)._private as u64)
+        };
+        let outcome = match KafkaCode(code) {
+            // Written, but the broker does not remember where: worth a recycle, not a guess.
+            KafkaCode::NONE if offset < 0 => Err(KafkaCode::DUPLICATE_SEQUENCE_NUMBER),
+            KafkaCode::NONE => Ok(offset),
+            code => Err(code),
+        };
+        f(Delivery { tag, outcome });
+        count += 1;
+    }
+}
+
+fn is_fencing(code: KafkaCode) -> bool {
+    matches!(code, KafkaCode::FENCED | KafkaCode::INVALID_PRODUCER_EPOCH | KafkaCode::PRODUCER_FENCED)
+}
+
+fn configuration(settings: &Settings, transactional_id: &str, options: &ProducerOptions) -> Result<Conf, Error> {
+    let timeout_ms = native::millis(options.transaction_timeout).max(1000);
+    // librdkafka wants it below the transaction's; a report must come before the transaction is lost.
+    let message_timeout_ms = timeout_ms / 4 * 3;
+    settings.conf(
+        &[
+            ("linger.ms", &native::millis(options.linger).to_string()),
+            ("batch.size", &options.batch_size.to_string()),
+            ("batch.num.messages", "50000"),
+            // What a topic takes is the topic's to say: its refusal comes back as the record's delivery.
+            ("message.max.bytes", "1000000000"),
+            ("queue.buffering.max.kbytes", &(options.queue_bytes / 1024).max(1).to_string()),
+            // Bytes are what is bounded.
+            ("queue.buffering.max.messages", "0"),
+        ],
+        &[
+            ("transactional.id", transactional_id),
+            ("transaction.timeout.ms", &timeout_ms.to_string()),
+            ("message.timeout.ms", &message_timeout_ms.to_string()),
+            ("enable.idempotence", "true"),
+            ("acks", "all"),
+            ("delivery.report.only.error", "false"),
+            // librdkafka's producers ask for missing topics to be created unless this is set.
+            ("allow.auto.create.topics", "false"),
+        ],
+    )
+}
+
+static INSTANCES: AtomicU64 = AtomicU64::new(0);
+/// Kafka's ApiKey of `EndTxn`.
+const END_TXN: i16 = 26;
+const POLL_SLICE: Duration = Duration::from_millis(1);
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+const _: () = assert!(size_of::<usize>() >= size_of::<u64>(), "tags travel as pointers");

@@ -1,9 +1,14 @@
-//! What a client is told from outside.
+//! What a client is told from outside, and what it may not be told.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
+
+use crate::{
+    Error,
+    native::{Conf, Refusal},
+};
 
 /// How to reach a cluster, and as whom.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Settings {
     /// `host:port` of some brokers, separated by commas.
     pub bootstrap: String,
@@ -12,4 +17,166 @@ pub struct Settings {
     pub properties: BTreeMap<String, String>,
     /// How the client names itself to the brokers and in our logs.
     pub client_id: String,
+}
+
+impl Settings {
+    /// The same cluster and principal under another client name.
+    #[must_use]
+    pub fn named(&self, client_id: impl Into<String>) -> Self {
+        Self { client_id: client_id.into(), ..self.clone() }
+    }
+
+    /// Checks the properties without making a client: names, values, and that none is refused.
+    ///
+    /// # Errors
+    /// The first property that is wrong, by name.
+    pub fn check(&self) -> Result<(), Error> {
+        self.conf(&[], &[]).map(|_| ())
+    }
+
+    /// A configuration: our defaults, over them the operator's properties, over them what must hold.
+    pub(crate) fn conf(&self, defaults: &[(&str, &str)], forced: &[(&str, &str)]) -> Result<Conf, Error> {
+        let mut conf = Conf::new();
+        for (name, value) in COMMON_DEFAULTS.iter().chain(defaults) {
+            set(&mut conf, name, value)?;
+        }
+        for (name, value) in &self.properties {
+            if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| refused == name) {
+                return Err(Error::RefusedProperty { property: name.clone(), reason });
+            }
+            set(&mut conf, name, value)?;
+        }
+        set(&mut conf, "bootstrap.servers", &self.bootstrap)?;
+        set(&mut conf, "client.id", &self.client_id)?;
+        for (name, value) in forced {
+            set(&mut conf, name, value)?;
+        }
+        Ok(conf)
+    }
+}
+
+/// Shows the names of the properties, never their values: some are secrets.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("bootstrap", &self.bootstrap)
+            .field("client_id", &self.client_id)
+            .field("properties", &self.properties.keys().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+fn set(conf: &mut Conf, name: &str, value: &str) -> Result<(), Error> {
+    conf.set(name, value).map_err(|refusal| match refusal {
+        Refusal::Unknown => Error::UnknownProperty { property: name.to_owned() },
+        // librdkafka repeats the value in its words.
+        Refusal::Invalid(_) if is_secret(name) => {
+            Error::InvalidProperty { property: name.to_owned(), reason: String::new() }
+        }
+        Refusal::Invalid(text) => {
+            Error::InvalidProperty { property: name.to_owned(), reason: format!(": {text}") }
+        }
+    })
+}
+
+fn is_secret(name: &str) -> bool {
+    ["password", "secret", ".key", ".pem", "token", "jaas", "sasl.oauthbearer"]
+        .iter()
+        .any(|part| name.contains(part))
+}
+
+/// What every client starts from; an operator may change each.
+const COMMON_DEFAULTS: &[(&str, &str)] = &[
+    ("socket.nagle.disable", "true"),
+    ("socket.keepalive.enable", "true"),
+    // A broker that comes back is used within a second.
+    ("reconnect.backoff.ms", "50"),
+    ("reconnect.backoff.max.ms", "1000"),
+    // A leader that moved is found within seconds even when nothing fails.
+    ("topic.metadata.refresh.interval.ms", "5000"),
+    ("metadata.max.age.ms", "15000"),
+    ("topic.metadata.refresh.fast.interval.ms", "100"),
+    // Longer than a slow broker needs, short enough that a dead one is noticed.
+    ("socket.timeout.ms", "10000"),
+    ("socket.connection.setup.timeout.ms", "10000"),
+    // Brokers do not get to collect our metrics.
+    ("enable.metrics.push", "false"),
+];
+
+/// Properties that the delivery promise or our own bookkeeping depends on.
+const REFUSED: &[(&str, &str)] = &[
+    ("bootstrap.servers", "write the brokers into `bootstrap`"),
+    ("metadata.broker.list", "write the brokers into `bootstrap`"),
+    ("client.id", "clients are named after the link and their part in it"),
+    ("enable.idempotence", IDEMPOTENCE),
+    ("acks", IDEMPOTENCE),
+    ("request.required.acks", IDEMPOTENCE),
+    ("enable.gapless.guarantee", IDEMPOTENCE),
+    ("transactional.id", "it fences the lane's former writer and is named after link and lane"),
+    ("transaction.timeout.ms", "it is an option of the importer's lanes"),
+    ("message.timeout.ms", "it follows from the transaction's time-out"),
+    ("delivery.timeout.ms", "it follows from the transaction's time-out"),
+    ("delivery.report.only.error", "offsets at the target come from the delivery reports"),
+    ("group.id", "the exporter's group is named after the link"),
+    ("group.instance.id", "partitions are assigned by the link, not by a group"),
+    ("group.protocol", "partitions are assigned by the link, not by a group"),
+    ("isolation.level", "only committed records are carried"),
+    ("enable.auto.commit", "positions are committed only after the target has the records"),
+    ("enable.auto.offset.store", "positions are committed only after the target has the records"),
+    ("auto.offset.reset", "a position that is gone must be reported, never replaced"),
+    ("enable.partition.eof", "progress over markers depends on it"),
+    ("check.crcs", "a record that was damaged must not be carried"),
+    ("allow.auto.create.topics", "topics are created with the source's partition count or not at all"),
+];
+
+const IDEMPOTENCE: &str = "delivery exactly once depends on it";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &str, value: &str) -> Settings {
+        Settings {
+            bootstrap: "localhost:1".into(),
+            properties: BTreeMap::from([(name.into(), value.into())]),
+            client_id: "test".into(),
+        }
+    }
+
+    #[test]
+    fn an_unknown_property_is_named() {
+        let error = with("sasl.usrname", "x").check().unwrap_err();
+        assert!(matches!(&error, Error::UnknownProperty { property } if property == "sasl.usrname"), "{error}");
+        assert!(error.to_string().contains("sasl.usrname"));
+    }
+
+    #[test]
+    fn every_property_that_delivery_depends_on_is_refused_by_name() {
+        for (name, _) in REFUSED {
+            let error = with(name, "1").check().unwrap_err();
+            assert!(matches!(&error, Error::RefusedProperty { property, .. } if property == name), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_refused_property_is_one_that_librdkafka_knows() {
+        for (name, _) in REFUSED {
+            assert!(!matches!(Conf::new().set(name, ""), Err(Refusal::Unknown)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_explained_unless_it_could_be_a_secret() {
+        let error = with("fetch.min.bytes", "many").check().unwrap_err().to_string();
+        assert!(error.contains("fetch.min.bytes") && error.contains("many"), "{error}");
+        assert!(!format!("{:?}", with("sasl.password", "hunter2")).contains("hunter2"));
+        let error = with("sasl.password", "hun\0ter2").check().unwrap_err().to_string();
+        assert!(error.contains("sasl.password") && !error.contains("hun"), "{error}");
+    }
+
+    #[test]
+    fn an_operator_may_tune() {
+        with("queued.min.messages", "20000").check().unwrap();
+        with("security.protocol", "SASL_SSL").check().unwrap();
+    }
 }

@@ -1,0 +1,264 @@
+//! A client instance: its configuration, its log, its end.
+
+use std::{
+    any::Any,
+    ffi::{CStr, CString, c_char, c_int, c_void},
+    ptr::NonNull,
+    sync::Arc,
+};
+
+use super::{ErrorText, c_text, owned_text, reaper, sys};
+use crate::{Error, KafkaCode};
+
+/// What a client is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Producer,
+    Consumer,
+}
+
+/// A configuration under construction.
+pub(crate) struct Conf {
+    conf: NonNull<sys::rd_kafka_conf_t>,
+}
+
+/// Why a property was not taken.
+pub(crate) enum Refusal {
+    Unknown,
+    Invalid(String),
+}
+
+impl Conf {
+    pub(crate) fn new() -> Self {
+        // SAFETY: takes nothing; the object is freed by `drop` or handed to the client.
+        let conf = unsafe { sys::rd_kafka_conf_new() };
+        let conf = NonNull::new(conf).expect("librdkafka aborts when it cannot allocate");
+        // SAFETY: `conf` is live; the callback is a function that lives for ever.
+        unsafe { sys::rd_kafka_conf_set_log_cb(conf.as_ptr(), Some(log)) };
+        Self { conf }
+    }
+
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), Refusal> {
+        let Ok(c_name) = CString::new(name) else { return Err(Refusal::Unknown) };
+        let Ok(c_value) = CString::new(value) else { return Err(Refusal::Invalid("it holds a NUL byte".into())) };
+        let mut text = ErrorText::new();
+        let size = text.len();
+        // SAFETY: all pointers are live through the call; librdkafka copies name and value and writes at most
+        // `size` bytes into `text`.
+        let result = unsafe {
+            sys::rd_kafka_conf_set(
+                self.conf.as_ptr(),
+                c_name.as_ptr(),
+                c_value.as_ptr(),
+                text.as_mut_ptr(),
+                size,
+            )
+        };
+        match result {
+            sys::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK => Ok(()),
+            sys::rd_kafka_conf_res_t::RD_KAFKA_CONF_UNKNOWN => Err(Refusal::Unknown),
+            sys::rd_kafka_conf_res_t::RD_KAFKA_CONF_INVALID => Err(Refusal::Invalid(text.to_string())),
+        }
+    }
+
+    /// Chooses which events the client puts on its queues (`RD_KAFKA_EVENT_*`).
+    pub(crate) fn set_events(&mut self, events: i32) {
+        // SAFETY: `conf` is live.
+        unsafe { sys::rd_kafka_conf_set_events(self.conf.as_ptr(), events) };
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut sys::rd_kafka_conf_t {
+        self.conf.as_ptr()
+    }
+}
+
+impl Drop for Conf {
+    fn drop(&mut self) {
+        // SAFETY: whoever hands the object to a client forgets `self`, so it is freed once.
+        unsafe { sys::rd_kafka_conf_destroy(self.conf.as_ptr()) };
+    }
+}
+
+/// Called when a request has been written to a connection, on a thread of librdkafka's.
+pub(crate) trait SentObserver: Send + Sync + 'static {
+    fn sent(&self, api_key: i16);
+}
+
+/// One instance with its threads and connections.
+///
+/// Dropping it takes at most a moment, whatever the brokers do: `reaper`.
+pub(crate) struct Client {
+    rk: NonNull<sys::rd_kafka_t>,
+    client_id: String,
+    /// What callbacks point to; goes with the instance.
+    keep: Option<Box<dyn Any + Send + Sync>>,
+}
+
+// SAFETY: librdkafka's instances are thread-safe by contract (rdkafka.h, "All rd_kafka_* functions are
+// thread-safe"); `keep` is Send + Sync itself.
+unsafe impl Send for Client {}
+// SAFETY: as above.
+unsafe impl Sync for Client {}
+
+impl Client {
+    /// Makes an instance.
+    pub(crate) fn new(kind: Kind, client_id: &str, conf: Conf) -> Result<Self, Error> {
+        Self::build(kind, client_id, conf, None)
+    }
+
+    /// Makes an instance that reports each request it sends.
+    pub(crate) fn observed<O: SentObserver>(
+        kind: Kind,
+        client_id: &str,
+        conf: Conf,
+        observer: Arc<O>,
+    ) -> Result<Self, Error> {
+        let keep: Box<Arc<O>> = Box::new(observer);
+        let opaque = (&raw const **keep).cast_mut().cast::<c_void>();
+        // SAFETY: `conf` is live; `opaque` points to the observer, which `keep` holds until the instance and
+        // all its threads are gone (or for ever, when the instance cannot be made).
+        unsafe {
+            sys::rd_kafka_conf_interceptor_add_on_new(
+                conf.as_ptr(),
+                INTERCEPTOR.as_ptr(),
+                Some(on_new::<O>),
+                opaque,
+            );
+        }
+        Self::build(kind, client_id, conf, Some(keep))
+    }
+
+    fn build(
+        kind: Kind,
+        client_id: &str,
+        conf: Conf,
+        keep: Option<Box<dyn Any + Send + Sync>>,
+    ) -> Result<Self, Error> {
+        let kind = match kind {
+            Kind::Producer => sys::rd_kafka_type_t::RD_KAFKA_PRODUCER,
+            Kind::Consumer => sys::rd_kafka_type_t::RD_KAFKA_CONSUMER,
+        };
+        let mut text = ErrorText::new();
+        let size = text.len();
+        // SAFETY: `conf` is live and taken over on success only; `text` takes `size` bytes.
+        let rk = unsafe { sys::rd_kafka_new(kind, conf.as_ptr(), text.as_mut_ptr(), size) };
+        let Some(rk) = NonNull::new(rk) else {
+            return Err(Error::Create { client_id: client_id.to_owned(), reason: text.to_string() });
+        };
+        std::mem::forget(conf);
+        Ok(Self { rk, client_id: client_id.to_owned(), keep })
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut sys::rd_kafka_t {
+        self.rk.as_ptr()
+    }
+
+    pub(crate) fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
+    /// The error that made the instance useless, if there is one.
+    pub(crate) fn fatal_error(&self) -> Option<(KafkaCode, String)> {
+        let mut text = ErrorText::new();
+        let size = text.len();
+        // SAFETY: the instance is live; `text` takes `size` bytes.
+        let code = unsafe { sys::rd_kafka_fatal_error(self.as_ptr(), text.as_mut_ptr(), size) };
+        (code != 0).then(|| (KafkaCode(code), text.to_string()))
+    }
+
+    /// A topic of the instance.
+    pub(crate) fn topic(&self, name: &str) -> Result<TopicRef, Error> {
+        let what = format!("topic `{name}`");
+        let c_name = c_text(&what, name)?;
+        // SAFETY: the instance is live; a null configuration stands for the instance's defaults.
+        let rkt = unsafe { sys::rd_kafka_topic_new(self.as_ptr(), c_name.as_ptr(), std::ptr::null_mut()) };
+        match NonNull::new(rkt) {
+            Some(rkt) => Ok(TopicRef { rkt }),
+            None => {
+                // SAFETY: reads a thread-local integer.
+                let code = KafkaCode(unsafe { sys::rd_kafka_last_error() });
+                Err(super::call_error(what, code, ""))
+            }
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        reaper::destroy(self.rk, self.keep.take());
+    }
+}
+
+/// A counted reference to a topic of an instance; must be dropped before the instance.
+pub(crate) struct TopicRef {
+    rkt: NonNull<sys::rd_kafka_topic_t>,
+}
+
+// SAFETY: topic objects are thread-safe and counted.
+unsafe impl Send for TopicRef {}
+
+impl TopicRef {
+    pub(crate) fn as_ptr(&self) -> *mut sys::rd_kafka_topic_t {
+        self.rkt.as_ptr()
+    }
+}
+
+impl Drop for TopicRef {
+    fn drop(&mut self) {
+        // SAFETY: gives back the one reference taken by `rd_kafka_topic_new`; holders drop it before the client.
+        unsafe { sys::rd_kafka_topic_destroy(self.rkt.as_ptr()) };
+    }
+}
+
+/// Adds the observer to an instance that is being made.
+unsafe extern "C" fn on_new<O: SentObserver>(
+    rk: *mut sys::rd_kafka_t,
+    _conf: *const sys::rd_kafka_conf_t,
+    opaque: *mut c_void,
+    _text: *mut c_char,
+    _size: usize,
+) -> sys::rd_kafka_resp_err_t {
+    // SAFETY: librdkafka calls this with the instance under construction; `opaque` is the observer.
+    unsafe {
+        sys::rd_kafka_interceptor_add_on_request_sent(rk, INTERCEPTOR.as_ptr(), Some(on_sent::<O>), opaque)
+    }
+}
+
+unsafe extern "C" fn on_sent<O: SentObserver>(
+    _rk: *mut sys::rd_kafka_t,
+    _socket: c_int,
+    _broker: *const c_char,
+    _broker_id: i32,
+    api_key: i16,
+    _api_version: i16,
+    _correlation: i32,
+    _size: usize,
+    opaque: *mut c_void,
+) -> sys::rd_kafka_resp_err_t {
+    // SAFETY: `opaque` is the `O` that the client keeps until its threads have ended; only shared access.
+    unsafe { &*opaque.cast::<O>() }.sent(api_key);
+    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+}
+
+/// librdkafka's log, into ours.
+unsafe extern "C" fn log(rk: *const sys::rd_kafka_t, level: c_int, facility: *const c_char, line: *const c_char) {
+    // A subscriber that panics must not unwind into C.
+    let _ = std::panic::catch_unwind(|| {
+        // SAFETY: librdkafka passes a live instance or null, and two NUL-terminated texts.
+        let (client, facility, line) = unsafe {
+            let client = if rk.is_null() { String::new() } else { owned_text(sys::rd_kafka_name(rk)) };
+            (client, owned_text(facility), owned_text(line))
+        };
+        match level {
+            // The properties of one cluster are given to producers and consumers alike, and each kind
+            // complains about the other's.
+            _ if facility == "CONFWARN" => tracing::debug!(target: "kafka", client, facility, "{line}"),
+            0..=2 => tracing::error!(target: "kafka", client, facility, "{line}"),
+            3..=4 => tracing::warn!(target: "kafka", client, facility, "{line}"),
+            5..=6 => tracing::info!(target: "kafka", client, facility, "{line}"),
+            _ => tracing::debug!(target: "kafka", client, facility, "{line}"),
+        }
+    });
+}
+
+const INTERCEPTOR: &CStr = c"longhaul";
