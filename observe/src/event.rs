@@ -220,14 +220,22 @@ pub struct Delivered {
     /// The source partition.
     #[serde(flatten)]
     pub at: Place,
-    /// Offset of the first record.
-    pub first: i64,
-    /// Offset of the last record.
-    pub last: i64,
-    /// The next source offset that is not yet delivered; above `last` + 1 where the log has a gap.
+    /// The first source offset that the line covers: the `next` of the partition's line before it.
+    pub from: i64,
+    /// The next source offset that is not yet delivered: the first one that the line does not cover.
     pub next: i64,
+    /// Offset of the first record; absent when the range has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<i64>,
+    /// Offset of the last record; absent when the range has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<i64>,
     /// Number of records.
     pub records: u64,
+    /// Offsets of the range that no read_committed reader of the source sees: transaction markers, records of
+    /// aborted transactions, compacted ones. The unnamed rest of a range, `next - from - records`, less the
+    /// offsets in the partition's `gap` lines.
+    pub not_visible: u64,
     /// Their plain size, in bytes.
     pub plain_bytes: u64,
     /// Their share of what the link carried, in bytes.

@@ -47,8 +47,8 @@ pub struct Delivery {
     /// The source partition.
     #[serde(flatten)]
     pub at: Place,
-    /// Offset of the first record.
-    pub first: i64,
+    /// The first source offset covered.
+    pub from: i64,
     /// The next source offset that is not yet delivered.
     pub next: i64,
     /// Records.
@@ -196,14 +196,14 @@ fn add_delivered(totals: &mut BTreeMap<Place, Delivery>, line: &RawLine) -> Resu
     };
     let total = totals.entry(delivered.at.clone()).or_insert_with(|| Delivery {
         at: delivered.at,
-        first: delivered.first,
+        from: delivered.from,
         next: delivered.next,
         records: 0,
         plain_bytes: 0,
         wire_bytes: 0,
         lines: 0,
     });
-    total.first = total.first.min(delivered.first);
+    total.from = total.from.min(delivered.from);
     total.next = total.next.max(delivered.next);
     total.records = total.records.saturating_add(delivered.records);
     total.plain_bytes = total.plain_bytes.saturating_add(delivered.plain_bytes);
