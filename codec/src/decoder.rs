@@ -203,3 +203,27 @@ fn same(what: &'static str, declared: usize, actual: usize) -> Result<(), Error>
 
 /// Bytes that zstd asks for next when it stands between two blocks.
 const BLOCK_HEADER: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_allocated_for_what_is_refused() {
+        let huge = [0x90, 0x80, 0x80, 0x80, 0x08];
+        let refused = |first: u8, rest: &[u8], plain: u32| {
+            let mut arena = Vec::new();
+            let mut decoder = Decoder::new(DecodeLimits::default()).expect("default limits");
+            let coded = [&[first], rest].concat();
+            assert!(decoder.expand(&coded, plain, &mut arena).is_err());
+            assert_eq!(arena.capacity(), 0, "{coded:?}");
+        };
+        for flags in [0, flag::RAW, flag::FRAME] {
+            let first = VERSION << 4 | flags;
+            refused(first, &huge, MAX_PLAIN);
+            refused(first, &huge, 1 << 31);
+            // Ten bytes declared, none there: neither raw, nor of a frame.
+            refused(first, &[10], 1000);
+        }
+    }
+}

@@ -1,4 +1,98 @@
 //! Batch <-> parcel: records of one lane in plain form, and their coded form on the wire.
+//!
+//! - [`Batch`]: records grouped by source partition, in one arena. What consumers of Kafka fill and producers read.
+//! - [`Encoder`], [`Decoder`]: one of each per lane epoch. They share one zstd stream and what they remember of
+//!   header names and positions, so parcels are decoded in the order in which they were encoded, and any
+//!   [`Error`] of the decoder ends the lane epoch.
+//! - [`Digest`]: what an audit says about a group, comparable at both ends.
+//! - [`limits`]: every bound, and how they relate.
+//!
+//! Pure: no I/O, no clock, no thread, no randomness. In the steady state nothing is allocated per record: an encoder
+//! reuses its buffers, a decoded batch points into the one buffer that it was decompressed to.
+//!
+//! ```
+//! use longhaul_codec::{Batch, DecodeLimits, Decoder, Encoder, EncoderSettings};
+//!
+//! let mut batch = Batch::new();
+//! let group = batch.group_index(7);
+//! batch.push(group, 100, 1_700_000_000_000, Some(b"key"), None, [(&b"trace"[..], Some(&b"1"[..]))]);
+//! (batch.groups_mut()[group].prev_next, batch.groups_mut()[group].next) = (100, 101);
+//!
+//! let mut body = Vec::new();
+//! let sizes = Encoder::new(EncoderSettings::default())?.encode(&batch, &mut body)?;
+//! let received = Decoder::new(DecodeLimits::default())?.decode(&body, sizes.plain)?;
+//! assert_eq!(received, batch);
+//! assert_eq!(received.group_digest(group), batch.group_digest(group));
+//! # Ok::<(), longhaul_codec::Error>(())
+//! ```
+//!
+//! # The format, version 1
+//! Numbers are LEB128 *varints*; *signed* ones zigzag; *lengths* are a varint of length + 1, or 0 for null.
+//!
+//! ```text
+//! parcel body
+//! | 1 byte                      | varint                 | rest                                             |
+//! | version << 4 | flags        | size of the serialized | RAW: the serialized batch as it is               |
+//! | flags: 1 RAW, 2 FRAME       | batch                  | else: zstd blocks, flushed; a whole number of them |
+//!
+//! serialized batch: each section begins with its kind
+//! | groups     | 01 | varint groups, then for each:                                                          |
+//! |            |    |   varint slot | flags | varint records | varint missing | [varint epoch, signed delta]     |
+//! | offsets    | 08 | per group that misses offsets, until all its records have one:                         |
+//! |            |    |   varint left out | varint consecutive ones                                             |
+//! | timestamps | 10 | signed difference from the record before                                               |
+//! | headers    | 18 | none has any                                                                           |
+//! |         or | 19 | per record: varint headers, for each varint name [varint size, name], length of value  |
+//! |            |    | then the bytes of all values                                                           |
+//! | payload    | 20 | 28, length of each key | 28, length of each value | key and value of each, side by side |
+//! | checksum   | xxh3-64 over what the batch says, 8 bytes little endian                                     |
+//! ```
+//!
+//! - Columns run over all groups. Without records there are only groups and checksum.
+//! - *FRAME*: a zstd frame begins with this parcel: magic number, descriptor 0, window. It never ends; the next one
+//!   takes its place, which is how a level changes. A RAW parcel is unknown to zstd, whose window stays.
+//! - *Groups*: flags hold the gap's reason in the low half; 0x10 says that resume epoch and `prev_next` (as difference)
+//!   follow, otherwise both are what the slot's last group left (0 and 0 for a slot not seen before, or not
+//!   remembered). `next` is `prev_next` + records + missing; when none is missing, offsets need no bytes.
+//! - *Timestamps*: the first of a group differs from the first of the last group that had records.
+//! - *Names*: 0 spelled out, 1 spelled out and given the next number, n + 2 for number n.
+//! - The plain size is no part of the body: it comes with the parcel's header and must come out exactly.
+//!
+//! # Kinds
+//! One registry for sections and columns. A number, once given, keeps its meaning for ever; an unknown one is
+//! [`Error::UnknownKind`]. A sender uses a reserved kind only with a receiver of a version that has it.
+//!
+//! | kind | where | meaning |
+//! |---|---|---|
+//! | `00` | | never given |
+//! | `01` | groups | table of ranges |
+//! | `02`-`07` | groups | reserved |
+//! | `08` | offsets | runs |
+//! | `09`-`0f` | offsets | reserved |
+//! | `10` | timestamps | difference from the record before |
+//! | `11`-`17` | timestamps | reserved: constant, per key, from the value |
+//! | `18`, `19` | headers | none; names by dictionary |
+//! | `1a`-`1f` | headers | reserved: values by column |
+//! | `20` | payload | rows |
+//! | `21` | payload | reserved: by templates, one column per slot |
+//! | `22`-`27` | payload | reserved |
+//! | `28` | lengths | one number each |
+//! | `29`-`2f` | lengths | reserved: constant |
+//! | `40` | column | reserved: constant |
+//! | `41` | column | reserved: text |
+//! | `42`, `43` | column | reserved: integer delta; delta of delta |
+//! | `44` | column | reserved: integer delta per record key |
+//! | `45` | column | reserved: timestamps as text |
+//! | `46` | column | reserved: decimals |
+//! | `47` | column | reserved: enumeration |
+//! | `48`, `49`, `4a` | column | reserved: UUID; hexadecimal; base64 |
+//! | `4b` | column | reserved: text with a prefix in common |
+//! | `4c` | column | reserved: dictionary that lives with the lane epoch |
+//! | `4d`, `4e` | column | reserved: copy of an earlier column; difference from one |
+//! | `4f` | column | reserved: pattern of digit runs |
+//! | `50` | column | reserved: regrouped by an earlier column |
+//! | `51`-`7f` | column | reserved |
+//! | `80`-`ff` | | reserved |
 
 pub mod batch;
 mod checksum;

@@ -1,0 +1,6 @@
+//! The codec from outside: what goes in comes out, what is wrong is named, what was written stays readable.
+
+mod fixtures;
+mod hostile;
+mod stream;
+mod support;
