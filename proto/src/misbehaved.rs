@@ -84,6 +84,16 @@ pub enum PeerMisbehaved {
         /// The one that came.
         got: u32,
     },
+    /// A reset to a lane epoch that does not follow.
+    #[error("lane {lane} was reset to epoch {got}, it is in epoch {current}")]
+    EpochDidNotGrow {
+        /// The lane.
+        lane: u16,
+        /// The epoch it is in.
+        current: u32,
+        /// The epoch that was named.
+        got: u32,
+    },
     /// Records for a slot that was never opened.
     #[error("records for slot {0}, which was never opened")]
     UnknownSlot(Slot),

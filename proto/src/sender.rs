@@ -28,6 +28,8 @@ pub struct Sender {
     started: Duration,
     /// Topic of each open slot: it decides the lane.
     slots: BTreeMap<Slot, LaneId>,
+    /// Epoch of each lane that was reset; 1 for the others.
+    epochs: BTreeMap<LaneId, LaneEpoch>,
     heartbeats: Heartbeats,
     ends: BTreeMap<Slot, wire::SourceEnd>,
     transmit: VecDeque<ToImporter>,
@@ -163,6 +165,7 @@ impl Sender {
             state: State::AwaitingWelcome,
             started: now,
             slots: BTreeMap::new(),
+            epochs: BTreeMap::new(),
             heartbeats: Heartbeats { last_sent: now, ..Heartbeats::default() },
             ends: BTreeMap::new(),
             transmit: VecDeque::from([hello.into()]),
@@ -258,6 +261,10 @@ impl Sender {
     fn instructed(&mut self, answer: Answer, lanes: u16) -> Result<(), PeerMisbehaved> {
         match answer {
             Answer::Resume(resume) => {
+                // To a Kafka client a negative position is a command: "from the end" would skip everything.
+                if resume.next < 0 {
+                    return Err(PeerMisbehaved::InvalidField { message: "resume", what: "next" });
+                }
                 // An answer to a slot that was closed in the meantime is of no use any more.
                 if let Some((slot, lane)) = self.slot(resume.slot) {
                     self.actions.push_back(Action::Resume {
@@ -300,6 +307,11 @@ impl Sender {
             Answer::LaneReset(reset) => {
                 let lane = known_lane(reset.lane, lanes)?;
                 let epoch = LaneEpoch(reset.epoch);
+                let before = self.epochs.insert(lane, epoch).unwrap_or(LaneEpoch(1));
+                if epoch <= before {
+                    let (lane, current, got) = (lane.0, before.0, epoch.0);
+                    return Err(PeerMisbehaved::EpochDidNotGrow { lane, current, got });
+                }
                 self.actions.push_back(Action::LaneReset {
                     lane,
                     epoch,
@@ -426,6 +438,29 @@ mod tests {
             handle(&mut sender, wire::HeartbeatEcho { seq: 1 }),
             Err(PeerMisbehaved::EchoOutOfOrder { .. })
         ));
+    }
+
+    #[test]
+    fn a_lane_epoch_that_does_not_grow_and_a_negative_position_are_misbehaviour() {
+        let reset = |epoch| wire::LaneReset { lane: 3, epoch, credit: 1, reason: String::new() };
+        assert!(matches!(
+            handle(&mut established(), reset(1)),
+            Err(PeerMisbehaved::EpochDidNotGrow { lane: 3, current: 1, got: 1 })
+        ));
+        let mut sender = established();
+        handle(&mut sender, reset(3)).unwrap();
+        assert!(matches!(
+            handle(&mut sender, reset(3)),
+            Err(PeerMisbehaved::EpochDidNotGrow { lane: 3, current: 3, got: 3 })
+        ));
+        let mut sender = established();
+        let open = wire::Open { slot: 9, topic: "orders".into(), ..wire::Open::default() };
+        sender.handle(Event::Open(open), Duration::ZERO).unwrap();
+        let resume = wire::Resume { slot: 9, resume_epoch: 1, next: -2, leader_epoch: -1, new: true };
+        assert_eq!(
+            handle(&mut sender, resume),
+            Err(PeerMisbehaved::InvalidField { message: "resume", what: "next" })
+        );
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Lane {
     /// Credit as the exporter knows it.
     granted: u64,
     slots: BTreeMap<Slot, Entry>,
+    /// The one slot under which each source partition is sent.
+    by_partition: BTreeMap<SourcePartition, Slot>,
     committed: BTreeMap<Slot, Offset>,
     transmit: VecDeque<ToExporter>,
 }
@@ -76,6 +78,7 @@ impl Lane {
             freed: 0,
             granted: window,
             slots: BTreeMap::new(),
+            by_partition: BTreeMap::new(),
             committed: BTreeMap::new(),
             transmit: VecDeque::new(),
         }
@@ -103,6 +106,9 @@ impl Lane {
     }
 
     /// A source partition's position is known: it is sent from `next`.
+    ///
+    /// A partition is sent under one slot at a time, or its records could be accepted once per slot: a slot by
+    /// which it was known before takes nothing more. A slot that named another partition before keeps nothing of it.
     pub fn open(
         &mut self,
         slot: Slot,
@@ -116,7 +122,24 @@ impl Lane {
             self.slots.get(&slot).map_or(ResumeEpoch(1), |entry| following(entry.resume_epoch));
         let entry = Entry { partition, permit, resume_epoch, expected: next, leader_epoch, held: false };
         self.transmit.push_back(entry.resume(slot, new).into());
-        self.slots.insert(slot, entry);
+        if let Some(before) = self.by_partition.insert(entry.partition.clone(), slot)
+            && before != slot
+        {
+            self.close(before);
+        }
+        if let Some(before) = self.slots.insert(slot, entry)
+            && before.partition != self.slots[&slot].partition
+        {
+            self.committed.remove(&slot);
+            self.forget(&before.partition, slot);
+        }
+    }
+
+    /// `partition` is no longer known by `slot`.
+    fn forget(&mut self, partition: &SourcePartition, slot: Slot) {
+        if self.by_partition.get(partition) == Some(&slot) {
+            self.by_partition.remove(partition);
+        }
     }
 
     /// A slot can not go on. Everything that still comes for it is dropped until it is opened again.
@@ -140,10 +163,7 @@ impl Lane {
 
     /// The slot by which the exporter knows `partition`, if it is open and not held.
     pub fn slot_of(&self, partition: &SourcePartition) -> Option<Slot> {
-        self.slots
-            .iter()
-            .find(|(_, entry)| !entry.held && entry.partition == *partition)
-            .map(|(slot, _)| *slot)
+        self.by_partition.get(partition).copied().filter(|slot| !self.slots[slot].held)
     }
 
     /// A parcel came on the stream of `epoch`.
@@ -212,9 +232,10 @@ impl Lane {
         Ok(Verdict::Accept(&entry.partition, &entry.permit))
     }
 
-    /// Plain bytes of parcels of `epoch` that take no memory any more.
-    pub fn free(&mut self, epoch: LaneEpoch, plain: u64) {
-        if epoch == self.epoch {
+    /// Plain bytes of parcels of `session` and `epoch` that take no memory any more. Each session counts its credit
+    /// anew: what an earlier one sent gives this one nothing.
+    pub fn free(&mut self, session: SessionId, epoch: LaneEpoch, plain: u64) {
+        if self.session == Some(session) && epoch == self.epoch {
             self.freed += plain;
             assert!(self.freed <= self.taken, "freed {} of {}", self.freed, self.taken);
         }
@@ -380,7 +401,7 @@ mod tests {
         ));
         assert!(matches!(lane.parcel(session, &header(2, 1, 1)), Err(PeerMisbehaved::WrongLaneEpoch { .. })));
         assert_eq!(lane.parcel(SessionId(0), &header(1, 1, 1)), Ok(Admission::Stale), "a stale session");
-        lane.free(LaneEpoch(1), 600);
+        lane.free(SessionId(1), LaneEpoch(1), 600);
         assert!(matches!(
             lane.poll_transmit().unwrap().answer,
             Some(Answer::Ack(wire::Ack { credit, .. })) if credit[0].total == 1600
@@ -400,7 +421,7 @@ mod tests {
         ));
         assert_eq!(resumed(&mut lane), Some((2, 110)));
         assert_eq!(lane.parcel(SessionId(1), &header(1, 1, 10)), Ok(Admission::Stale));
-        lane.free(LaneEpoch(1), 10);
+        lane.free(SessionId(1), LaneEpoch(1), 10);
         assert_eq!(lane.parcel(SessionId(1), &header(2, 0, 1000)), Ok(Admission::Decode));
     }
 
@@ -423,6 +444,46 @@ mod tests {
             Ok(Verdict::Stale),
             "sent before the hold was lifted"
         );
+    }
+
+    #[test]
+    fn a_partition_is_accepted_under_one_slot_only() {
+        let mut lane = lane();
+        assert!(matches!(lane.judge(&group(1, 100, 110), None), Ok(Verdict::Accept(..))));
+        lane.committed(&partition(), Offset(110), None);
+        lane.open(Slot(2), partition(), permit(), Offset(110), None, false);
+        assert_eq!(lane.judge(&group(1, 110, 120), None), Ok(Verdict::Stale), "the slot before");
+        let mut second = group(1, 110, 120);
+        second.slot = 2;
+        assert!(matches!(lane.judge(&second, None), Ok(Verdict::Accept(..))));
+        assert_eq!(lane.slot_of(&partition()), Some(Slot(2)));
+    }
+
+    #[test]
+    fn a_slot_acknowledges_nothing_of_the_partition_it_named_before() {
+        let mut lane = lane();
+        assert!(matches!(lane.judge(&group(1, 100, 110), None), Ok(Verdict::Accept(..))));
+        lane.committed(&partition(), Offset(110), None);
+        let other = SourcePartition { partition: 1, ..partition() };
+        lane.open(Slot(1), other, permit(), Offset(0), None, true);
+        assert_eq!(resumed(&mut lane), Some((2, 0)));
+        assert_eq!(lane.poll_transmit(), None, "110 would be above anything sent for the slot");
+        assert_eq!(lane.slot_of(&partition()), None);
+    }
+
+    #[test]
+    fn what_an_earlier_session_sent_gives_this_one_no_credit() {
+        let mut lane = lane();
+        assert_eq!(lane.parcel(SessionId(1), &header(1, 0, 600)), Ok(Admission::Decode));
+        lane.begin_session(SessionId(2));
+        // The parcel is committed, and freed, only now; both sessions are in their epoch 1.
+        lane.free(SessionId(1), LaneEpoch(1), 600);
+        assert_eq!(lane.poll_transmit(), None);
+        assert_eq!(lane.parcel(SessionId(2), &header(1, 0, 1000)), Ok(Admission::Decode));
+        assert!(matches!(
+            lane.parcel(SessionId(2), &header(1, 1, 1)),
+            Err(PeerMisbehaved::AboveCredit { left: 0, .. })
+        ));
     }
 
     #[test]

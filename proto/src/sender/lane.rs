@@ -25,7 +25,8 @@ struct Position {
     resume_epoch: ResumeEpoch,
     /// The next offset to send.
     next: Offset,
-    committed: Offset,
+    /// The last acknowledgement. None at first: a position given may lie above what is committed yet.
+    committed: Option<Offset>,
 }
 
 /// What became of a batch.
@@ -56,7 +57,7 @@ impl Lane {
 
     /// A slot is to be sent from `next`; what was read for it before is of no use.
     pub fn resume(&mut self, slot: Slot, resume_epoch: ResumeEpoch, next: Offset) {
-        self.slots.insert(slot, Position { resume_epoch, next, committed: next });
+        self.slots.insert(slot, Position { resume_epoch, next, committed: None });
     }
 
     /// A slot is held, refused or closed.
@@ -121,13 +122,12 @@ impl Lane {
     /// Takes an acknowledgement; says whether it is news for a current slot.
     pub fn committed(&mut self, slot: Slot, next: Offset) -> Result<bool, PeerMisbehaved> {
         let Some(position) = self.slots.get_mut(&slot) else { return Ok(false) };
-        // Below `committed` it is of an earlier position; above what was sent it is a lie that would move the
-        // source's committed offset past the target.
+        // Above what was sent it is a lie that would move the source's committed offset past the target.
         if next > position.next {
             return Err(PeerMisbehaved::AcknowledgedUnsent { slot, next: next.0, sent: position.next.0 });
         }
-        let news = next > position.committed;
-        position.committed = position.committed.max(next);
+        let news = position.committed.is_none_or(|before| before < next);
+        position.committed = position.committed.max(Some(next));
         Ok(news)
     }
 }
@@ -183,6 +183,18 @@ mod tests {
         lane.reset(LaneEpoch(3), 70);
         assert_eq!(lane.credit_left(), 70);
         assert_eq!(lane.stamp(&mut batch(1, 1, 0..1)), Stamped::Nothing, "a reset waits for positions");
+    }
+
+    #[test]
+    fn what_was_accepted_before_a_new_position_is_news_when_it_is_committed() {
+        let mut lane = Lane::new(LaneEpoch(1), 1000);
+        lane.resume(Slot(1), ResumeEpoch(1), Offset(0));
+        lane.stamp(&mut batch(1, 1, 0..5));
+        // The lane broke: the importer goes on from what it accepted, which is not committed yet.
+        lane.reset(LaneEpoch(2), 1000);
+        lane.resume(Slot(1), ResumeEpoch(2), Offset(5));
+        assert_eq!(lane.committed(Slot(1), Offset(5)), Ok(true));
+        assert_eq!(lane.committed(Slot(1), Offset(5)), Ok(false));
     }
 
     #[test]
