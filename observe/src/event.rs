@@ -236,7 +236,7 @@ pub struct Delivered {
     /// aborted transactions, compacted ones. The unnamed rest of a range, `next - from - records`, less the
     /// offsets in the partition's `gap` lines.
     pub not_visible: u64,
-    /// Their plain size, in bytes.
+    /// Plain size of the records, in bytes.
     pub plain_bytes: u64,
     /// Their share of what the link carried, in bytes.
     pub wire_bytes: u64,

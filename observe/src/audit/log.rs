@@ -312,3 +312,177 @@ fn ends_with(file: &File, length: u64, head: &Head) -> io::Result<bool> {
 /// How much of the end is checked when a log is opened; at least one whole line of any length.
 const TAIL_WINDOW: u64 = 2 << 20;
 const _: () = assert!(TAIL_WINDOW >= 2 * MAX_LINE as u64);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::{
+        audit::{Audit, read, verify},
+        event::Stop,
+    };
+
+    /// A disk that takes only so many more bytes, and whose sync can fail.
+    #[derive(Clone)]
+    struct Failing(Arc<Mutex<Faults>>);
+
+    struct Faults {
+        room: usize,
+        sync_fails: bool,
+    }
+
+    impl Failing {
+        fn healthy() -> Self {
+            Self(Arc::new(Mutex::new(Faults { room: usize::MAX, sync_fails: false })))
+        }
+
+        fn set(&self, room: usize, sync_fails: bool) {
+            *self.0.lock().unwrap() = Faults { room, sync_fails };
+        }
+    }
+
+    impl Medium for Failing {
+        fn write(&mut self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
+            let mut faults = self.0.lock().unwrap();
+            let fits = bytes.len().min(faults.room);
+            faults.room -= fits;
+            file.write_all(&bytes[..fits])?;
+            if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        }
+
+        fn sync(&mut self, file: &File) -> io::Result<()> {
+            if self.0.lock().unwrap().sync_fails {
+                Err(io::Error::from_raw_os_error(5))
+            } else {
+                file.sync_data()
+            }
+        }
+    }
+
+    fn stop(n: usize) -> Stop {
+        Stop { reason: format!("number {n}") }
+    }
+
+    fn open_failing(path: &Path, rotate_bytes: u64) -> (Audit, Failing) {
+        let disk = Failing::healthy();
+        let log = AuditLog::open_on(path, Options { rotate_bytes }, Box::new(disk.clone())).unwrap();
+        (Audit::from(log), disk)
+    }
+
+    fn events(path: &Path) -> Vec<Event> {
+        read(path).unwrap().map(|line| line.unwrap().event).collect()
+    }
+
+    #[test]
+    fn a_full_disk_stops_recording_and_a_probe_brings_it_back_with_the_chain_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("edge.jsonl");
+        let (audit, disk) = open_failing(&path, u64::MAX);
+        audit.record(stop(0)).unwrap();
+
+        disk.set(40, false);
+        let error = audit.record_many([stop(1), stop(2)]).unwrap_err().to_string();
+        assert!(
+            error.contains("edge.jsonl cannot be written: ") && error.contains("governed actions wait"),
+            "{error}"
+        );
+        assert!(!audit.healthy());
+        let partly = fs::metadata(&path).unwrap().len();
+        assert_eq!(verify(&path).unwrap().torn_bytes, 40, "{partly} bytes");
+        audit.probe().unwrap_err();
+        audit.record(stop(3)).unwrap_err();
+        assert!(!audit.healthy());
+
+        disk.set(usize::MAX, false);
+        audit.probe().unwrap();
+        assert!(audit.healthy());
+        audit.record(stop(4)).unwrap();
+        let found = events(&path);
+        let Event::AuditResumed(resumed) = &found[1] else { panic!("{found:?}") };
+        assert_eq!(resumed.failures, 3);
+        assert!(resumed.cause.contains("space"), "{}", resumed.cause);
+        assert_eq!([&found[0], &found[2]], [&Event::from(stop(0)), &Event::from(stop(4))]);
+        assert_eq!(verify(&path).unwrap().lines, 3);
+    }
+
+    #[test]
+    fn a_failed_sync_counts_as_not_recorded_and_the_next_record_resumes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("edge.jsonl");
+        let (audit, disk) = open_failing(&path, u64::MAX);
+        disk.set(usize::MAX, true);
+        audit.record(stop(0)).unwrap_err();
+        assert!(!audit.healthy());
+        disk.set(usize::MAX, false);
+        audit.record(stop(1)).unwrap();
+        assert!(audit.healthy());
+        let found = events(&path);
+        assert!(matches!(found[0], Event::AuditResumed(_)), "{found:?}");
+        assert_eq!(found[1..], [stop(1).into()]);
+        verify(&path).unwrap();
+    }
+
+    #[test]
+    fn a_disk_that_fills_up_just_after_a_file_was_put_aside_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("edge.jsonl");
+        let (audit, disk) = open_failing(&path, 300);
+        audit.record(stop(0)).unwrap();
+        disk.set(10, false);
+        audit.record(stop(1)).unwrap_err();
+        disk.set(usize::MAX, false);
+        audit.record(stop(1)).unwrap();
+        let summary = verify(&path).unwrap();
+        assert_eq!((summary.lines, summary.events["stop"]), (3, 2), "{summary:?}");
+        assert!(summary.files.len() > 1);
+        drop(audit);
+        Audit::open(&path, Options::default()).unwrap().record(stop(2)).unwrap();
+        assert_eq!(verify(&path).unwrap().lines, 4);
+    }
+
+    #[test]
+    fn a_file_moved_away_is_noticed_and_the_chain_goes_on_in_a_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("edge.jsonl");
+        let (audit, _) = open_failing(&path, u64::MAX);
+        audit.record(stop(0)).unwrap();
+        fs::rename(&path, dir.path().join("edge.7.jsonl")).unwrap();
+        audit.record(stop(1)).unwrap_err();
+        assert!(!audit.healthy());
+        audit.record(stop(2)).unwrap();
+        assert!(audit.healthy());
+        let summary = verify(&path).unwrap();
+        assert_eq!((summary.lines, summary.first_seq, summary.files.len()), (3, 0, 2));
+    }
+
+    #[test]
+    fn a_file_that_somebody_shortened_stays_unhealthy_until_it_is_put_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("edge.jsonl");
+        let (audit, _) = open_failing(&path, u64::MAX);
+        audit.record_many([stop(0), stop(1)]).unwrap();
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        audit.record(stop(2)).unwrap_err();
+        let error = audit.probe().unwrap_err().to_string();
+        assert!(error.contains("it shrank"), "{error}");
+        fs::write(&path, [&whole[..whole.len() - 3], b"x}\n"].concat()).unwrap();
+        assert!(audit.probe().unwrap_err().to_string().contains("its last line"));
+        fs::write(&path, &whole).unwrap();
+        audit.probe().unwrap();
+        assert_eq!(verify(&path).unwrap().lines, 3);
+    }
+
+    #[test]
+    fn an_event_too_long_for_a_line_is_refused_and_the_log_stays_healthy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("edge.jsonl");
+        let (audit, _) = open_failing(&path, u64::MAX);
+        let long = Stop { reason: "x".repeat(MAX_LINE) };
+        assert!(matches!(audit.record(long), Err(AuditError::TooLong { .. })));
+        assert!(audit.healthy());
+        audit.record(stop(0)).unwrap();
+        assert_eq!(verify(&path).unwrap().lines, 1);
+    }
+}

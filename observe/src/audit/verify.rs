@@ -117,7 +117,7 @@ pub fn verify(path: &Path) -> Result<Summary, VerifyError> {
         *summary.events.entry(header.event).or_default() += 1;
         let head = Head::after(header.seq, &line.bytes);
         summary.head.clone_from(&head.prev);
-        before = Some(Link { file: line.file, line: line.number, head });
+        before = Some(Link { file: line.file, line: line.number, is_first: before.is_none(), head });
     }
     summary.torn_bytes = lines.torn_bytes;
     summary.delivered = delivered.into_values().collect();
@@ -148,6 +148,7 @@ impl Iterator for Lines {
 struct Link {
     file: PathBuf,
     line: u64,
+    is_first: bool,
     head: Head,
 }
 
@@ -167,14 +168,18 @@ fn blame(before: &Link, line: &RawLine, header: &Header, next: Option<&RawLine>)
         return match next {
             Some(_) if !next_follows => line.broken("it was changed".into()),
             Some(_) => before.broken("it was changed: the line after it does not fit any more".into()),
-            None => line.broken("it was changed, or the line before it was".into()),
+            None => before.broken("it was changed, or else the last line, which follows it, was".into()),
         };
     }
     if header.seq < expected {
-        let repeats = hash(&line.bytes) == before.head.prev;
-        let what =
-            if repeats { "it repeats the line before it".into() } else { out_of_order(header.seq, expected) };
-        return line.broken(what);
+        if hash(&line.bytes) == before.head.prev {
+            return line.broken("it repeats the line before it".into());
+        }
+        // Nothing vouches for the number of the first line but the lines after it.
+        if before.is_first && next_follows {
+            return before.broken("it was changed: the lines after it do not fit any more".into());
+        }
+        return line.broken(out_of_order(header.seq, expected));
     }
     match next_seq {
         Some(next) if next == expected => line.broken(out_of_order(header.seq, expected)),
