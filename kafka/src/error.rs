@@ -16,7 +16,9 @@ pub enum Error {
         reason: &'static str,
     },
     /// librdkafka has no property of this name.
-    #[error("unknown kafka property `{property}`: see librdkafka's CONFIGURATION.md for the properties it knows")]
+    #[error(
+        "unknown kafka property `{property}`: see librdkafka's CONFIGURATION.md for the properties it knows"
+    )]
     UnknownProperty {
         /// The property, as written.
         property: String,

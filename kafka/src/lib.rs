@@ -25,7 +25,8 @@ pub use admin::{Admin, Isolation, Partition, Topic, TopicInfo};
 pub use code::KafkaCode;
 pub use error::Error;
 pub use producer::{
-    CommitError, Delivery, ProduceError, ProducerOptions, TopicHandle, TransactionError, TransactionalProducer,
+    CommitError, Delivery, ProduceError, ProducerOptions, TopicHandle, TransactionError,
+    TransactionalProducer,
 };
 pub use reader::{End, Ends, read_partition};
 pub use settings::Settings;

@@ -11,8 +11,8 @@ mod reaper;
 use std::ffi::{CStr, CString, c_char};
 
 pub(crate) use client::{Client, Conf, Kind, Refusal, SentObserver, TopicRef};
-pub(crate) use event::{AdminOptions, Event, Queue, admin_call};
-pub(crate) use list::{Entry, PartitionList};
+pub(crate) use event::{AdminOptions, Event, Queue, admin_call, listed_offsets};
+pub(crate) use list::{Entry, PartitionList, entries};
 
 use crate::{Error, KafkaCode};
 
@@ -138,18 +138,48 @@ pub(crate) unsafe fn check(error: *mut sys::rd_kafka_error_t) -> Result<(), Fail
     if error.is_null() {
         return Ok(());
     }
-    // SAFETY: `error` is a live object by the caller's promise; its text is copied before it is freed, once.
+    // SAFETY: `error` is live by the caller's promise, and read before it is freed, once.
     unsafe {
-        let failure = Failure {
-            code: KafkaCode(sys::rd_kafka_error_code(error)),
-            text: owned_text(sys::rd_kafka_error_string(error)),
-            fatal: sys::rd_kafka_error_is_fatal(error) != 0,
-            retriable: sys::rd_kafka_error_is_retriable(error) != 0,
-            requires_abort: sys::rd_kafka_error_txn_requires_abort(error) != 0,
-        };
+        let result = borrowed_error(error);
         sys::rd_kafka_error_destroy(error);
-        Err(failure)
+        result
     }
+}
+
+/// What an error says that belongs to a result: null, or one with the code 0, is none.
+///
+/// # Safety
+/// `error` is null or live.
+pub(crate) unsafe fn borrowed_error(error: *const sys::rd_kafka_error_t) -> Result<(), Failure> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the caller's promise; the text is copied.
+    unsafe {
+        match KafkaCode(sys::rd_kafka_error_code(error)) {
+            KafkaCode::NONE => Ok(()),
+            code => Err(Failure {
+                code,
+                text: owned_text(sys::rd_kafka_error_string(error)),
+                fatal: sys::rd_kafka_error_is_fatal(error) != 0,
+                retriable: sys::rd_kafka_error_is_retriable(error) != 0,
+                requires_abort: sys::rd_kafka_error_txn_requires_abort(error) != 0,
+            }),
+        }
+    }
+}
+
+/// The elements of an array of pointers, as results come in.
+///
+/// # Safety
+/// `first` is null with a `count` of 0, or there are `count` elements from it on through the iteration.
+pub(crate) unsafe fn pointers<T>(
+    first: *mut *const T,
+    count: usize,
+) -> impl ExactSizeIterator<Item = *const T> {
+    let count = if first.is_null() { 0 } else { count };
+    // SAFETY: the caller's promise.
+    (0..count).map(move |index| unsafe { *first.add(index) })
 }
 
 impl Failure {

@@ -200,11 +200,14 @@ impl TransactionalProducer {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             // SAFETY: the client is live; the error object returned is ours.
-            let result =
-                unsafe { native::check(sys::rd_kafka_init_transactions(self.client.as_ptr(), native::millis(left))) };
+            let result = unsafe {
+                native::check(sys::rd_kafka_init_transactions(self.client.as_ptr(), native::millis(left)))
+            };
             match result {
                 Ok(()) => return Ok(()),
-                Err(failure) if failure.retriable && Instant::now() < deadline => std::thread::sleep(RETRY_PAUSE),
+                Err(failure) if failure.retriable && Instant::now() < deadline => {
+                    std::thread::sleep(RETRY_PAUSE)
+                }
                 Err(failure) => return Err(self.transaction_error(failure)),
             }
         }
@@ -263,7 +266,10 @@ impl TransactionalProducer {
         assert_eq!(topic.instance, self.instance, "the topic handle belongs to another producer");
         let headers = HeaderList::copy(headers);
         let arguments = [
-            argument(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_RKT, Value { rkt: self.topics[topic.index].1.as_ptr() }),
+            argument(
+                sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_RKT,
+                Value { rkt: self.topics[topic.index].1.as_ptr() },
+            ),
             argument(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_PARTITION, Value { i32_: partition }),
             argument(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_TIMESTAMP, Value { i64_: timestamp_ms }),
             argument(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_KEY, Value { mem: memory(key) }),
@@ -319,12 +325,15 @@ impl TransactionalProducer {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             // SAFETY: the client is live; the error object returned is ours.
-            let result =
-                unsafe { native::check(sys::rd_kafka_commit_transaction(self.client.as_ptr(), native::millis(left))) };
+            let result = unsafe {
+                native::check(sys::rd_kafka_commit_transaction(self.client.as_ptr(), native::millis(left)))
+            };
             let sends = self.end_txns.sent() - self.sends_at_begin;
             match result {
                 Ok(()) => return self.judge_success(sends),
-                Err(failure) if failure.retriable && Instant::now() < deadline => std::thread::sleep(RETRY_PAUSE),
+                Err(failure) if failure.retriable && Instant::now() < deadline => {
+                    std::thread::sleep(RETRY_PAUSE)
+                }
                 Err(failure) => return Err(self.commit_error(failure, sends)),
             }
         }
@@ -342,7 +351,11 @@ impl TransactionalProducer {
                 return Err(CommitError::Abortable { code });
             }
             if let Some((code, _)) = self.client.fatal_error() {
-                return Err(if is_fencing(code) { CommitError::Fenced } else { CommitError::Failed { code } });
+                return Err(if is_fencing(code) {
+                    CommitError::Fenced
+                } else {
+                    CommitError::Failed { code }
+                });
             }
             if Instant::now() >= deadline {
                 return Err(CommitError::Abortable { code: KafkaCode::TIMED_OUT });
@@ -401,7 +414,11 @@ impl TransactionalProducer {
     /// The error behind an error: librdkafka answers many calls with `_FATAL` or `_STATE` once it has failed.
     fn cause(&self, failure: &Failure) -> KafkaCode {
         match self.client.fatal_error() {
-            Some((code, _)) if failure.fatal || failure.code == KafkaCode::FATAL || failure.code == KafkaCode::STATE => code,
+            Some((code, _))
+                if failure.fatal || failure.code == KafkaCode::FATAL || failure.code == KafkaCode::STATE =>
+            {
+                code
+            }
             _ => failure.code,
         }
     }
@@ -411,7 +428,8 @@ impl TransactionalProducer {
         let deadline = Instant::now() + timeout;
         let mut count = 0;
         loop {
-            let left = if count > 0 { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) };
+            let left =
+                if count > 0 { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) };
             let Some(event) = self.queue.poll(left) else { return count };
             match event.kind() {
                 sys::RD_KAFKA_EVENT_DR => {
@@ -561,7 +579,11 @@ fn is_fencing(code: KafkaCode) -> bool {
     matches!(code, KafkaCode::FENCED | KafkaCode::INVALID_PRODUCER_EPOCH | KafkaCode::PRODUCER_FENCED)
 }
 
-fn configuration(settings: &Settings, transactional_id: &str, options: &ProducerOptions) -> Result<Conf, Error> {
+fn configuration(
+    settings: &Settings,
+    transactional_id: &str,
+    options: &ProducerOptions,
+) -> Result<Conf, Error> {
     let timeout_ms = native::millis(options.transaction_timeout).max(1000);
     // librdkafka wants it below the transaction's; a report must come before the transaction is lost.
     let message_timeout_ms = timeout_ms / 4 * 3;

@@ -146,7 +146,10 @@ mod tests {
     #[test]
     fn an_unknown_property_is_named() {
         let error = with("sasl.usrname", "x").check().unwrap_err();
-        assert!(matches!(&error, Error::UnknownProperty { property } if property == "sasl.usrname"), "{error}");
+        assert!(
+            matches!(&error, Error::UnknownProperty { property } if property == "sasl.usrname"),
+            "{error}"
+        );
         assert!(error.to_string().contains("sasl.usrname"));
     }
 

@@ -1,7 +1,36 @@
-//! The source consumer.
-use std::time::Duration;
+//! The consumer of a cluster's partitions, each assigned by hand under a token of the caller's.
+//!
+//! What it keeps to:
+//!
+//! * nothing fetched before an [`unassign`](SourceConsumer::unassign), [`seek`](SourceConsumer::seek) or
+//!   [`pause`](SourceConsumer::pause) is handed out after it: librdkafka drops what is older;
+//! * a position that is gone is reported, never replaced; after a [`Lost`](Event::Lost) a partition gives
+//!   nothing more, so that no record behind the fault is taken for its successor;
+//! * one partition's changes leave the others alone: they are incremental, never a new assignment.
+//!
+//! Records are taken one at a time from librdkafka's queue. Its batch call is faster but moves the position one
+//! past the end of a partition, from where a pause would lose a record (2.12); its callback hands out
+//! transaction markers as if they were records.
 
-use crate::{Error, KafkaCode, Settings};
+mod record;
+mod slots;
+
+use std::{
+    collections::BTreeMap,
+    ffi::CStr,
+    time::{Duration, Instant},
+};
+
+pub use record::{Event, Headers, Record, SourceError};
+use slots::Slots;
+
+use crate::{
+    Error, Isolation, KafkaCode, Settings,
+    native::{
+        self, AdminOptions, Client, Kind, PartitionList, Queue, c_text, listed_offsets, owned_text,
+        sys::{self, rd_kafka_admin_op_t as Api},
+    },
+};
 
 /// How a consumer behaves.
 #[derive(Debug, Clone)]
@@ -14,98 +43,14 @@ pub struct SourceOptions {
     pub watermark_interval: Duration,
 }
 
-/// One record, borrowed from librdkafka.
-pub struct Record<'a> {
-    /// The token of its partition.
-    pub token: u64,
-    /// Its offset.
-    pub offset: i64,
-    /// Its timestamp, in ms since 1970; -1 when it has none.
-    pub timestamp: i64,
-    /// The epoch of the leader that wrote it, where known.
-    pub leader_epoch: Option<i32>,
-    /// Its key.
-    pub key: Option<&'a [u8]>,
-    /// Its value.
-    pub value: Option<&'a [u8]>,
-}
-
-impl Record<'_> {
-    /// Its headers in order, duplicates included.
-    pub fn headers(&self) -> Headers<'_> {
-        unimplemented!()
+impl Default for SourceOptions {
+    fn default() -> Self {
+        Self {
+            queued_bytes: 64 * 1024 * 1024,
+            fetch_wait: Duration::from_millis(100),
+            watermark_interval: Duration::from_secs(1),
+        }
     }
-}
-
-/// The headers of a record: name and value.
-pub struct Headers<'a> {
-    _private: std::marker::PhantomData<&'a ()>,
-}
-
-impl<'a> Iterator for Headers<'a> {
-    type Item = (&'a [u8], Option<&'a [u8]>);
-    fn next(&mut self) -> Option<Self::Item> {
-        None
-    }
-}
-impl ExactSizeIterator for Headers<'_> {}
-
-/// Why a partition gives no more records as it is assigned.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SourceError {
-    /// The log was cut below the position, or the position is outside the log: ask for the ends, then classify.
-    #[error("the position is gone: {reason}")]
-    Reset {
-        /// librdkafka's words.
-        reason: String,
-    },
-    /// The principal may not read it.
-    #[error("not authorised to read: {code}")]
-    Authorization {
-        /// The code.
-        code: KafkaCode,
-    },
-    /// The topic or partition does not exist any more.
-    #[error("the topic is gone: {code}")]
-    TopicGone {
-        /// The code.
-        code: KafkaCode,
-    },
-    /// Anything else, e.g. a batch that fails its checksum.
-    #[error("{code}: {reason}")]
-    Other {
-        /// The code.
-        code: KafkaCode,
-        /// librdkafka's words.
-        reason: String,
-    },
-}
-
-/// What `poll` hands out.
-pub enum Event<'a> {
-    /// A record.
-    Record(Record<'a>),
-    /// No record visible to a read_committed reader lies at or after `position` right now.
-    EndOfPartition {
-        /// The partition.
-        token: u64,
-        /// The next offset to fetch: past trailing markers and aborted records.
-        position: i64,
-    },
-    /// The partition gives nothing more until it is unassigned and assigned anew (or sought).
-    Lost {
-        /// The partition.
-        token: u64,
-        /// Why.
-        cause: SourceError,
-    },
-    /// Something is wrong that may pass by itself: connections, brokers, the group's coordinator.
-    Trouble {
-        /// The code.
-        code: KafkaCode,
-        /// librdkafka's words.
-        reason: String,
-    },
 }
 
 /// The ends of a partition as last heard from its leader.
@@ -117,18 +62,60 @@ pub struct Watermarks {
     pub hw: i64,
 }
 
-/// Reads source partitions.
+/// Reads source partitions. See the module.
 pub struct SourceConsumer {
-    _private: (),
+    // In the order in which they must go: topics and queues before the client.
+    slots: Slots,
+    records: Queue,
+    errors: Queue,
+    answers: Queue,
+    client: Client,
+    group: String,
+    watermark_interval: Duration,
+    watermarks_due: Instant,
+    /// Requests for ends without an answer yet.
+    watermarks_asked: u32,
+    commit_running: bool,
+    /// Positions to write when the running commit is over; the newest of each partition.
+    commit_waiting: BTreeMap<(String, i32), i64>,
 }
 
-#[allow(unused_variables)]
 impl SourceConsumer {
-    /// Makes the consumer; no broker is asked yet.
+    /// Makes the consumer; no broker is asked yet. `group` is where [`commit`](Self::commit) writes; the
+    /// consumer never joins it.
+    ///
+    /// # Errors
+    /// A property that is refused, unknown or wrong, by name.
     pub fn new(settings: &Settings, group: &str, options: SourceOptions) -> Result<Self, Error> {
-        unimplemented!()
+        let mut conf = configuration(settings, group, &options)?;
+        conf.set_events(sys::RD_KAFKA_EVENT_ERROR);
+        let client = Client::new(Kind::Consumer, &settings.client_id, conf)?;
+        let Some(records) = Queue::consumer(&client) else {
+            return Err(Error::Unusable {
+                what: "group of a consumer".into(),
+                reason: "it has no name".into(),
+            });
+        };
+        Ok(Self {
+            slots: Slots::default(),
+            records,
+            errors: Queue::main(&client),
+            answers: Queue::new(&client),
+            client,
+            group: group.to_owned(),
+            watermark_interval: options.watermark_interval,
+            watermarks_due: Instant::now(),
+            watermarks_asked: 0,
+            commit_running: false,
+            commit_waiting: BTreeMap::new(),
+        })
     }
-    /// Starts a partition at `offset`.
+
+    /// Starts a partition at `offset`. With the leader epoch of the record before it, a log that was cut
+    /// below the position and grew again is found out.
+    ///
+    /// # Errors
+    /// The token or the partition is assigned already; librdkafka has failed.
     pub fn assign(
         &mut self,
         topic: &str,
@@ -137,38 +124,489 @@ impl SourceConsumer {
         leader_epoch: Option<i32>,
         token: u64,
     ) -> Result<(), Error> {
-        unimplemented!()
+        let index = self.slots.insert(&self.client, topic, partition, (offset, leader_epoch), token)?;
+        let started = self.start(index);
+        if started.is_err() {
+            self.slots.remove(index);
+        }
+        // The new partition's ends are asked for at the next poll.
+        self.watermarks_due = Instant::now();
+        started
     }
-    /// Stops a partition; nothing of it is delivered any more.
+
+    /// Stops a partition and forgets the token; nothing of it is handed out any more.
+    ///
+    /// # Errors
+    /// The token is not assigned; librdkafka has failed.
     pub fn unassign(&mut self, token: u64) -> Result<(), Error> {
-        unimplemented!()
+        let index = self.index(token)?;
+        let stopped = self.stop(index);
+        self.slots.remove(index);
+        stopped
     }
-    /// Stops fetching.
+
+    /// Stops fetching, and drops what was fetched ahead.
+    ///
+    /// # Errors
+    /// The token is not assigned.
     pub fn pause(&mut self, token: u64) -> Result<(), Error> {
-        unimplemented!()
+        let index = self.index(token)?;
+        self.slots.get_mut(index).paused = true;
+        self.apply_pause(index)
     }
-    /// Goes on where it was paused.
+
+    /// Goes on after the last record that was handed out.
+    ///
+    /// # Errors
+    /// The token is not assigned.
     pub fn resume(&mut self, token: u64) -> Result<(), Error> {
-        unimplemented!()
+        let index = self.index(token)?;
+        self.slots.get_mut(index).paused = false;
+        self.apply_pause(index)
     }
-    /// Moves a partition to another offset.
+
+    /// Goes on at another offset, also after the partition was lost; a pause stays.
+    ///
+    /// # Errors
+    /// The token is not assigned; librdkafka has failed.
     pub fn seek(&mut self, token: u64, offset: i64, leader_epoch: Option<i32>) -> Result<(), Error> {
-        unimplemented!()
+        let index = self.index(token)?;
+        self.stop(index)?;
+        let slot = self.slots.get_mut(index);
+        (slot.position, slot.epoch, slot.reset_confirmed) = (offset, leader_epoch, false);
+        self.start(index)
     }
-    /// Waits up to `timeout` for the first event, hands out what is there; returns how many.
-    pub fn poll(&mut self, timeout: Duration, f: impl FnMut(Event<'_>)) -> usize {
-        unimplemented!()
+
+    /// Waits up to `timeout` for the first event, hands out what is there (up to about a megabyte); returns how
+    /// many.
+    pub fn poll(&mut self, timeout: Duration, mut f: impl FnMut(Event<'_>)) -> usize {
+        let mut count = self.serve(&mut f);
+        let (mut bytes, mut wait) = (0, if count > 0 { Duration::ZERO } else { timeout });
+        while count < MAX_POLL_EVENTS && bytes < MAX_POLL_BYTES {
+            // SAFETY: the queue is live; the message returned is ours.
+            let message = unsafe { sys::rd_kafka_consume_queue(self.records.as_ptr(), native::millis(wait)) };
+            if message.is_null() {
+                break;
+            }
+            wait = Duration::ZERO;
+            let message = Message(message);
+            match message.code() {
+                KafkaCode::NONE => {
+                    if let Some(size) = self.hand_out(&message, &mut f) {
+                        bytes += size;
+                        count += 1;
+                    }
+                }
+                code => count += self.judge(code, &message, &mut f),
+            }
+        }
+        count
     }
-    /// The next offset to be delivered.
+
+    /// The next offset to be handed out, past the markers known to lie before it; `None` for an unknown token.
     pub fn position(&self, token: u64) -> Option<i64> {
-        unimplemented!()
+        let slot = self.slots.get(self.slots.by_token(token)?);
+        if !slot.running {
+            return Some(slot.position);
+        }
+        let list = PartitionList::of(&slot.topic, slot.partition, -1, None);
+        // SAFETY: client and list are live; the call fills in offsets that are known locally.
+        unsafe { sys::rd_kafka_position(self.client.as_ptr(), list.as_ptr()) };
+        let known = list.entries().next().map_or(-1, |entry| entry.offset);
+        Some(slot.position.max(known))
     }
-    /// Writes positions into the group, without waiting.
+
+    /// Writes positions (topic, partition, next offset) into the group without waiting. While one write is
+    /// under way the newest positions wait for it; what goes wrong comes as [`Event::Trouble`].
+    ///
+    /// The broker takes them only while the group has no members.
+    ///
+    /// # Errors
+    /// A topic's name that is none.
     pub fn commit(&mut self, positions: &[(&str, i32, i64)]) -> Result<(), Error> {
-        unimplemented!()
+        for (topic, partition, offset) in positions {
+            c_text("commit", topic)?;
+            self.commit_waiting.insert(((*topic).to_owned(), *partition), *offset);
+        }
+        self.write_positions()
     }
-    /// The ends as last heard.
+
+    /// Whether a commit is under way or waits for one that is.
+    pub fn commit_pending(&self) -> bool {
+        self.commit_running || !self.commit_waiting.is_empty()
+    }
+
+    /// The ends as last heard, also of a paused partition; `None` before the first answer.
     pub fn watermarks(&self, token: u64) -> Option<Watermarks> {
-        unimplemented!()
+        self.slots.get(self.slots.by_token(token)?).watermarks()
+    }
+
+    fn index(&self, token: u64) -> Result<usize, Error> {
+        self.slots.by_token(token).ok_or_else(|| Error::Unusable {
+            what: format!("partition with token {token}"),
+            reason: "it is not assigned".into(),
+        })
+    }
+
+    fn start(&mut self, index: usize) -> Result<(), Error> {
+        let slot = self.slots.get_mut(index);
+        let list = PartitionList::of(&slot.topic, slot.partition, slot.position, slot.epoch);
+        // SAFETY: client and list are live; the error object returned is ours.
+        unsafe { native::check(sys::rd_kafka_incremental_assign(self.client.as_ptr(), list.as_ptr())) }
+            .map_err(|failure| failure.into_error(format!("assign {}", slot.name())))?;
+        slot.running = true;
+        if slot.paused { self.apply_pause(index) } else { Ok(()) }
+    }
+
+    fn stop(&mut self, index: usize) -> Result<(), Error> {
+        let slot = self.slots.get_mut(index);
+        if !slot.running {
+            return Ok(());
+        }
+        let list = PartitionList::of(&slot.topic, slot.partition, slot.position, None);
+        if slot.paused {
+            // librdkafka remembers a pause beyond the assignment.
+            // SAFETY: client and list are live.
+            unsafe { sys::rd_kafka_resume_partitions(self.client.as_ptr(), list.as_ptr()) };
+        }
+        slot.running = false;
+        // SAFETY: client and list are live; the error object returned is ours. When the call returns, whatever
+        // was fetched before carries an outdated version and is dropped on its way out.
+        unsafe { native::check(sys::rd_kafka_incremental_unassign(self.client.as_ptr(), list.as_ptr())) }
+            .map_err(|failure| failure.into_error(format!("unassign {}", slot.name())))
+    }
+
+    fn apply_pause(&self, index: usize) -> Result<(), Error> {
+        let slot = self.slots.get(index);
+        if !slot.running {
+            return Ok(());
+        }
+        let list = PartitionList::of(&slot.topic, slot.partition, slot.position, None);
+        // SAFETY: client and list are live; the result of each partition is written into the list.
+        unsafe {
+            if slot.paused {
+                sys::rd_kafka_pause_partitions(self.client.as_ptr(), list.as_ptr());
+            } else {
+                sys::rd_kafka_resume_partitions(self.client.as_ptr(), list.as_ptr());
+            }
+        }
+        match list.entries().next().map(|entry| entry.code) {
+            None | Some(KafkaCode::NONE) => Ok(()),
+            Some(code) => Err(native::call_error(format!("pause or resume {}", slot.name()), code, "")),
+        }
+    }
+
+    /// Hands out a record; returns its size, or `None` when its partition gives nothing.
+    fn hand_out(&mut self, message: &Message, f: &mut impl FnMut(Event<'_>)) -> Option<usize> {
+        let index = self.slots.by_place(message.topic(), message.partition())?;
+        let slot = self.slots.get_mut(index);
+        if !slot.running {
+            return None;
+        }
+        // SAFETY: the message was fetched, is live and ours until the end of `poll`'s turn.
+        match unsafe { Record::view(message.0, slot.token) } {
+            Ok(record) => {
+                slot.position = record.offset + 1;
+                slot.epoch = record.leader_epoch.or(slot.epoch);
+                slot.reset_confirmed = false;
+                let size = record.payload_len();
+                f(Event::Record(record));
+                Some(size)
+            }
+            Err(code) => {
+                let reason = format!("the headers of offset {} cannot be read", message.offset());
+                self.lose(index, SourceError::Other { code, reason }, f);
+                Some(0)
+            }
+        }
+    }
+
+    /// What an error on the record queue means; returns how many events it made.
+    fn judge(&mut self, code: KafkaCode, message: &Message, f: &mut impl FnMut(Event<'_>)) -> usize {
+        let reason = message.text();
+        let Some(index) = self.slots.by_place(message.topic(), message.partition()) else {
+            return self.judge_topic(code, message, reason, f);
+        };
+        if !self.slots.get(index).running {
+            return 0;
+        }
+        match code {
+            KafkaCode::PARTITION_EOF => {
+                let slot = self.slots.get_mut(index);
+                slot.position = slot.position.max(message.offset());
+                slot.reset_confirmed = false;
+                f(Event::EndOfPartition { token: slot.token, position: slot.position });
+            }
+            KafkaCode::AUTO_OFFSET_RESET | KafkaCode::LOG_TRUNCATION | KafkaCode::OFFSET_OUT_OF_RANGE => {
+                return self.judge_reset(index, reason, f);
+            }
+            code if code.is_unknown_topic() => self.lose(index, SourceError::TopicGone { code }, f),
+            code if code.is_authorization() => self.lose(index, SourceError::Authorization { code }, f),
+            code if code.is_retriable() => f(Event::Trouble { code, reason }),
+            code => self.lose(index, SourceError::Other { code, reason }, f),
+        }
+        1
+    }
+
+    /// An error that names no assigned partition: it is about a whole topic, or about none.
+    fn judge_topic(
+        &mut self,
+        code: KafkaCode,
+        message: &Message,
+        reason: String,
+        f: &mut impl FnMut(Event<'_>),
+    ) -> usize {
+        let slots = message.topic_name().map_or_else(Vec::new, |topic| self.slots.of_topic(topic));
+        // What is left over from a partition that was unassigned concerns nobody.
+        let of_a_partition = message.partition() >= 0 && !message.topic().is_null();
+        if slots.is_empty() || of_a_partition || !(code.is_unknown_topic() || code.is_authorization()) {
+            if of_a_partition {
+                return 0;
+            }
+            f(Event::Trouble { code, reason });
+            return 1;
+        }
+        let mut count = 0;
+        for index in slots.into_iter().filter(|index| self.slots.get(*index).running).collect::<Vec<_>>() {
+            let cause = match code.is_authorization() {
+                true => SourceError::Authorization { code },
+                false => SourceError::TopicGone { code },
+            };
+            self.lose(index, cause, f);
+            count += 1;
+        }
+        count
+    }
+
+    /// A report of a lost position carries no version, so it can stem from before the partition was assigned or
+    /// sought. The first one only starts the partition anew where it stands: a true one comes again.
+    fn judge_reset(&mut self, index: usize, reason: String, f: &mut impl FnMut(Event<'_>)) -> usize {
+        let slot = self.slots.get_mut(index);
+        let believed = std::mem::replace(&mut slot.reset_confirmed, true);
+        if !believed && self.stop(index).and_then(|()| self.start(index)).is_ok() {
+            return 0;
+        }
+        self.lose(index, SourceError::Reset { reason }, f);
+        1
+    }
+
+    fn lose(&mut self, index: usize, cause: SourceError, f: &mut impl FnMut(Event<'_>)) {
+        if let Err(error) = self.stop(index) {
+            tracing::debug!(client = self.client.client_id(), %error, "cannot stop a lost partition");
+        }
+        f(Event::Lost { token: self.slots.get(index).token, cause });
+    }
+
+    /// Sends what is due, takes what came in beside the records; returns how many events it made.
+    fn serve(&mut self, f: &mut impl FnMut(Event<'_>)) -> usize {
+        let mut count = 0;
+        while let Some(event) = self.errors.poll(Duration::ZERO) {
+            if event.kind() == sys::RD_KAFKA_EVENT_ERROR {
+                f(Event::Trouble { code: event.code(), reason: event.error_text() });
+                count += 1;
+            }
+        }
+        while let Some(event) = self.answers.poll(Duration::ZERO) {
+            match event.kind() {
+                sys::RD_KAFKA_EVENT_LISTOFFSETS_RESULT => self.take_watermarks(&event),
+                sys::RD_KAFKA_EVENT_ALTERCONSUMERGROUPOFFSETS_RESULT => {
+                    self.commit_running = false;
+                    if let Some((code, text)) = commit_failure(&event) {
+                        let reason = format!("commit into group `{}`: {text}", self.group);
+                        f(Event::Trouble { code, reason });
+                        count += 1;
+                    }
+                    // What waits was checked when it came in.
+                    let _ = self.write_positions();
+                }
+                _ => {}
+            }
+        }
+        self.ask_watermarks();
+        count
+    }
+
+    fn write_positions(&mut self) -> Result<(), Error> {
+        if self.commit_running || self.commit_waiting.is_empty() {
+            return Ok(());
+        }
+        let what = "commit";
+        let group = c_text(what, &self.group)?;
+        let mut list = PartitionList::new();
+        for ((topic, partition), offset) in std::mem::take(&mut self.commit_waiting) {
+            list.add(&c_text(what, &topic)?, partition, offset, None);
+        }
+        let options = AdminOptions::new(
+            &self.client,
+            Api::RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS,
+            ANSWER_TIMEOUT,
+        )?;
+        // An admin request, not a consumer's commit: those keep partitions from starting while under way.
+        // SAFETY: all pointers are live through the block; the request copies the object, which is freed once.
+        unsafe {
+            let mut request = sys::rd_kafka_AlterConsumerGroupOffsets_new(group.as_ptr(), list.as_ptr());
+            sys::rd_kafka_AlterConsumerGroupOffsets(
+                self.client.as_ptr(),
+                &mut request,
+                1,
+                options.as_ptr(),
+                self.answers.as_ptr(),
+            );
+            sys::rd_kafka_AlterConsumerGroupOffsets_destroy(request);
+        }
+        self.commit_running = true;
+        Ok(())
+    }
+
+    fn ask_watermarks(&mut self) {
+        let now = Instant::now();
+        if self.watermarks_asked > 0 || now < self.watermarks_due {
+            return;
+        }
+        self.watermarks_due = now + self.watermark_interval;
+        let mut list = PartitionList::new();
+        for slot in self.slots.iter().filter(|slot| slot.running) {
+            list.add(&slot.topic, slot.partition, LATEST, None);
+        }
+        if list.entries().len() == 0 {
+            return;
+        }
+        for isolation in [Isolation::Committed, Isolation::Uncommitted] {
+            let api = Api::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
+            let Ok(mut options) = AdminOptions::new(&self.client, api, ANSWER_TIMEOUT) else { return };
+            if options.set_isolation(isolation).is_err() {
+                return;
+            }
+            options.set_opaque(isolation as usize);
+            // SAFETY: all pointers are live through the call; the request copies the list.
+            unsafe {
+                sys::rd_kafka_ListOffsets(
+                    self.client.as_ptr(),
+                    list.as_ptr(),
+                    options.as_ptr(),
+                    self.answers.as_ptr(),
+                );
+            }
+            self.watermarks_asked += 1;
+        }
+    }
+
+    fn take_watermarks(&mut self, event: &native::Event) {
+        self.watermarks_asked -= 1;
+        if event.code() != KafkaCode::NONE {
+            tracing::debug!(client = self.client.client_id(), code = ?event.code(), "no answer on ends");
+            return;
+        }
+        let committed = event.opaque() == Isolation::Committed as usize;
+        for entry in listed_offsets(event).filter(|entry| entry.code == KafkaCode::NONE) {
+            let Some(index) = self.slots.by_name(entry.topic, entry.partition) else { continue };
+            let slot = self.slots.get_mut(index);
+            let end = if committed { &mut slot.lso } else { &mut slot.hw };
+            *end = Some(entry.offset);
+        }
     }
 }
+
+/// A message taken from the record queue.
+struct Message(*mut sys::rd_kafka_message_t);
+
+impl Message {
+    fn code(&self) -> KafkaCode {
+        // SAFETY: the message is live and ours; the code is read as the integer that it is in C.
+        KafkaCode(unsafe { (&raw const (*self.0).err).cast::<i32>().read() })
+    }
+
+    fn topic(&self) -> *mut sys::rd_kafka_topic_t {
+        // SAFETY: the message is live and ours.
+        unsafe { (*self.0).rkt }
+    }
+
+    fn topic_name(&self) -> Option<&CStr> {
+        let topic = self.topic();
+        // SAFETY: a message holds a reference to its topic, and with it the name.
+        (!topic.is_null()).then(|| unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(topic)) })
+    }
+
+    fn partition(&self) -> i32 {
+        // SAFETY: the message is live and ours.
+        unsafe { (*self.0).partition }
+    }
+
+    fn offset(&self) -> i64 {
+        // SAFETY: the message is live and ours.
+        unsafe { (*self.0).offset }
+    }
+
+    /// librdkafka's words, of a message that stands for an error.
+    fn text(&self) -> String {
+        // SAFETY: the message is live; the text is copied.
+        unsafe { owned_text(sys::rd_kafka_message_errstr(self.0)) }
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        // SAFETY: ours, freed once; records viewing it end with the callback they were given to.
+        unsafe { sys::rd_kafka_message_destroy(self.0) };
+    }
+}
+
+/// The first thing that went wrong with a commit.
+fn commit_failure(event: &native::Event) -> Option<(KafkaCode, String)> {
+    if event.code() != KafkaCode::NONE {
+        return Some((event.code(), event.error_text()));
+    }
+    // SAFETY: the event is the answer to AlterConsumerGroupOffsets and outlives what is got from it; a group's
+    // error belongs to it.
+    unsafe {
+        let mut count = 0;
+        let result = sys::rd_kafka_event_AlterConsumerGroupOffsets_result(event.as_ptr());
+        let groups = sys::rd_kafka_AlterConsumerGroupOffsets_result_groups(result, &mut count);
+        for group in native::pointers(groups, count) {
+            if let Err(failure) = native::borrowed_error(sys::rd_kafka_group_result_error(group)) {
+                return Some((failure.code, failure.text));
+            }
+            for entry in native::entries(sys::rd_kafka_group_result_partitions(group)) {
+                if entry.code != KafkaCode::NONE {
+                    return Some((
+                        entry.code,
+                        format!("{}/{}", entry.topic.to_string_lossy(), entry.partition),
+                    ));
+                }
+            }
+        }
+    }
+    None
+}
+
+fn configuration(settings: &Settings, group: &str, options: &SourceOptions) -> Result<native::Conf, Error> {
+    let kilobytes = (options.queued_bytes / 1024).clamp(1, 2_097_151);
+    // One answer may come on top of what is queued, per broker.
+    let fetch_max_bytes = (options.queued_bytes / 2).clamp(1_048_576, 52_428_800);
+    settings.conf(
+        &[
+            ("queued.max.messages.kbytes", &kilobytes.to_string()),
+            ("fetch.max.bytes", &fetch_max_bytes.to_string()),
+            ("fetch.wait.max.ms", &native::millis(options.fetch_wait).to_string()),
+            // How soon a full queue is looked at again: a second, by default.
+            ("fetch.queue.backoff.ms", "10"),
+            ("fetch.error.backoff.ms", "100"),
+        ],
+        &[
+            ("group.id", group),
+            ("isolation.level", "read_committed"),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("auto.offset.reset", "error"),
+            ("enable.partition.eof", "true"),
+            ("check.crcs", "true"),
+            ("allow.auto.create.topics", "false"),
+        ],
+    )
+}
+
+/// Kafka's name of the end in a question for offsets.
+const LATEST: i64 = -1;
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_POLL_EVENTS: usize = 1000;
+const MAX_POLL_BYTES: usize = 1024 * 1024;

@@ -40,7 +40,9 @@ impl Conf {
 
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), Refusal> {
         let Ok(c_name) = CString::new(name) else { return Err(Refusal::Unknown) };
-        let Ok(c_value) = CString::new(value) else { return Err(Refusal::Invalid("it holds a NUL byte".into())) };
+        let Ok(c_value) = CString::new(value) else {
+            return Err(Refusal::Invalid("it holds a NUL byte".into()));
+        };
         let mut text = ErrorText::new();
         let size = text.len();
         // SAFETY: all pointers are live through the call; librdkafka copies name and value and writes at most
@@ -241,7 +243,12 @@ unsafe extern "C" fn on_sent<O: SentObserver>(
 }
 
 /// librdkafka's log, into ours.
-unsafe extern "C" fn log(rk: *const sys::rd_kafka_t, level: c_int, facility: *const c_char, line: *const c_char) {
+unsafe extern "C" fn log(
+    rk: *const sys::rd_kafka_t,
+    level: c_int,
+    facility: *const c_char,
+    line: *const c_char,
+) {
     // A subscriber that panics must not unwind into C.
     let _ = std::panic::catch_unwind(|| {
         // SAFETY: librdkafka passes a live instance or null, and two NUL-terminated texts.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Client, ErrorText, check, millis, owned_text, sys};
+use super::{Client, Entry, ErrorText, check, list::read, millis, owned_text, pointers, sys};
 use crate::{Error, Isolation, KafkaCode};
 
 /// A queue of a client; must be dropped before the client.
@@ -114,7 +114,8 @@ impl AdminOptions {
     ) -> Result<Self, Error> {
         // SAFETY: the client is live.
         let options = unsafe { sys::rd_kafka_AdminOptions_new(client.as_ptr(), api) };
-        let options = Self { options: NonNull::new(options).expect("the kind of request is one librdkafka knows") };
+        let options =
+            Self { options: NonNull::new(options).expect("the kind of request is one librdkafka knows") };
         let mut text = ErrorText::new();
         let size = text.len();
         // librdkafka takes 0 to 3,600,000 ms here.
@@ -137,11 +138,33 @@ impl AdminOptions {
     pub(crate) fn set_isolation(&mut self, isolation: Isolation) -> Result<(), Error> {
         let level = match isolation {
             Isolation::Committed => sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
-            Isolation::Uncommitted => sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
+            Isolation::Uncommitted => {
+                sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED
+            }
         };
         // SAFETY: the options are live; the error object returned is ours.
         unsafe { check(sys::rd_kafka_AdminOptions_set_isolation_level(self.as_ptr(), level)) }
             .map_err(|failure| failure.into_error("isolation level"))
+    }
+
+    /// How long the broker itself may take before it answers; else it answers when the request is accepted.
+    pub(crate) fn set_operation_timeout(&mut self, timeout: Duration) -> Result<(), Error> {
+        let mut text = ErrorText::new();
+        let size = text.len();
+        let timeout_ms: c_int = millis(timeout).clamp(1, 3_600_000);
+        // SAFETY: the options are live, `text` takes `size` bytes.
+        let code = unsafe {
+            sys::rd_kafka_AdminOptions_set_operation_timeout(
+                self.as_ptr(),
+                timeout_ms,
+                text.as_mut_ptr(),
+                size,
+            )
+        } as i32;
+        if code != 0 {
+            return Err(super::call_error("admin request", KafkaCode(code), &text.to_string()));
+        }
+        Ok(())
     }
 
     pub(crate) fn set_opaque(&mut self, number: usize) {
@@ -187,6 +210,18 @@ pub(crate) fn admin_call(
         KafkaCode::TIMED_OUT => Err(Error::Timeout { what: what.to_owned(), timeout }),
         code => Err(super::call_error(what, code, &event.error_text())),
     }
+}
+
+/// The answers to a ListOffsets request, by partition.
+pub(crate) fn listed_offsets(event: &Event) -> impl Iterator<Item = Entry<'_>> {
+    // SAFETY: the event is an answer to ListOffsets and outlives, by the borrow, what is got from it.
+    let infos = unsafe {
+        let mut count = 0;
+        let result = sys::rd_kafka_event_ListOffsets_result(event.as_ptr());
+        pointers(sys::rd_kafka_ListOffsets_result_infos(result, &mut count), count)
+    };
+    // SAFETY: as above.
+    infos.map(|info| unsafe { read(sys::rd_kafka_ListOffsetsResultInfo_topic_partition(info)) })
 }
 
 const GRACE: Duration = Duration::from_millis(500);

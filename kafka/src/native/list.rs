@@ -86,7 +86,7 @@ pub(crate) unsafe fn entries<'a>(
 
 /// # Safety
 /// `entry` is an entry of a live list, behind a pointer because its code may be none of the binding's enum.
-unsafe fn read<'a>(entry: *const sys::rd_kafka_topic_partition_t) -> Entry<'a> {
+pub(super) unsafe fn read<'a>(entry: *const sys::rd_kafka_topic_partition_t) -> Entry<'a> {
     // SAFETY: the fields of a live entry are initialised; the code is read as the integer that it is in C.
     unsafe {
         Entry {
