@@ -184,3 +184,22 @@ fn sha256(bytes: &[u8]) -> Vec<u8> {
     let hash: &dyn Hash = suite.common.hash_provider;
     hash.hash(bytes).as_ref().to_vec()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fingerprint_is_sha_256() {
+        // FIPS 180-2, appendix B.1.
+        let hex: String = sha256(b"abc").iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    #[test]
+    fn times_are_utc_and_readable() {
+        let time = ASN1Time::from_timestamp(1_614_816_000).unwrap();
+        assert_eq!(format_time(time), "2021-03-04 00:00:00 UTC");
+        assert_eq!(format_system_time(system_time(time)), "2021-03-04 00:00:00 UTC");
+    }
+}

@@ -39,6 +39,26 @@ pub fn explain_alert(alert: u8) -> String {
     words.into()
 }
 
+/// A TLS alert sent by us, in words: what we hold against the peer. `detail` is the library's own text.
+pub fn explain_own_alert(alert: u8, detail: &str) -> String {
+    let words = match AlertDescription::from(alert) {
+        AlertDescription::CertificateExpired => "its certificate is expired or not valid yet",
+        AlertDescription::CertificateRevoked => "its certificate is revoked",
+        AlertDescription::UnknownCA => "its certificate comes from an authority that is not in roots.pem",
+        AlertDescription::CertificateRequired => "it presented no certificate",
+        AlertDescription::BadCertificate => "its certificate is not acceptable",
+        AlertDescription::UnsupportedCertificate => "its certificate is for another purpose",
+        AlertDescription::NoApplicationProtocol => "it does not speak longhaul/1",
+        AlertDescription::ProtocolVersion => "it speaks no TLS 1.3",
+        AlertDescription::HandshakeFailure => "it shares no key exchange or cipher with us",
+        AlertDescription::DecryptError => {
+            "its certificate is badly signed, or from another authority of the same name"
+        }
+        other => return format!("TLS alert {} ({other:?}): {detail}", u8::from(other)),
+    };
+    if detail.is_empty() { words.into() } else { format!("{words} ({detail})") }
+}
+
 fn explain_certificate(error: &CertificateError) -> String {
     let words = match error {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "its certificate is expired",
@@ -69,4 +89,34 @@ fn explain_certificate(error: &CertificateError) -> String {
         other => return format!("its certificate is not acceptable: {other:?}"),
     };
     words.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_side_refuses_reads_the_same_at_both_ends() {
+        let cases = [
+            (CertificateError::Expired, "expired"),
+            (CertificateError::NotValidYet, "not valid yet"),
+            (CertificateError::Revoked, "revoked"),
+            (CertificateError::UnknownIssuer, "authority"),
+        ];
+        for (error, word) in cases {
+            let alert = u8::from(AlertDescription::from(error.clone()));
+            let error = Error::InvalidCertificate(error);
+            let own = explain_own_alert(alert, &error.to_string());
+            assert!(explain(&error).contains(word), "{}", explain(&error));
+            assert!(own.contains(word) && own.starts_with("its certificate"), "{own}");
+            let theirs = explain_alert(alert).replace("yet valid", "valid yet");
+            assert!(theirs.contains(word) && theirs.starts_with("our certificate"), "{theirs}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_alert_keeps_its_number() {
+        assert!(explain_alert(200).contains("200"));
+        assert!(explain_own_alert(80, "why").contains("80") && explain_own_alert(80, "why").contains("why"));
+    }
 }

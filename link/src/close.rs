@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use certs::explain_alert;
+use certs::{explain_alert, explain_own_alert};
 use quinn::{ConnectionError, VarInt};
 
 /// The QUIC application error code of a close. The numbers are part of the protocol and never change.
@@ -100,7 +100,7 @@ pub(crate) fn words(error: &ConnectionError) -> String {
     match error {
         ConnectionError::VersionMismatch => "the peer speaks another version of QUIC".into(),
         ConnectionError::TransportError(error) => match alert(u64::from(error.code)) {
-            Some(_) => format!("the handshake failed here: {}", error.reason),
+            Some(alert) => format!("the peer is refused: {}", explain_own_alert(alert, &error.reason)),
             None => format!("the peer broke QUIC: {error}"),
         },
         ConnectionError::ConnectionClosed(close) => match alert(u64::from(close.error_code)) {

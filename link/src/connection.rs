@@ -251,7 +251,8 @@ impl Stats {
 }
 
 /// Frames sent that want an acknowledgement: all but ACK, PADDING and CONNECTION_CLOSE (RFC 9002, 2). Probes for a
-/// larger MTU are left out: that one is lost says nothing about the path.
+/// larger MTU, a PING each, are left out: that one is lost says nothing about the path. So is IMMEDIATE_ACK, which
+/// only ever goes with a PING.
 fn eliciting(stats: &ConnectionStats) -> u64 {
     let f = &stats.frame_tx;
     let frames = f.ack_frequency
@@ -259,7 +260,6 @@ fn eliciting(stats: &ConnectionStats) -> u64 {
         + f.data_blocked
         + f.datagram
         + u64::from(f.handshake_done)
-        + f.immediate_ack
         + f.max_data
         + f.max_stream_data
         + f.max_streams_bidi
