@@ -46,8 +46,8 @@ pub const MAX_CODED: u32 = 28 * 1024 * 1024;
 
 /// Largest serialized size that a batch of `plain` bytes can have.
 ///
-/// Half as much again covers the worst varints of a group (48 of its 32 bytes), of a record (35) and of a
-/// header whose name is spelled out (12 of its 8); the constant covers the rest of the layout.
+/// Half as much again covers the worst varints of a group (36 bytes, counted as 32), of a record (35, counted as 32)
+/// and of a header whose name is spelled out (11, counted as 8); the constant covers the rest of the layout.
 pub const fn serialized_bound(plain: u32) -> u64 {
     plain as u64 + plain as u64 / 2 + 256
 }
