@@ -1,0 +1,302 @@
+//! What an audit log says about which source offsets were delivered, and which never will be.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr as _;
+
+use codec::Digest;
+use serde::Deserialize;
+
+use super::report::{Anomaly, Finding};
+use super::{Error, Place};
+
+/// Which end wrote a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The exporter.
+    Edge,
+    /// The importer.
+    Cloud,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Edge => "edge",
+            Self::Cloud => "cloud",
+        })
+    }
+}
+
+/// Offsets from `first` to below `next`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Range {
+    /// First offset in it.
+    pub first: i64,
+    /// First offset after it.
+    pub next: i64,
+}
+
+impl Range {
+    /// True for an offset in it.
+    pub fn contains(&self, offset: i64) -> bool {
+        (self.first..self.next).contains(&offset)
+    }
+}
+
+/// One audit log, as far as the checker needs it.
+#[derive(Debug, Clone, Default)]
+pub struct Trail {
+    partitions: BTreeMap<Place, PartitionTrail>,
+}
+
+/// Of one source partition; of the last topic of that name, when it was made anew.
+#[derive(Debug, Clone, Default)]
+struct PartitionTrail {
+    topic_id: String,
+    start: Option<i64>,
+    delivered: Vec<Delivered>,
+    gaps: Vec<(Range, String)>,
+}
+
+#[derive(Debug, Clone)]
+struct Delivered {
+    range: Range,
+    last: i64,
+    digest: Option<Digest>,
+}
+
+/// The fields of the lines that matter here; a line of another event has none of them.
+#[derive(Debug, Deserialize)]
+struct Line {
+    event: String,
+    topic: Option<String>,
+    topic_id: Option<String>,
+    partition: Option<i32>,
+    start: Option<serde_json::Value>,
+    first: Option<i64>,
+    last: Option<i64>,
+    next: Option<i64>,
+    reason: Option<String>,
+    digest: Option<String>,
+}
+
+impl Trail {
+    /// Reads a log; a last line without an end was being written and is left out.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| Error::AuditFile { path: path.to_owned(), source })?;
+        Self::parse(&text).map_err(|(line, source)| Error::AuditLine { path: path.to_owned(), line, source })
+    }
+
+    /// Reads the lines of a log.
+    fn parse(text: &str) -> Result<Self, (usize, serde_json::Error)> {
+        let mut trail = Self::default();
+        for (index, line) in text.split_inclusive('\n').enumerate() {
+            if let Some(line) = line.strip_suffix('\n') {
+                trail.add(serde_json::from_str(line).map_err(|error| (index + 1, error))?);
+            }
+        }
+        Ok(trail)
+    }
+
+    fn add(&mut self, line: Line) {
+        let (Some(topic), Some(partition), Some(topic_id)) = (line.topic, line.partition, line.topic_id)
+        else {
+            return;
+        };
+        let trail = self.partitions.entry((topic, partition)).or_default();
+        if trail.topic_id != topic_id {
+            *trail = PartitionTrail { topic_id, ..Default::default() };
+        }
+        match (line.event.as_str(), line.first, line.next) {
+            ("new", _, _) => trail.start = line.start.and_then(|start| start.as_i64()),
+            ("gap", Some(first), Some(next)) => {
+                trail.gaps.push((Range { first, next }, line.reason.unwrap_or_default()));
+            }
+            ("delivered", Some(first), Some(next)) => trail.delivered.push(Delivered {
+                range: Range { first, next },
+                last: line.last.unwrap_or(next - 1),
+                digest: line.digest.and_then(|digest| Digest::from_str(&digest).ok()),
+            }),
+            _ => {}
+        }
+    }
+
+    /// Ranges that the log passes over without a word: nothing visible may lie in them.
+    pub fn holes(&self, place: &Place) -> Vec<Range> {
+        let Some(trail) = self.partitions.get(place) else { return Vec::new() };
+        // A gap called `not_visible` is a claim that the reader of the source checks like a hole.
+        let named = trail.gaps.iter().filter(|(_, reason)| reason != NOT_VISIBLE).map(|(range, _)| *range);
+        // Between the last record of a line and its `next` nothing may be visible either.
+        let delivered = trail.delivered.iter().map(|it| Range { first: it.range.first, next: it.last + 1 });
+        let mut covered: Vec<Range> = delivered.chain(named).collect();
+        covered.sort_unstable();
+        let end = trail.delivered.iter().map(|it| it.range).chain(trail.gaps.iter().map(|(range, _)| *range));
+        let end = end.map(|range| range.next).max();
+        let mut at = trail.start.or_else(|| covered.first().map(|range| range.first));
+        let mut holes = Vec::new();
+        for range in covered.into_iter().chain(end.map(|end| Range { first: end, next: end })) {
+            let from = at.unwrap_or(range.first);
+            if range.first > from {
+                holes.push(Range { first: from, next: range.first });
+            }
+            at = Some(from.max(range.next));
+        }
+        holes
+    }
+
+    /// Ranges that the log names as never to be delivered although they may hold visible records.
+    pub fn gaps(&self, place: &Place) -> Vec<Range> {
+        let gaps = self.partitions.get(place).into_iter().flat_map(|trail| &trail.gaps);
+        gaps.filter(|(_, reason)| reason != NOT_VISIBLE).map(|(range, _)| *range).collect()
+    }
+
+    /// One past the highest source offset that the log says was delivered.
+    pub fn delivered_to(&self, place: &Place) -> Option<i64> {
+        self.partitions.get(place)?.delivered.iter().map(|it| it.range.next).max()
+    }
+
+    /// Records that the log says were delivered twice.
+    pub(super) fn overlaps(&self, end: End) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for ((topic, partition), trail) in &self.partitions {
+            let mut ranges: Vec<Range> =
+                trail.delivered.iter().map(|it| Range { first: it.range.first, next: it.last + 1 }).collect();
+            ranges.sort_unstable();
+            for pair in ranges.windows(2) {
+                if pair[1].first < pair[0].next {
+                    let next = pair[0].next.min(pair[1].next);
+                    let detail =
+                        format!("the {end} audit log has {}..{next} delivered more than once", pair[1].first);
+                    findings.push(Finding::at(Anomaly::Repeated, topic, *partition, pair[1].first, detail));
+                }
+            }
+        }
+        findings
+    }
+
+    /// Sums up digests at both ends; wherever both have a boundary they must agree.
+    pub(super) fn digests_against(&self, cloud: &Self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for (place @ (topic, partition), edge_trail) in &self.partitions {
+            let Some(cloud_trail) = cloud.partitions.get(place) else { continue };
+            if edge_trail.topic_id != cloud_trail.topic_id {
+                continue;
+            }
+            let (Some((edge_first, edge)), Some((cloud_first, cloud))) =
+                (edge_trail.sums(), cloud_trail.sums())
+            else {
+                continue;
+            };
+            let disagree = |next: &&i64| cloud.get(next).is_some_and(|sum| *sum != edge[next]);
+            if edge_first != cloud_first {
+                let detail =
+                    format!("the edge audit log begins at {edge_first}, the cloud's at {cloud_first}");
+                findings.push(Finding::at(Anomaly::Digest, topic, *partition, edge_first, detail));
+            } else if let Some(next) = edge.keys().find(disagree) {
+                let detail =
+                    format!("what the audit logs say of {edge_first}..{next} differs between edge and cloud");
+                findings.push(Finding::at(Anomaly::Digest, topic, *partition, *next, detail));
+            }
+        }
+        findings
+    }
+}
+
+const NOT_VISIBLE: &str = "not_visible";
+
+impl PartitionTrail {
+    /// Where the log begins, and the sum of all digests up to each boundary.
+    fn sums(&self) -> Option<(i64, BTreeMap<i64, Digest>)> {
+        let mut delivered: Vec<&Delivered> = self.delivered.iter().collect();
+        delivered.sort_by_key(|it| it.range);
+        let first = delivered.first()?.range.first;
+        let mut sum = Digest::ZERO;
+        let mut sums = BTreeMap::new();
+        for it in delivered {
+            sum.add(it.digest.as_ref()?);
+            sums.insert(it.range.next, sum);
+        }
+        Some((first, sums))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> Place {
+        ("orders".to_owned(), 0)
+    }
+
+    pub(super) fn delivered(first: i64, last: i64, next: i64, digest: u8) -> String {
+        let mut bytes = [0; 32];
+        bytes[0] = digest;
+        format!(
+            "{{\"seq\":1,\"event\":\"delivered\",\"topic\":\"orders\",\"topic_id\":\"A\",\"partition\":0,\
+             \"first\":{first},\"last\":{last},\"next\":{next},\"records\":1,\"digest\":\"{}\"}}\n",
+            Digest(bytes)
+        )
+    }
+
+    fn gap(first: i64, next: i64, reason: &str) -> String {
+        format!(
+            "{{\"event\":\"gap\",\"topic\":\"orders\",\"topic_id\":\"A\",\"partition\":0,\
+             \"first\":{first},\"next\":{next},\"reason\":\"{reason}\"}}\n"
+        )
+    }
+
+    #[test]
+    fn holes_are_what_no_line_covers() {
+        let new = "{\"event\":\"new\",\"topic\":\"orders\",\"topic_id\":\"A\",\"partition\":0,\"start\":2}\n";
+        let text = [
+            new.to_owned(),
+            delivered(5, 9, 12, 1),
+            gap(12, 20, "expired"),
+            gap(20, 22, "not_visible"),
+            delivered(22, 29, 30, 1),
+        ];
+        let trail = Trail::parse(&text.concat()).unwrap();
+        let expected = [(2, 5), (10, 12), (20, 22)].map(|(first, next)| Range { first, next });
+        assert_eq!(trail.holes(&place()), expected);
+        assert_eq!(trail.gaps(&place()), [Range { first: 12, next: 20 }]);
+        assert_eq!(trail.delivered_to(&place()), Some(30));
+    }
+
+    #[test]
+    fn a_range_delivered_twice_is_named() {
+        let trail = Trail::parse(&(delivered(0, 9, 10, 1) + &delivered(8, 12, 13, 1))).unwrap();
+        let overlaps = trail.overlaps(End::Cloud);
+        assert_eq!(overlaps.len(), 1);
+        assert!(overlaps[0].to_string().contains("repeated: orders [0] @ 8"), "{}", overlaps[0]);
+        let trail = Trail::parse(&(delivered(0, 9, 10, 1) + &delivered(10, 12, 13, 1))).unwrap();
+        assert!(trail.overlaps(End::Cloud).is_empty());
+    }
+
+    #[test]
+    fn digests_agree_when_only_the_cuts_differ() {
+        let edge = Trail::parse(&(delivered(0, 4, 5, 10) + &delivered(5, 9, 10, 5))).unwrap();
+        let cloud = Trail::parse(&(delivered(0, 2, 3, 7) + &delivered(3, 9, 10, 8))).unwrap();
+        assert!(edge.digests_against(&cloud).is_empty());
+        let other = Trail::parse(&(delivered(0, 2, 3, 7) + &delivered(3, 9, 10, 9))).unwrap();
+        let findings = edge.digests_against(&other);
+        assert!(findings[0].to_string().contains("0..10 differs"), "{findings:?}");
+    }
+
+    #[test]
+    fn a_line_that_was_being_written_is_left_out_and_a_broken_one_is_not() {
+        let torn = delivered(0, 9, 10, 1) + "{\"event\":\"deliv";
+        assert_eq!(Trail::parse(&torn).unwrap().delivered_to(&place()), Some(10));
+        assert_eq!(Trail::parse("{}\n").unwrap_err().0, 1);
+    }
+
+    #[test]
+    fn a_topic_made_anew_begins_a_new_trail() {
+        let text = delivered(0, 9, 10, 1) + &delivered(0, 3, 4, 1).replace("\"A\"", "\"B\"");
+        let trail = Trail::parse(&text).unwrap();
+        assert_eq!(trail.delivered_to(&place()), Some(4));
+        assert!(trail.overlaps(End::Edge).is_empty());
+    }
+}
