@@ -47,6 +47,8 @@ pub struct Group {
     pub next: i64,
     /// What the offsets in `[prev_next, next)` without a record are.
     pub gap: GapReason,
+    /// Epoch of the source partition's leader that wrote the last record; [`UNKNOWN_LEADER_EPOCH`] when not known.
+    pub leader_epoch: i32,
     /// Offsets strictly ascending, within `[prev_next, next)`.
     pub(crate) records: Vec<Meta>,
     pub(crate) plain: u64,
@@ -340,7 +342,8 @@ impl Batch {
         gap: GapReason,
     ) -> usize {
         let records = self.spare.pop().unwrap_or_default();
-        self.groups.push(Group { slot, resume_epoch, prev_next, next, gap, records, plain: 0 });
+        let leader_epoch = UNKNOWN_LEADER_EPOCH;
+        self.groups.push(Group { slot, resume_epoch, prev_next, next, leader_epoch, gap, records, plain: 0 });
         self.plain += GROUP_OVERHEAD;
         self.groups.len() - 1
     }
@@ -373,7 +376,9 @@ impl Batch {
 /// Batches are equal when their groups and records are, wherever the bytes lie.
 impl PartialEq for Batch {
     fn eq(&self, other: &Self) -> bool {
-        let range = |group: &Group| (group.slot, group.resume_epoch, group.prev_next, group.next, group.gap);
+        let range = |group: &Group| {
+            (group.slot, group.resume_epoch, group.prev_next, group.next, group.leader_epoch, group.gap)
+        };
         self.groups.len() == other.groups.len()
             && (0..self.groups.len()).all(|index| {
                 range(&self.groups[index]) == range(&other.groups[index])
@@ -401,6 +406,9 @@ fn recycle(spare: &mut Vec<Vec<Meta>>, mut records: Vec<Meta>) {
 
 /// Record vectors kept by a cleared batch.
 const MAX_SPARE: usize = 1024;
+
+/// The leader epoch of a record whose source does not say it.
+pub const UNKNOWN_LEADER_EPOCH: i32 = -1;
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,7 @@ use crate::Batch;
 /// Checksum of every group and record of `batch`.
 ///
 /// Numbers are little endian, lengths 32 bits with `0xffff_ffff` for null:
-/// per group slot, resume epoch, prev_next, next, gap, record count; per record offset, timestamp, key length,
+/// per group slot, resume epoch, prev_next, next, gap, record count, leader epoch unless negative; per record offset, timestamp, key length,
 /// value length, header count, key, value; per header name length, value length, name, value.
 pub(crate) fn of_batch(batch: &Batch) -> u64 {
     let mut hash = Xxh3::new();
@@ -23,6 +23,9 @@ pub(crate) fn of_batch(batch: &Batch) -> u64 {
         head[24] = group.gap.to_wire();
         head[25..].copy_from_slice(&(group.records.len() as u32).to_le_bytes());
         hash.update(&head);
+        if group.leader_epoch >= 0 {
+            hash.update(&group.leader_epoch.to_le_bytes());
+        }
         for meta in &group.records {
             let mut head = [0; 28];
             head[..8].copy_from_slice(&meta.offset.to_le_bytes());

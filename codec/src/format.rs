@@ -35,6 +35,8 @@ pub(crate) mod group {
     pub(crate) const GAP: u8 = 0x0f;
     /// Resume epoch and `prev_next` follow; without it they are what the slot's last group left.
     pub(crate) const POSITION: u8 = 0x10;
+    /// The leader epoch follows; without it, it is what the slot's last group left.
+    pub(crate) const LEADER_EPOCH: u8 = 0x20;
 }
 
 /// How a header names itself, where it is not the dictionary's number plus [`FIRST`](header::FIRST).

@@ -88,14 +88,18 @@ impl Parser {
             let slot = reader.number_u32()?;
             let flags = reader.byte()?;
             let gap = GapReason::from_wire(flags & group::GAP)
-                .filter(|_| flags & !(group::GAP | group::POSITION) == 0)
+                .filter(|_| flags & !(group::GAP | group::POSITION | group::LEADER_EPOCH) == 0)
                 .ok_or(Error::GroupFlags { slot, flags })?;
             let count = reader.number_u32()?;
             let missing = reader.number()?;
-            let Position { mut resume_epoch, next: mut prev_next } = self.positions.get(slot);
+            let Position { mut resume_epoch, next: mut prev_next, mut leader_epoch } =
+                self.positions.get(slot);
             if flags & group::POSITION != 0 {
                 resume_epoch = reader.number_u32()?;
                 prev_next = prev_next.wrapping_add(reader.signed()?);
+            }
+            if flags & group::LEADER_EPOCH != 0 {
+                leader_epoch = reader.signed()?.try_into().map_err(|_| Error::GroupFlags { slot, flags })?;
             }
             let next = missing
                 .checked_add(count.into())
@@ -103,8 +107,9 @@ impl Parser {
                 .ok_or(Error::OffsetRange { slot })?;
             budget.spend(GROUP_OVERHEAD + u64::from(count) * RECORD_OVERHEAD)?;
             records += u64::from(count);
-            self.positions.set(slot, Position { resume_epoch, next });
-            batch.append_group(slot, resume_epoch, prev_next, next, gap);
+            self.positions.set(slot, Position { resume_epoch, next, leader_epoch });
+            let group = batch.append_group(slot, resume_epoch, prev_next, next, gap);
+            batch.groups_mut()[group].leader_epoch = leader_epoch;
             self.counts.push(count);
         }
         let limit = u64::from(limits.max_records).min((reader.remaining() / MIN_RECORD) as u64);

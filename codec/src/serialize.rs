@@ -81,17 +81,23 @@ impl Serializer {
         put(out, batch.groups.len() as u64);
         for group in &batch.groups {
             let remembered = self.positions.get(group.slot);
-            let spelled = remembered != Position { resume_epoch: group.resume_epoch, next: group.prev_next };
+            let spelled = (remembered.resume_epoch, remembered.next) != (group.resume_epoch, group.prev_next);
+            let led_anew = remembered.leader_epoch != group.leader_epoch;
             put(out, group.slot.into());
-            out.push(group.gap.to_wire() | if spelled { group::POSITION } else { 0 });
+            let position = if spelled { group::POSITION } else { 0 };
+            let epoch = if led_anew { group::LEADER_EPOCH } else { 0 };
+            out.push(group.gap.to_wire() | position | epoch);
             put(out, group.records.len() as u64);
             put(out, missing(group));
             if spelled {
                 put(out, group.resume_epoch.into());
                 put_signed(out, group.prev_next.wrapping_sub(remembered.next));
             }
-            let position = Position { resume_epoch: group.resume_epoch, next: group.next };
-            self.positions.set(group.slot, position);
+            if led_anew {
+                put_signed(out, group.leader_epoch.into());
+            }
+            let Group { resume_epoch, next, leader_epoch, .. } = *group;
+            self.positions.set(group.slot, Position { resume_epoch, next, leader_epoch });
         }
     }
 
@@ -231,6 +237,18 @@ mod tests {
         let bytes = written(&mut serializer, &batch);
         let expected = [1, 1, 7, 0x03, 1, 0, 0x08, 0x10, 8, 0x19, 1, 2, 0, 0x20, 0x28, 0, 0x28, 0];
         assert_eq!(&bytes[..bytes.len() - 8], expected);
+
+        // A new leader is said once.
+        for expected in [&[0x01, 1, 7, 0x20, 0, 1, 8][..], &[0x01, 1, 7, 0, 0, 1][..]] {
+            let next = batch.groups()[0].next;
+            batch.clear();
+            let group = batch.group_index(7);
+            let stamped = &mut batch.groups_mut()[group];
+            (stamped.resume_epoch, stamped.prev_next, stamped.next, stamped.leader_epoch) =
+                (1, next, next + 1, 4);
+            let bytes = written(&mut serializer, &batch);
+            assert_eq!(&bytes[..bytes.len() - 8], expected);
+        }
     }
 
     #[test]

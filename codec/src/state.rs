@@ -8,10 +8,17 @@ use std::collections::HashMap;
 use crate::limits::{MAX_HEADER_NAME, MAX_HEADER_NAME_BYTES, MAX_HEADER_NAMES, MAX_REMEMBERED_SLOTS};
 
 /// Where a slot's last group ended: what the next one most likely continues.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) resume_epoch: u32,
     pub(crate) next: i64,
+    pub(crate) leader_epoch: i32,
+}
+
+impl Default for Position {
+    fn default() -> Self {
+        Self { resume_epoch: 0, next: 0, leader_epoch: -1 }
+    }
 }
 
 /// Positions and the timestamp from which differences are counted: the first of the last group with records, as
@@ -194,7 +201,7 @@ mod tests {
     #[test]
     fn far_slots_are_not_remembered() {
         let mut positions = Positions::default();
-        let here = Position { resume_epoch: 3, next: 9 };
+        let here = Position { resume_epoch: 3, next: 9, leader_epoch: 2 };
         positions.set(MAX_REMEMBERED_SLOTS - 1, here);
         positions.set(u32::MAX, here);
         assert_eq!(positions.get(MAX_REMEMBERED_SLOTS - 1), here);

@@ -207,7 +207,7 @@ fn the_plain_size_must_be_exact() {
 #[test]
 fn groups_that_make_no_sense_are_named() {
     assert_eq!(refused(&raw(&[1, 1, 9, 0x04, 0, 0]), 32), Error::GroupFlags { slot: 9, flags: 4 });
-    assert_eq!(refused(&raw(&[1, 1, 9, 0x20, 0, 0]), 32), Error::GroupFlags { slot: 9, flags: 0x20 });
+    assert_eq!(refused(&raw(&[1, 1, 9, 0x40, 0, 0]), 32), Error::GroupFlags { slot: 9, flags: 0x40 });
     let range = Error::OffsetRange { slot: 9 };
     // More offsets than there are: in the count, and in the range.
     let mut endless = vec![1, 1, 9, 0, 1];
