@@ -6,6 +6,8 @@
 //! - [`admin::serve`] answers `/metrics`, `/healthz`, `/readyz` and `/api/status` over HTTP.
 //! - [`logging::init`] sets `tracing` up, for people or as JSON.
 
+#![warn(missing_docs)]
+
 pub mod admin;
 pub mod audit;
 pub mod event;

@@ -10,6 +10,8 @@
 //! Config types should derive `Deserialize` with `deny_unknown_fields` (this is what refuses unknown keys) and
 //! `Serialize` (for [`effective`]).
 
+#![warn(missing_docs)]
+
 mod effective;
 mod error;
 mod exit;
