@@ -108,6 +108,9 @@ pub(crate) fn words(error: &ConnectionError) -> String {
             None if u64::from(close.error_code) == CONNECTION_REFUSED => {
                 "the peer takes no connection now: it is starting, stopping or has too many pending".into()
             }
+            None if u64::from(close.error_code) == APPLICATION_ERROR => {
+                "the peer gave up before the handshake was finished".into()
+            }
             None => format!("the peer's transport closed: {close}"),
         },
         ConnectionError::ApplicationClosed(close) => {
@@ -155,6 +158,7 @@ fn shown(reason: &[u8]) -> String {
 
 /// RFC 9000, 20.1.
 const CONNECTION_REFUSED: u64 = 2;
+const APPLICATION_ERROR: u64 = 12;
 /// Bytes of a close reason, at most, both given and shown.
 pub(crate) const MAX_REASON: usize = 500;
 

@@ -250,16 +250,17 @@ impl Stats {
     }
 }
 
-/// Frames sent that want an acknowledgement: all but ACK, PADDING and CONNECTION_CLOSE (RFC 9002, 2). Probes for a
-/// larger MTU, a PING each, are left out: that one is lost says nothing about the path. So is IMMEDIATE_ACK, which
-/// only ever goes with a PING.
+/// Frames sent that want an acknowledgement: all but ACK, PADDING and CONNECTION_CLOSE (RFC 9002, 2). QUIC's own loss
+/// probes are IMMEDIATE_ACK or PING. Probes for a larger MTU count too: when one is lost, a loss probe follows and is
+/// acknowledged in time.
 fn eliciting(stats: &ConnectionStats) -> u64 {
     let f = &stats.frame_tx;
-    let frames = f.ack_frequency
+    f.ack_frequency
         + f.crypto
         + f.data_blocked
         + f.datagram
         + u64::from(f.handshake_done)
+        + f.immediate_ack
         + f.max_data
         + f.max_stream_data
         + f.max_streams_bidi
@@ -275,8 +276,7 @@ fn eliciting(stats: &ConnectionStats) -> u64 {
         + f.streams_blocked_bidi
         + f.streams_blocked_uni
         + f.stop_sending
-        + f.stream;
-    frames.saturating_sub(stats.path.sent_plpmtud_probes)
+        + f.stream
 }
 
 const PREFACE_PATIENCE: Duration = proto::limits::HANDSHAKE_PATIENCE;

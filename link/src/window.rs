@@ -253,3 +253,135 @@ const MIN_SCALE: f64 = 0.02;
 const JUDGE_AFTER: Duration = Duration::from_secs(1);
 const JUDGE_PACKETS: u64 = 1000;
 const JUDGE_GAP: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    /// A path that carries `bytes_per_second` and loses a share; runs for some time and gives the last window.
+    struct Path {
+        window: Window,
+        now: Instant,
+    }
+
+    impl Path {
+        fn new(rate_bits: Option<u64>) -> Self {
+            let now = Instant::now();
+            let target = WindowFactory::new(rate_bits, 4 << 20).target;
+            Self { window: Window::new(target, now, 1452), now }
+        }
+
+        fn run(
+            &mut self,
+            seconds: u64,
+            bytes_per_second: f64,
+            loss: f64,
+            smoothed: Duration,
+            least: Duration,
+        ) {
+            for _ in 0..seconds * 100 {
+                self.now += ms(10);
+                let bytes = (bytes_per_second / 100.0) as u64;
+                let lost = (bytes as f64 * loss) as u64;
+                if lost > 0 {
+                    self.window.on_congestion_event(self.now, self.now, false, lost);
+                }
+                self.window.on_acked(self.now, bytes - lost, smoothed, least);
+                self.window.on_end_acks(self.now, 0, false, None);
+            }
+        }
+    }
+
+    const RATE: u64 = 100_000_000;
+    const CARRIED: f64 = 12_500_000.0;
+
+    #[test]
+    fn a_known_rate_gives_a_window_of_rate_times_round_trip() {
+        let mut path = Path::new(Some(RATE));
+        assert_eq!(path.window.window(), 64 * 1452, "before the first measurement");
+        path.run(1, CARRIED, 0.0, ms(100), ms(100));
+        let product = CARRIED * 0.1;
+        let window = path.window.window() as f64;
+        assert!(window > product * 1.1 && window < product * 1.2, "{window} for {product}");
+    }
+
+    #[test]
+    fn quinns_initial_round_trip_is_no_measurement() {
+        let mut path = Path::new(Some(RATE));
+        path.window.on_acked(path.now, 1200, INITIAL_RTT, INITIAL_RTT);
+        assert_eq!(path.window.window(), 64 * 1452);
+    }
+
+    #[test]
+    fn random_loss_does_not_shrink_the_window() {
+        let mut path = Path::new(Some(RATE));
+        path.run(5, CARRIED, 0.0, ms(100), ms(100));
+        let before = path.window.window();
+        path.run(30, CARRIED, 0.05, ms(100), ms(100));
+        assert_eq!(path.window.window(), before);
+    }
+
+    #[test]
+    fn a_standing_queue_or_heavy_loss_takes_the_window_back_to_what_is_carried() {
+        for (loss, smoothed) in [(0.0, ms(200)), (0.3, ms(100))] {
+            let mut path = Path::new(Some(2 * RATE));
+            path.run(10, CARRIED, loss, smoothed, ms(100));
+            let product = CARRIED * (1.0 - loss) * 0.1;
+            let window = path.window.window() as f64;
+            assert!(window < 1.4 * product, "{window} for {product} carried");
+            assert!(window > 0.8 * product, "{window} for {product} carried");
+            path.run(60, CARRIED, 0.0, ms(100), ms(100));
+            assert!(path.window.window() as f64 > 1.1 * 2.0 * CARRIED * 0.1, "it does not come back");
+        }
+    }
+
+    #[test]
+    fn without_a_rate_the_window_is_fixed() {
+        let mut path = Path::new(None);
+        path.run(3, CARRIED, 0.01, ms(100), ms(100));
+        let window = path.window.window();
+        assert!(window >= 4 << 20 && window < (4 << 20) + 20_000, "{window}");
+    }
+
+    #[test]
+    fn little_traffic_decides_nothing() {
+        let mut path = Path::new(Some(RATE));
+        path.run(1, CARRIED, 0.0, ms(100), ms(100));
+        let before = path.window.window();
+        path.run(2, 20_000.0, 0.5, ms(100), ms(100));
+        assert_eq!(path.window.window(), before);
+    }
+
+    #[test]
+    fn an_outage_lets_little_out_until_something_is_acknowledged_and_forgets_its_losses() {
+        let mut path = Path::new(Some(RATE));
+        path.run(5, CARRIED, 0.0, ms(100), ms(100));
+        let before = path.window.window();
+        path.window.on_congestion_event(path.now, path.now, true, 5_000_000);
+        assert_eq!(path.window.window(), 64 * 1452);
+        path.run(5, CARRIED, 0.0, ms(100), ms(100));
+        assert_eq!(path.window.window(), before);
+    }
+
+    #[test]
+    fn the_published_flight_follows_acknowledgements_and_losses() {
+        let mut path = Path::new(None);
+        let flight = path.window.flight().clone();
+        assert!(flight.read().last_ack.is_none());
+        path.window.on_end_acks(path.now + ms(5), 9000, false, None);
+        let reading = flight.read();
+        assert_eq!((reading.last_ack, reading.acks, reading.in_flight), (Some(path.now + ms(5)), 1, 9000));
+        path.window.on_congestion_event(path.now, path.now, false, 4000);
+        assert_eq!(flight.read().in_flight, 5000);
+        path.window.on_congestion_event(path.now, path.now, false, 9999);
+        assert_eq!((flight.read().in_flight, flight.read().acks), (0, 1));
+        // The copy that quinn makes for a moved path publishes in the same place.
+        let mut copy = path.window.clone_box();
+        copy.on_end_acks(path.now + ms(9), 1, false, None);
+        assert_eq!(flight.read().acks, 2);
+    }
+}

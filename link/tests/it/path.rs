@@ -1,0 +1,130 @@
+//! A path that dies, and that it is noticed at once.
+
+use std::time::Duration;
+
+use link::{Connection, Settings};
+use longhaul_link as link;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    relay::Relay,
+    world::{PATIENCE, World, accept, frame, meet, parcel, preface},
+};
+
+/// Both ends of a connection through `relay`, with a moment for handshake and MTU probes to be over.
+async fn settled(
+    world: &World,
+    delay: Duration,
+) -> (link::Listener, Relay, link::Dialer, Connection, Connection) {
+    let listener = world.listen(Settings::default()).await;
+    let relay = Relay::to(listener.local_addr(), delay).await;
+    let dialer = world.dialer(Settings::default());
+    let (exporter, importer) = meet(&dialer, relay.address, &listener).await;
+    sleep(Duration::from_millis(500)).await;
+    (listener, relay, dialer, exporter, importer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_with_data_outstanding_is_a_stall_and_a_fresh_dial_is_up_at_once() {
+    let world = World::new();
+    let (listener, relay, dialer, exporter, importer) = settled(&world, Duration::ZERO).await;
+    let mut lane = exporter.open_lane(preface(0)).await.unwrap();
+    let (header, body) = parcel(0, 200_000);
+    lane.send(&header, body).await.unwrap();
+    importer.accept_lane().await.unwrap().recv().await.unwrap();
+
+    relay.cut();
+    let cut = Instant::now();
+    let (header, body) = parcel(1, 200_000);
+    lane.send(&header, body).await.unwrap();
+    let stall = timeout(PATIENCE, exporter.stalled()).await.expect("the stall is noticed");
+    let noticed = cut.elapsed();
+    // By design about 1.2 s; a busy machine may be late, QUIC itself would take its idle time of 20 s.
+    assert!(noticed > Duration::from_millis(900) && noticed < Duration::from_secs(5), "{noticed:?}");
+    assert!(stall.silent > Duration::from_secs(1), "{stall}");
+    assert!(!exporter.is_closed(), "what to do about it is for the caller to say");
+
+    relay.restore();
+    let restored = Instant::now();
+    let (fresh, _accepted) = meet(&dialer, relay.address, &listener).await;
+    assert!(restored.elapsed() < Duration::from_secs(3), "{:?}", restored.elapsed());
+    let (mut control, _answers) = fresh.open_control().await.unwrap();
+    control.send(&frame(b"hello again")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_is_a_stall_for_the_importer_too() {
+    let world = World::new();
+    let (_listener, relay, _dialer, exporter, importer) = settled(&world, Duration::ZERO).await;
+    let (mut control, _answers) = exporter.open_control().await.unwrap();
+    control.send(&frame(b"hello")).await.unwrap();
+    let (mut answers, _requests) = importer.accept_control().await.unwrap();
+    relay.cut();
+    answers.send(&frame(b"welcome")).await.unwrap();
+    timeout(PATIENCE, importer.stalled()).await.expect("the stall is noticed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_path_that_owes_nothing_is_no_stall() {
+    let world = World::new();
+    let (_listener, relay, _dialer, exporter, importer) = settled(&world, Duration::ZERO).await;
+    let mut lane = exporter.open_lane(preface(0)).await.unwrap();
+    let (header, body) = parcel(0, 200_000);
+    lane.send(&header, body).await.unwrap();
+    importer.accept_lane().await.unwrap().recv().await.unwrap();
+    // Let the last acknowledgements and a keep-alive, if one is due, pass.
+    sleep(Duration::from_millis(300)).await;
+    relay.cut();
+    let idle = Duration::from_millis(2500);
+    let (one, other) = tokio::join!(timeout(idle, exporter.stalled()), timeout(idle, importer.stalled()));
+    assert!(one.is_err() && other.is_err(), "{one:?} {other:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_long_path_is_no_stall() {
+    let world = World::new();
+    let (_listener, _relay, _dialer, exporter, importer) = settled(&world, Duration::from_millis(50)).await;
+    assert!(exporter.stats().rtt >= Duration::from_millis(90), "{:?}", exporter.stats());
+    let sending = async {
+        let mut lane = exporter.open_lane(preface(0)).await.unwrap();
+        for sequence in 0..30 {
+            let (header, body) = parcel(sequence, 50_000);
+            lane.send(&header, body).await.unwrap();
+            sleep(Duration::from_millis(80)).await;
+        }
+        lane.finish().unwrap();
+    };
+    let receiving = async {
+        let mut lane = importer.accept_lane().await.unwrap();
+        while lane.recv().await.unwrap().is_some() {}
+    };
+    tokio::select! {
+        done = timeout(PATIENCE, async { tokio::join!(sending, receiving) }) => { done.unwrap(); }
+        stall = exporter.stalled() => panic!("{stall}"),
+        stall = importer.stalled() => panic!("{stall}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_over_does_not_stall() {
+    let world = World::new();
+    let (_listener, exporter, importer) = world.joined(Settings::default()).await;
+    importer.close(link::CloseCode::Done, "");
+    exporter.closed().await;
+    assert!(timeout(Duration::from_millis(1500), exporter.stalled()).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_are_bounded_by_what_is_known_of_the_path() {
+    let world = World::new();
+    let listener = world.listen(Settings::default()).await;
+    let relay = Relay::to(listener.local_addr(), Duration::from_millis(200)).await;
+    let dialer = world.dialer(Settings::default());
+    assert_eq!(dialer.attempt_timeout(), Duration::from_secs(2));
+    let address = relay.address.to_string();
+    let (dialled, accepted) = tokio::join!(dialer.dial(&address), accept(&listener));
+    dialled.unwrap();
+    accepted.unwrap();
+    // Three round trips of 400 ms and what a busy machine adds.
+    assert!(dialer.attempt_timeout() >= Duration::from_millis(1150), "{:?}", dialer.attempt_timeout());
+}
