@@ -166,6 +166,17 @@ impl Lane {
         self.by_partition.get(partition).copied().filter(|slot| !self.slots[slot].held)
     }
 
+    /// What was accepted of `partition` from `next` on is lost here: the exporter is to send it again.
+    pub fn rewind(&mut self, partition: &SourcePartition, next: Offset) {
+        let Some(slot) = self.slot_of(partition) else { return };
+        let entry = self.slots.get_mut(&slot).expect("the slot was just found");
+        entry.resume_epoch = following(entry.resume_epoch);
+        entry.expected = next;
+        let resume = entry.resume(slot, false);
+        self.committed.remove(&slot);
+        self.transmit.push_back(resume.into());
+    }
+
     /// A parcel came on the stream of `epoch`.
     pub fn parcel(&mut self, session: SessionId, header: &ParcelHeader) -> Result<Admission, PeerMisbehaved> {
         if self.session != Some(session) || header.epoch < self.epoch {
@@ -484,6 +495,16 @@ mod tests {
             lane.parcel(SessionId(2), &header(1, 1, 1)),
             Err(PeerMisbehaved::AboveCredit { left: 0, .. })
         ));
+    }
+
+    #[test]
+    fn a_rewound_partition_is_sent_again_from_where_it_was_rewound_to() {
+        let mut lane = lane();
+        assert!(matches!(lane.judge(&group(1, 100, 110), None), Ok(Verdict::Accept(..))));
+        lane.rewind(&partition(), Offset(105));
+        assert_eq!(resumed(&mut lane), Some((2, 105)));
+        assert_eq!(lane.judge(&group(1, 110, 120), None), Ok(Verdict::Stale));
+        assert!(matches!(lane.judge(&group(2, 105, 120), None), Ok(Verdict::Accept(..))));
     }
 
     #[test]
