@@ -148,8 +148,8 @@ impl Authority {
         self.dir.join(CRL_FILE)
     }
 
-    /// Revokes the first certificate in the PEM file `chain` and writes a new revocation list, valid for
-    /// [`CRL_VALIDITY`].
+    /// Revokes the first certificate in the PEM file `chain` and writes a new revocation list, good for
+    /// 30 days.
     ///
     /// # Errors
     /// When the file holds no certificate of this authority, or the list cannot be read or written.
@@ -177,7 +177,7 @@ impl Authority {
         self.write_crl(revoked, number + 1)
     }
 
-    /// Writes the revocation list anew with its entries unchanged, so that it does not go stale.
+    /// Writes the revocation list anew with its entries unchanged, good for another 30 days.
     ///
     /// # Errors
     /// When the list cannot be read or written.

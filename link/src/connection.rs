@@ -9,7 +9,7 @@ use std::{
 
 use certs::{CertificateDer, SpiffeId};
 use proto::wire::LanePreface;
-use quinn::ConnectionStats;
+use quinn::{ConnectionStats, crypto::rustls::HandshakeData};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::{
@@ -51,6 +51,16 @@ impl Connection {
     /// The certificates the peer presented, end entity first.
     pub fn peer_chain(&self) -> &[CertificateDer<'static>] {
         &self.0.chain
+    }
+
+    /// What was agreed on in the handshake, for the record.
+    pub fn handshake(&self) -> Handshake {
+        let data = self.0.quic.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+        let (protocol, server_name) = data.map(|data| (data.protocol, data.server_name)).unwrap_or_default();
+        Handshake {
+            protocol: String::from_utf8_lossy(&protocol.unwrap_or_default()).into_owned(),
+            server_name: self.0.host.clone().or(server_name),
+        }
     }
 
     /// Where the peer is.
@@ -206,6 +216,16 @@ impl fmt::Debug for Connection {
             .field("remote", &self.remote_address())
             .finish_non_exhaustive()
     }
+}
+
+/// What was agreed on in a handshake. TLS is always 1.3 and mutual; QUIC does not tell the key exchange.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Handshake {
+    /// The application protocol: `longhaul/1`.
+    pub protocol: String,
+    /// The host name that the exporter dialled; at the importer `None` when that was an IP address.
+    pub server_name: Option<String>,
 }
 
 /// Counters of a connection since it began, and its path as it is now.

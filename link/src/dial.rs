@@ -10,7 +10,7 @@ use std::{
 };
 
 use certs::{Identity, SpiffeId};
-use quinn::{ClientConfig, ConnectError, Endpoint, EndpointConfig, TokioRuntime};
+use quinn::{ClientConfig, ConnectError, Endpoint};
 use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
@@ -261,10 +261,8 @@ impl Attempt {
             SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
         };
-        let failed = |why: String| DialError::Failed { address: self.address.to_string(), why };
-        let socket = socket::bind(any, self.udp_buffer).map_err(|error| failed(error.to_string()))?;
-        Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
-            .map_err(|error| failed(error.to_string()))
+        socket::endpoint(any, self.udp_buffer, None)
+            .map_err(|error| DialError::Failed { address: self.address.to_string(), why: error.to_string() })
     }
 
     fn not_started(&self, error: &ConnectError) -> DialError {

@@ -33,7 +33,7 @@ mod stall;
 mod window;
 
 pub use close::CloseCode;
-pub use connection::{Connection, Stats};
+pub use connection::{Connection, Handshake, Stats};
 pub use control::{ControlRecv, ControlSend};
 pub use dial::{DialError, Dialer};
 pub use error::Error;

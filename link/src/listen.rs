@@ -10,7 +10,7 @@ use std::{
 };
 
 use certs::Identity;
-use quinn::{Endpoint, EndpointConfig, Incoming, TokioRuntime};
+use quinn::{Endpoint, Incoming};
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinHandle,
@@ -42,11 +42,8 @@ impl Listener {
     pub async fn bind(address: SocketAddr, identity: &Identity, settings: Settings) -> Result<Self, Error> {
         settings.check()?;
         let config = settings.server(identity)?;
-        let failed = |source| Error::Socket { address, source };
-        let socket = socket::bind(address, settings.udp_buffer)?;
-        let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))
-            .map_err(failed)?;
-        let address = endpoint.local_addr().map_err(failed)?;
+        let endpoint = socket::endpoint(address, settings.udp_buffer, Some(config))?;
+        let address = endpoint.local_addr().map_err(|source| Error::Socket { address, source })?;
         let (outbox, inbox) = mpsc::channel(settings.max_pending);
         let unreported = Arc::default();
         let door = Door {

@@ -3,18 +3,32 @@
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
-    sync::Once,
+    sync::{Arc, Once},
 };
 
+use quinn::{Endpoint, EndpointConfig, Runtime, ServerConfig, TokioRuntime};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::Error;
 
-/// Binds `address` and asks for buffers of `buffer` bytes. A wildcard IPv6 address takes IPv4 too where it can.
-pub(crate) fn bind(address: SocketAddr, buffer: usize) -> Result<UdpSocket, Error> {
-    open(address, buffer).map_err(|source| Error::Socket { address, source })
+/// A QUIC endpoint on `address`, with UDP buffers of `buffer` bytes asked for. Without `server` it only dials.
+pub(crate) fn endpoint(
+    address: SocketAddr,
+    buffer: usize,
+    server: Option<ServerConfig>,
+) -> Result<Endpoint, Error> {
+    let failed = |source| Error::Socket { address, source };
+    let socket = TokioRuntime.wrap_udp_socket(open(address, buffer).map_err(failed)?).map_err(failed)?;
+    if server.is_some() {
+        // More than 1 means that the kernel cuts large sends into datagrams; without that, high rates cost three
+        // times the processor time.
+        tracing::info!(%address, segments = socket.max_transmit_segments(), "UDP segmentation offload");
+    }
+    let config = EndpointConfig::default();
+    Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime)).map_err(failed)
 }
 
+/// A wildcard IPv6 address takes IPv4 too where it can.
 fn open(address: SocketAddr, buffer: usize) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6()
@@ -28,24 +42,26 @@ fn open(address: SocketAddr, buffer: usize) -> io::Result<UdpSocket> {
     socket.set_recv_buffer_size(buffer)?;
     socket.set_send_buffer_size(buffer)?;
     let granted = (halved(socket.recv_buffer_size()?), halved(socket.send_buffer_size()?));
-    tracing::debug!(%address, asked = buffer, receive = granted.0, send = granted.1, "UDP socket buffers");
-    if granted.0 < buffer || granted.1 < buffer {
-        warn_once(buffer, granted);
-    }
+    tell_once(buffer, granted);
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
 
-fn warn_once(asked: usize, granted: (usize, usize)) {
-    static WARNED: Once = Once::new();
-    WARNED.call_once(|| {
-        tracing::warn!(
-            asked,
-            receive = granted.0,
-            send = granted.1,
-            "UDP socket buffers are smaller than asked for: a fast link loses packets on this host; \
-             raise net.core.rmem_max and net.core.wmem_max"
-        );
+/// Once a process: each attempt to dial has a socket of its own, and all get the same.
+fn tell_once(asked: usize, (receive, send): (usize, usize)) {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        if receive >= asked && send >= asked {
+            tracing::info!(asked, receive, send, "UDP socket buffers, bytes");
+        } else {
+            tracing::warn!(
+                asked,
+                receive,
+                send,
+                "UDP socket buffers, bytes: smaller than asked for, a fast link loses packets on this host; raise \
+                 net.core.rmem_max and net.core.wmem_max"
+            );
+        }
     });
 }
 

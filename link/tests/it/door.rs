@@ -190,8 +190,15 @@ async fn a_name_with_several_addresses_is_reached_where_somebody_answers() {
     // `localhost` is often ::1 first, where nobody listens.
     let address = format!("localhost:{}", listener.local_addr().port());
     let (dialled, accepted) = tokio::join!(dialer.dial(&address), accept(&listener));
-    assert_eq!(dialled.unwrap().peer(), &id(AWS));
-    accepted.unwrap();
+    let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+    assert_eq!(dialled.peer(), &id(AWS));
+    for end in [dialled, accepted] {
+        let handshake = end.handshake();
+        assert_eq!(
+            (&handshake.protocol[..], handshake.server_name.as_deref()),
+            ("longhaul/1", Some("localhost"))
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -129,9 +129,9 @@ async fn a_send_given_up_half_way_is_a_reset_and_no_end() {
     assert!(timeout(Duration::from_millis(100), lane.send(&header, body)).await.is_err());
     let (header, body) = parcel(1, 10);
     assert!(matches!(lane.send(&header, body).await, Err(Error::Finished)));
+    let mut received = importer.accept_lane().await.unwrap();
     drop(lane);
-    let mut lane = importer.accept_lane().await.unwrap();
-    let error = timeout(PATIENCE, lane.recv()).await.unwrap().unwrap_err();
+    let error = timeout(PATIENCE, received.recv()).await.unwrap().unwrap_err();
     assert!(matches!(error, Error::Reset { code: 1 }), "{error}");
 }
 
