@@ -25,7 +25,7 @@ mod security;
 pub use cluster::Cluster;
 pub use installation::{Installation, Missing, REQUIRE_KAFKA, ToolOutput, require_kafka};
 pub use options::{ClusterOptions, Jvm, Mechanism, Security, User};
-pub use process::Process;
+pub use process::{Process, Spawn};
 
 use std::path::PathBuf;
 

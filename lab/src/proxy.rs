@@ -34,10 +34,11 @@ pub use rules::{Action, Match, Times};
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::kafka::ports::Port;
+use crate::net::Acceptor;
 use crate::wire::{ApiKey, RequestHeader};
 use held::Hold;
 use rules::{Rules, Verdict};
@@ -47,6 +48,7 @@ use rules::{Rules, Verdict};
 pub struct Proxy {
     shared: Arc<Shared>,
     ports: Vec<Port>,
+    _acceptors: Vec<Acceptor>,
 }
 
 /// A rule in force; it stays so until [`Rule::remove`], dropped or not.
@@ -82,12 +84,12 @@ impl Proxy {
         let shared = Arc::new(Shared::default());
         let ports: Vec<Port> =
             (0..nodes).map(|_| Port::reserve()).collect::<Result<_, _>>().map_err(io::Error::other)?;
-        for (node, port) in ports.iter().enumerate() {
-            let listener = TcpListener::bind(port.address())?;
+        let accept = |(node, port): (usize, &Port)| {
             let shared = shared.clone();
-            std::thread::spawn(move || accept(&shared, node, &listener));
-        }
-        Ok(Self { shared, ports })
+            Acceptor::spawn(&port.address(), move |client| pump::serve(&shared, node, client))
+        };
+        let acceptors = ports.iter().enumerate().map(accept).collect::<io::Result<_>>()?;
+        Ok(Self { shared, ports, _acceptors: acceptors })
     }
 
     /// Where clients connect, one address per node.
@@ -163,10 +165,6 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.lock().closed = true;
         self.cut_all();
-        for port in &self.ports {
-            // Wakes the thread that waits in accept; it sees `closed` and ends.
-            drop(TcpStream::connect(port.address()));
-        }
     }
 }
 
@@ -191,6 +189,9 @@ impl Shared {
     fn open(&self, client: &TcpStream) -> io::Result<u64> {
         let client = client.try_clone()?;
         let mut state = self.lock();
+        if state.closed {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         state.next_connection += 1;
         let id = state.next_connection;
         state.connections.insert(id, vec![client]);
@@ -245,18 +246,6 @@ impl Shared {
 
     fn remove_rule(&self, id: u64) {
         self.lock().rules.remove(id);
-    }
-}
-
-fn accept(shared: &Arc<Shared>, node: usize, listener: &TcpListener) {
-    for client in listener.incoming() {
-        if shared.lock().closed {
-            return;
-        }
-        if let Ok(client) = client {
-            let shared = shared.clone();
-            std::thread::spawn(move || pump::serve(shared, node, client));
-        }
     }
 }
 

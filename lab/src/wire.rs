@@ -131,11 +131,6 @@ impl<'a> Reader<'a> {
         Self { frame, at: 0 }
     }
 
-    /// Where the next byte is read.
-    pub(crate) fn position(&self) -> usize {
-        self.at
-    }
-
     pub(crate) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let bytes = self.frame.get(self.at..self.at.checked_add(length)?)?;
         self.at += length;
@@ -307,7 +302,6 @@ mod tests {
         assert_eq!(reader.unsigned_varint(), Some(300));
         assert_eq!(reader.string(), Some(None));
         reader.tags().unwrap();
-        assert_eq!(reader.position(), frame.len());
         assert_eq!(reader.u8(), None);
     }
 

@@ -39,11 +39,14 @@ exit $code
 "#;
 
 /// What to start.
-pub(super) struct Spawn<'a> {
-    pub(super) program: &'a OsStr,
-    pub(super) arguments: Vec<OsString>,
+#[derive(Debug)]
+pub struct Spawn<'a> {
+    /// Its path, or a name that the shell finds.
+    pub program: &'a OsStr,
+    /// What it is told.
+    pub arguments: Vec<OsString>,
     /// Takes stdout and stderr, appended.
-    pub(super) log: &'a Path,
+    pub log: &'a Path,
 }
 
 /// A running (or ended) child process; killed on drop.
@@ -54,7 +57,8 @@ pub struct Process {
 }
 
 impl Process {
-    pub(super) fn start(spawn: Spawn<'_>) -> Result<Self> {
+    /// Starts a program and knows its id when it returns.
+    pub fn start(spawn: Spawn<'_>) -> Result<Self> {
         let failed = |source| Error::Spawn { program: spawn.program.to_string_lossy().into_owned(), source };
         let log = OpenOptions::new().create(true).append(true).open(spawn.log).map_err(failed)?;
         let mut shell = Command::new("sh")
@@ -84,6 +88,16 @@ impl Process {
     /// True until the program has ended.
     pub fn is_running(&mut self) -> bool {
         matches!(self.shell.try_wait(), Ok(None))
+    }
+
+    /// The program's exit code once it has ended by itself; 128 and more when a signal ended it.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        self.shell.try_wait().ok().flatten().and_then(|status| status.code())
+    }
+
+    /// SIGTERM, without waiting.
+    pub fn terminate(&mut self) {
+        self.signal(Signal::SIGTERM);
     }
 
     /// SIGKILL, and waits until the process is gone.

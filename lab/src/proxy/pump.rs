@@ -23,9 +23,9 @@ enum Await {
 type Awaited = Arc<Mutex<HashMap<i32, Await>>>;
 
 /// Serves a client until either side ends or the proxy cuts.
-pub(super) fn serve(shared: Arc<Shared>, node: usize, client: TcpStream) {
+pub(super) fn serve(shared: &Arc<Shared>, node: usize, client: TcpStream) {
     // An error is the end of one connection, which is all that a client learns from a broker too.
-    drop(run(&shared, node, client));
+    drop(run(shared, node, client));
 }
 
 fn run(shared: &Arc<Shared>, node: usize, client: TcpStream) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! The proxy in front of a broker that answers everything with throttle time 0 and error code 0.
 
+use std::net::TcpListener;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
