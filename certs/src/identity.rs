@@ -188,6 +188,18 @@ impl Identity {
     }
 }
 
+/// Equal when nothing would change by using one instead of the other: what a reload asks.
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (&self.0, &other.0);
+        a.key == b.key
+            && a.chain == b.chain
+            && a.roots.roots == b.roots.roots
+            && a.crls == b.crls
+            && a.key_exchange == b.key_exchange
+    }
+}
+
 /// Never the key.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -83,7 +83,7 @@ impl Drop for ParcelSend {
     }
 }
 
-/// The receiving end of one lane epoch.
+/// The receiving end of one lane epoch. Dropping it tells the exporter to send no more, as [`Self::stop`] does.
 #[derive(Debug)]
 pub struct ParcelRecv {
     stream: RecvStream,

@@ -344,7 +344,7 @@ mod tests {
         let mut path = Path::new(None);
         path.run(3, CARRIED, 0.01, ms(100), ms(100));
         let window = path.window.window();
-        assert!(window >= 4 << 20 && window < (4 << 20) + 20_000, "{window}");
+        assert!((4 << 20..(4 << 20) + 20_000).contains(&window), "{window}");
     }
 
     #[test]

@@ -382,3 +382,21 @@ fn an_intermediate_that_ends_first_is_what_counts() {
     let identity = Identity::load(dir.path()).unwrap();
     assert!(identity.not_after().duration_since(SystemTime::now()).unwrap() <= DAY / 2);
 }
+
+#[test]
+fn a_reload_tells_whether_anything_changed() {
+    let (dir, authority) = issued();
+    let folder = dir.path().join("aws");
+    let load = || Identity::load(&folder).unwrap();
+    let first = load();
+    assert!(first == load());
+    fs::copy(authority.crl_path(), folder.join("crl.pem")).unwrap();
+    let with_crl = load();
+    assert!(with_crl != first);
+    let more_roots = fs::read_to_string(folder.join("roots.pem")).unwrap() + &Forge::new("second").pem;
+    fs::write(folder.join("roots.pem"), more_roots).unwrap();
+    let with_roots = load();
+    assert!(with_roots != with_crl);
+    authority.issue(&folder, Kind::Importer, &id(AWS), &["localhost".into()], Validity::for_days(2)).unwrap();
+    assert!(load() != with_roots);
+}

@@ -31,7 +31,8 @@ async fn a_cut_with_data_outstanding_is_a_stall_and_a_fresh_dial_is_up_at_once()
     let mut lane = exporter.open_lane(preface(0)).await.unwrap();
     let (header, body) = parcel(0, 200_000);
     lane.send(&header, body).await.unwrap();
-    importer.accept_lane().await.unwrap().recv().await.unwrap();
+    let mut received = importer.accept_lane().await.unwrap();
+    received.recv().await.unwrap();
 
     relay.cut();
     let cut = Instant::now();
@@ -71,7 +72,8 @@ async fn a_silent_path_that_owes_nothing_is_no_stall() {
     let mut lane = exporter.open_lane(preface(0)).await.unwrap();
     let (header, body) = parcel(0, 200_000);
     lane.send(&header, body).await.unwrap();
-    importer.accept_lane().await.unwrap().recv().await.unwrap();
+    let mut received = importer.accept_lane().await.unwrap();
+    received.recv().await.unwrap();
     // Let the last acknowledgements and a keep-alive, if one is due, pass.
     sleep(Duration::from_millis(300)).await;
     relay.cut();

@@ -1,7 +1,7 @@
 //! A UDP relay that can fall silent in either direction and take its time.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     net::SocketAddr,
     sync::{
         Arc,
@@ -71,13 +71,15 @@ async fn forward(socket: Arc<UdpSocket>, target: SocketAddr, switches: Arc<Switc
     let mut buffer = vec![0; 65536];
     loop {
         let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
-        if !upstream.contains_key(&from) {
-            let out = Arc::new(UdpSocket::bind(local()).await.unwrap());
-            out.connect(target).await.unwrap();
-            tokio::spawn(back(out.clone(), socket.clone(), from, switches.clone()));
-            upstream.insert(from, out);
-        }
-        let out = upstream[&from].clone();
+        let out = match upstream.entry(from) {
+            Entry::Occupied(known) => known.get().clone(),
+            Entry::Vacant(new) => {
+                let out = Arc::new(UdpSocket::bind(local()).await.unwrap());
+                out.connect(target).await.unwrap();
+                tokio::spawn(back(out.clone(), socket.clone(), from, switches.clone()));
+                new.insert(out).clone()
+            }
+        };
         if switches.forward.load(Ordering::SeqCst) {
             switches.forwarded.fetch_add(1, Ordering::SeqCst);
             let packet = buffer[..length].to_vec();
