@@ -13,7 +13,7 @@ pub const ALPN: &[u8] = b"longhaul/1";
 pub const MAX_CONTROL_MESSAGE: usize = 1 << 20;
 /// Lanes of one link, at most. Each lane is a thread and a transactional producer at the importer.
 pub const MAX_LANES: u16 = 64;
-/// Source partitions open at once on one link, at most.
+/// Source partitions opened in one session, at most; closed ones count, as their slots are never given again.
 pub const MAX_SLOTS: usize = 100_000;
 /// Bytes of a topic's name: Kafka's own limit.
 pub const MAX_TOPIC_NAME: usize = 249;

@@ -30,7 +30,8 @@ mod sessions;
 pub struct Receiver {
     state: State,
     started: Duration,
-    slots: BTreeMap<Slot, LaneId>,
+    /// Every slot of this session, open or closed.
+    slots: BTreeMap<Slot, Opened>,
     transmit: VecDeque<ToExporter>,
     actions: VecDeque<Action>,
 }
@@ -112,6 +113,15 @@ pub struct OpenPartition {
     pub end: Offset,
     /// Where the exporter would begin.
     pub start: Offset,
+}
+
+/// What a slot names, for the whole session.
+#[derive(Debug)]
+struct Opened {
+    topic: TopicId,
+    partition: i32,
+    lane: LaneId,
+    open: bool,
 }
 
 #[derive(Debug)]
@@ -196,15 +206,17 @@ impl Receiver {
             }
             (State::Open { .. }, Request::Open(open)) => self.opened(open),
             (State::Open { .. }, Request::Close(close)) => {
-                if let Some(lane) = self.slots.remove(&Slot(close.slot)) {
-                    self.actions.push_back(Action::Close { lane, slot: Slot(close.slot) });
+                let slot = Slot(close.slot);
+                if let Some(opened) = self.slots.get_mut(&slot).filter(|opened| opened.open) {
+                    opened.open = false;
+                    self.actions.push_back(Action::Close { lane: opened.lane, slot });
                 }
                 Ok(())
             }
             (State::Open { .. }, Request::Heartbeat(heartbeat)) => {
                 self.transmit.push_back(wire::HeartbeatEcho { seq: heartbeat.seq }.into());
                 for end in heartbeat.ends {
-                    if self.slots.contains_key(&Slot(end.slot)) {
+                    if self.slots.get(&Slot(end.slot)).is_some_and(|opened| opened.open) {
                         let (stable, high) = (Offset(end.stable), Offset(end.high));
                         self.actions.push_back(Action::End { slot: Slot(end.slot), stable, high });
                     }
@@ -269,7 +281,10 @@ impl Receiver {
         if self.slots.len() >= limits::MAX_SLOTS && !self.slots.contains_key(&slot) {
             return Err(PeerMisbehaved::TooManySlots);
         }
-        if self.slots.insert(slot, lane).is_some_and(|before| before != lane) {
+        let opened = Opened { topic, partition: open.partition, lane, open: true };
+        if let Some(before) = self.slots.insert(slot, opened)
+            && (before.topic, before.partition, before.lane) != (topic, open.partition, lane)
+        {
             return Err(invalid("slot"));
         }
         self.actions.push_back(Action::Open(OpenPartition {
@@ -390,6 +405,19 @@ mod tests {
             Some(ToExporter { answer: Some(wire::Answer::Refuse(wire::Refuse { slot: 3, .. })) })
         ));
         assert!(matches!(receiver.poll_action(), Some(Action::Refused { .. })));
+    }
+
+    #[test]
+    fn a_slot_that_names_another_partition_is_misbehaviour() {
+        let mut receiver = admitted();
+        say(&mut receiver, open()).unwrap();
+        say(&mut receiver, wire::Close { slot: 3 }).unwrap();
+        say(&mut receiver, open()).unwrap();
+        let recreated = wire::Open { topic_id: vec![2; 16], ..open() };
+        assert!(matches!(
+            say(&mut receiver, recreated),
+            Err(PeerMisbehaved::InvalidField { message: "open", what: "slot" })
+        ));
     }
 
     #[test]

@@ -26,8 +26,8 @@ mod lane;
 pub struct Sender {
     state: State,
     started: Duration,
-    /// Topic of each open slot: it decides the lane.
-    slots: BTreeMap<Slot, LaneId>,
+    /// Every slot of this session, open or closed.
+    slots: BTreeMap<Slot, Opened>,
     /// Epoch of each lane that was reset; 1 for the others.
     epochs: BTreeMap<LaneId, LaneEpoch>,
     heartbeats: Heartbeats,
@@ -41,7 +41,8 @@ pub struct Sender {
 pub enum Event {
     /// The importer said something.
     Message(ToExporter),
-    /// A source partition is to be carried; again after a hold, to ask anew.
+    /// A source partition is to be carried; again after a hold, to ask anew. A slot names one source partition for
+    /// the whole session: a re-created topic takes fresh slots, as answers to the old one may still be under way.
     Open(wire::Open),
     /// A source partition is no longer to be carried.
     Close(Slot),
@@ -142,6 +143,15 @@ pub enum Action {
     },
 }
 
+/// What a slot names, for the whole session.
+#[derive(Debug)]
+struct Opened {
+    topic_id: Vec<u8>,
+    partition: i32,
+    lane: LaneId,
+    open: bool,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     AwaitingWelcome,
@@ -180,7 +190,8 @@ impl Sender {
             Event::Message(ToExporter { answer: None }) => {}
             Event::Open(open) => self.open(open),
             Event::Close(slot) => {
-                if self.slots.remove(&slot).is_some() {
+                if let Some(opened) = self.slots.get_mut(&slot).filter(|opened| opened.open) {
+                    opened.open = false;
                     self.transmit.push_back(wire::Close { slot: slot.0 }.into());
                 }
             }
@@ -219,7 +230,12 @@ impl Sender {
         let State::Established { lanes } = self.state else {
             unreachable!("partitions are opened once the session stands");
         };
-        self.slots.insert(Slot(open.slot), lane_of(&open.topic, lanes));
+        let lane = lane_of(&open.topic, lanes);
+        let opened = Opened { topic_id: open.topic_id.clone(), partition: open.partition, lane, open: true };
+        if let Some(before) = self.slots.insert(Slot(open.slot), opened) {
+            let same = before.topic_id == open.topic_id && before.partition == open.partition;
+            assert!(same, "slot {} names another partition in this session", open.slot);
+        }
         self.transmit.push_back(open.into());
     }
 
@@ -328,7 +344,7 @@ impl Sender {
     }
 
     fn slot(&self, slot: u32) -> Option<(Slot, LaneId)> {
-        self.slots.get(&Slot(slot)).map(|lane| (Slot(slot), *lane))
+        self.slots.get(&Slot(slot)).filter(|opened| opened.open).map(|opened| (Slot(slot), opened.lane))
     }
 
     fn tick(&mut self, now: Duration) -> Result<(), PeerMisbehaved> {
@@ -479,6 +495,23 @@ mod tests {
         sender.handle(Event::Close(Slot(9)), Duration::ZERO).unwrap();
         handle(&mut sender, resume).unwrap();
         assert_eq!(sender.poll_action(), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "names another partition")]
+    fn a_slot_is_never_given_to_another_partition() {
+        let mut sender = established();
+        for id in [1, 2] {
+            // An answer about the first topic that is still under way would pass for one about the second.
+            let open = wire::Open {
+                slot: 9,
+                topic_id: vec![id; 16],
+                topic: "orders".into(),
+                ..wire::Open::default()
+            };
+            sender.handle(Event::Open(open), Duration::ZERO).unwrap();
+            sender.handle(Event::Close(Slot(9)), Duration::ZERO).unwrap();
+        }
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub struct Hello {
 /// Asks for the position of a source partition.
 #[derive(Clone, PartialEq, Message)]
 pub struct Open {
-    /// The exporter's name of the partition in this session.
+    /// The exporter's name of the partition: the same one for the whole session.
     #[prost(uint32, tag = "1")]
     pub slot: u32,
     /// The topic's id: 16 bytes.
