@@ -117,7 +117,7 @@ impl Lane {
         next: Offset,
         leader_epoch: Option<i32>,
         new: bool,
-    ) {
+    ) -> ResumeEpoch {
         let resume_epoch =
             self.slots.get(&slot).map_or(ResumeEpoch(1), |entry| following(entry.resume_epoch));
         let entry = Entry { partition, permit, resume_epoch, expected: next, leader_epoch, held: false };
@@ -133,6 +133,7 @@ impl Lane {
             self.committed.remove(&slot);
             self.forget(&before.partition, slot);
         }
+        resume_epoch
     }
 
     /// `partition` is no longer known by `slot`.
