@@ -24,7 +24,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
-    /// The logs, as named in [audit] file
+    /// The logs: what `[audit] file` names
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// As JSON, one object per log
