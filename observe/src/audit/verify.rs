@@ -255,19 +255,25 @@ struct RawLines {
 impl RawLines {
     fn open(path: &Path) -> Result<Self, VerifyError> {
         let unreadable = |file: &Path, source| VerifyError::Unreadable { file: file.to_owned(), source };
+        let mut wrong = unreadable(path, io::Error::other("its files change faster than they can be opened"));
         // A log that is being written may be put aside between listing and opening: then look again.
         for _ in 0..ATTEMPTS {
             let aside = files::list_put_aside(path).map_err(|source| unreadable(path, source))?;
-            let mut waiting = VecDeque::new();
-            for file in aside.iter().map(|(_, file)| file.as_path()).chain([path]) {
-                let reader = File::open(file).map_err(|source| unreadable(file, source))?;
-                waiting.push_back((file.to_owned(), BufReader::with_capacity(1 << 16, reader)));
-            }
-            if files::list_put_aside(path).map_err(|source| unreadable(path, source))? == aside {
-                return Ok(Self { waiting, current: None, number: 0, torn_bytes: 0 });
+            let opened = (aside.iter().map(|(_, file)| file.as_path())).chain([path]).map(|file| {
+                let opened = File::open(file).map_err(|source| unreadable(file, source))?;
+                Ok((file.to_owned(), BufReader::with_capacity(1 << 16, opened)))
+            });
+            let opened: Result<VecDeque<_>, VerifyError> = opened.collect();
+            let settled = files::list_put_aside(path).map_err(|source| unreadable(path, source))? == aside;
+            match opened {
+                Ok(waiting) if settled => {
+                    return Ok(Self { waiting, current: None, number: 0, torn_bytes: 0 });
+                }
+                Ok(_) => {}
+                Err(error) => wrong = error,
             }
         }
-        Err(unreadable(path, io::Error::other("its files change faster than they can be opened")))
+        Err(wrong)
     }
 
     fn files(&self) -> Vec<PathBuf> {
