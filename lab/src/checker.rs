@@ -26,6 +26,7 @@ mod report;
 mod trail;
 
 pub use history::{History, MemoryHistory, Seen};
+pub(crate) use live::client_config;
 pub use live::{LiveHistory, group_offsets};
 pub use print::Print;
 pub use report::{Anomaly, Finding, Report, TopicReport};

@@ -339,6 +339,8 @@ fn small_cluster_properties(nodes: usize) -> BTreeMap<String, String> {
         ("broker.heartbeat.interval.ms", "500"),
         ("broker.session.timeout.ms", "5000"),
         ("log.cleaner.dedupe.buffer.size", "16777216"),
+        // Records of made-up histories are years old: nothing may expire that a test did not ask for.
+        ("log.retention.ms", "-1"),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
