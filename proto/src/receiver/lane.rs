@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
-use codec::Group;
+use codec::{Group, UNKNOWN_LEADER_EPOCH};
 
 use crate::{
     hold,
@@ -41,6 +41,8 @@ struct Entry {
     resume_epoch: ResumeEpoch,
     /// Accepted up to here: where the next group must begin.
     expected: Offset,
+    /// Leader epoch of the offset before `expected`, if it is known. One of an earlier offset would make the exporter
+    /// believe that the source was cut back.
     leader_epoch: Option<i32>,
     held: bool,
 }
@@ -168,11 +170,11 @@ impl Lane {
     }
 
     /// What was accepted of `partition` from `next` on is lost here: the exporter is to send it again.
-    pub fn rewind(&mut self, partition: &SourcePartition, next: Offset) {
+    pub fn rewind(&mut self, partition: &SourcePartition, next: Offset, leader_epoch: Option<i32>) {
         let Some(slot) = self.slot_of(partition) else { return };
         let entry = self.slots.get_mut(&slot).expect("the slot was just found");
         entry.resume_epoch = following(entry.resume_epoch);
-        entry.expected = next;
+        (entry.expected, entry.leader_epoch) = (next, leader_epoch);
         let resume = entry.resume(slot, false);
         self.committed.remove(&slot);
         self.transmit.push_back(resume.into());
@@ -241,6 +243,7 @@ impl Lane {
             return Ok(Verdict::Rewound);
         }
         entry.expected = Offset(group.next);
+        entry.leader_epoch = (group.leader_epoch != UNKNOWN_LEADER_EPOCH).then_some(group.leader_epoch);
         Ok(Verdict::Accept(&entry.partition, &entry.permit))
     }
 
@@ -254,11 +257,14 @@ impl Lane {
     }
 
     /// The transaction with everything of `partition` below `next` is committed. Only call it then.
+    /// `leader_epoch` is that of the offset before `next`, as in [`Lane::open`] and [`Lane::rewind`].
     pub fn committed(&mut self, partition: &SourcePartition, next: Offset, leader_epoch: Option<i32>) {
         let Some(slot) = self.slot_of(partition) else { return };
         let entry = self.slots.get_mut(&slot).expect("the slot was just found");
         assert!(next <= entry.expected, "{partition}: {next} committed, {} accepted", entry.expected);
-        entry.leader_epoch = leader_epoch;
+        if next == entry.expected {
+            entry.leader_epoch = leader_epoch;
+        }
         self.committed.insert(slot, next);
     }
 
@@ -438,6 +444,28 @@ mod tests {
     }
 
     #[test]
+    fn a_position_above_what_is_committed_carries_its_own_leader_epoch() {
+        let mut lane = lane();
+        let mut first = group(1, 100, 110);
+        first.leader_epoch = 4;
+        let mut second = group(1, 110, 120);
+        second.leader_epoch = 5;
+        assert!(matches!(lane.judge(&first, None), Ok(Verdict::Accept(..))));
+        assert!(matches!(lane.judge(&second, None), Ok(Verdict::Accept(..))));
+        lane.committed(&partition(), Offset(110), Some(4));
+        // 120 with epoch 4 would look as if the source had been cut back to where epoch 5 began.
+        lane.broken("checksum");
+        let resumes: Vec<_> = std::iter::from_fn(|| lane.poll_transmit()).filter_map(|m| m.answer).collect();
+        assert!(matches!(resumes[1], Answer::Resume(wire::Resume { next: 120, leader_epoch: 5, .. })));
+        assert!(matches!(lane.judge(&group(2, 120, 130), None), Ok(Verdict::Accept(..))), "a gap");
+        assert_eq!(lane.judge(&group(2, 120, 130), None), Ok(Verdict::Rewound));
+        assert!(matches!(
+            std::iter::from_fn(|| lane.poll_transmit()).filter_map(|m| m.answer).last(),
+            Some(Answer::Resume(wire::Resume { next: 130, leader_epoch: -1, .. }))
+        ));
+    }
+
+    #[test]
     fn a_held_partition_drops_what_comes_and_the_others_go_on() {
         let mut lane = lane();
         let other = SourcePartition { partition: 1, ..partition() };
@@ -502,7 +530,7 @@ mod tests {
     fn a_rewound_partition_is_sent_again_from_where_it_was_rewound_to() {
         let mut lane = lane();
         assert!(matches!(lane.judge(&group(1, 100, 110), None), Ok(Verdict::Accept(..))));
-        lane.rewind(&partition(), Offset(105));
+        lane.rewind(&partition(), Offset(105), Some(1));
         assert_eq!(resumed(&mut lane), Some((2, 105)));
         assert_eq!(lane.judge(&group(1, 110, 120), None), Ok(Verdict::Stale));
         assert!(matches!(lane.judge(&group(2, 105, 120), None), Ok(Verdict::Accept(..))));
