@@ -1,0 +1,376 @@
+//! What the operator writes: `cloud-importer.toml`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use certs::SpiffeId;
+use proto::{
+    limits,
+    policy::{LinkPolicy, Mapping, Pattern, Policy},
+};
+use serde::{Deserialize, Serialize};
+use settings::{ByteSize, Properties, Rate, Span};
+
+/// The importer's configuration. Unknown keys are refused.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Address and UDP port that exporters dial.
+    pub listen: SocketAddr,
+    /// The target cluster.
+    pub kafka: Kafka,
+    /// One per regional exporter.
+    pub links: Vec<Link>,
+    /// Who the importer is.
+    pub tls: Tls,
+    /// Where the audit log is written.
+    pub audit: Audit,
+    /// The admin endpoint. Without it there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<Admin>,
+    /// How transactions are cut.
+    #[serde(default)]
+    pub transaction: Transaction,
+    /// What log lines look like. Default `people`.
+    #[serde(default)]
+    pub log: observe::logging::Format,
+    /// Faults that tests plant; not a setting.
+    #[serde(skip)]
+    pub planted: Planted,
+}
+
+/// The target cluster.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kafka {
+    /// `host:port` of some brokers, separated by commas.
+    pub bootstrap: String,
+    /// Any librdkafka property, but those that delivery depends on.
+    #[serde(default, skip_serializing_if = "Properties::is_empty")]
+    pub properties: Properties,
+}
+
+/// What one exporter may write, and how it is carried.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// The link's name, the same in the exporter's configuration.
+    pub name: String,
+    /// The exporter's SPIFFE id.
+    pub identity: String,
+    /// The source cluster's id. Default: whichever the exporter names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// Topics this identity may write, by their source names: exact, or a prefix with `*` at its end.
+    pub topics: Vec<String>,
+    /// Names at the target. Default: the source's.
+    #[serde(default)]
+    pub map: Map,
+    /// How many lanes; fixed when the link first runs. Default 4.
+    #[serde(default = "default_lanes")]
+    pub lanes: u16,
+    /// The rate the exporter is told to keep below. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// Plain bytes that may wait to be committed, over all lanes. Default 80 MiB.
+    #[serde(default = "default_memory")]
+    pub memory: ByteSize,
+    /// Replicas of the link's progress topic when it is created. Default: 3, or as many as there are brokers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replication: Option<i32>,
+    /// What happens when a source topic was deleted and made again: `hold`, or `append` its records to the same
+    /// target topic. Default `hold`.
+    #[serde(default)]
+    pub recreated: Recreated,
+}
+
+/// Names at the target.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Map {
+    /// Put before every source name. Default none.
+    #[serde(default)]
+    pub prefix: String,
+    /// Explicit target names by source name; these take no prefix.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rename: BTreeMap<String, String>,
+    /// Whether others write to the target topics too: switches the checks for foreign records off. Default no.
+    #[serde(default)]
+    pub shared: bool,
+}
+
+/// What happens when a source topic was made again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recreated {
+    /// Its partitions hold.
+    #[default]
+    Hold,
+    /// Its records follow the old topic's.
+    Append,
+}
+
+/// Who the importer is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Directory with `key.pem`, `chain.pem`, `roots.pem` and, if there is one, `crl.pem`.
+    pub dir: PathBuf,
+}
+
+/// Where the audit log is written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// The file; its folders are created.
+    pub file: PathBuf,
+}
+
+/// The admin endpoint.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// Address and TCP port: keep it on loopback or a management network.
+    pub listen: SocketAddr,
+}
+
+/// How transactions are cut.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Transaction {
+    /// Plain bytes after which a transaction closes. Default 8 MiB.
+    pub bytes: ByteSize,
+    /// Time between the beginnings of two transactions of a lane, unless the bytes are reached first. Default 100 ms.
+    pub interval: Span,
+    /// The broker ends a transaction that is open for longer. Default 60 s.
+    pub timeout: Span,
+}
+
+/// Faults that tests plant, to see them named.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Planted {
+    /// A commit counts as clean however often `EndTxn` was sent.
+    pub ignore_resent_end_txn: bool,
+}
+
+impl Default for Transaction {
+    fn default() -> Self {
+        Self { bytes: ByteSize::from_mib(8), interval: Span::from_millis(100), timeout: Span::from_secs(60) }
+    }
+}
+
+fn default_lanes() -> u16 {
+    4
+}
+
+fn default_memory() -> ByteSize {
+    ByteSize::from_bytes(limits::LANE_CREDIT * 4)
+}
+
+impl Config {
+    /// Reads and checks a file. No port and no broker is touched.
+    ///
+    /// # Errors
+    /// Names the file, the line and the key, and what is accepted there.
+    pub fn load(path: &Path) -> Result<Self, settings::Error> {
+        let config: Self = settings::load(path)?;
+        config.check().map_err(|(key, what)| settings::refuse(path, &key, what))?;
+        Ok(config)
+    }
+
+    /// The policy that the links spell out.
+    ///
+    /// # Panics
+    /// When the configuration was not checked.
+    pub fn policy(&self) -> Policy {
+        let mut policy = Policy::new();
+        for link in &self.links {
+            policy.insert(&link.name, link.policy().expect("patterns are checked when a config is loaded"));
+        }
+        policy
+    }
+
+    /// How to reach the target cluster.
+    pub fn kafka_settings(&self, purpose: &str) -> kafka::Settings {
+        kafka::Settings {
+            bootstrap: self.kafka.bootstrap.clone(),
+            properties: self.kafka.properties.resolve(),
+            client_id: format!("longhaul-importer-{purpose}"),
+        }
+    }
+
+    /// What is wrong, by key.
+    fn check(&self) -> Result<(), (String, String)> {
+        let refuse = |key: &str, what: &str| Err((key.to_owned(), what.to_owned()));
+        if self.links.is_empty() {
+            return refuse("links", "no link is configured: add a [[links]] table for each exporter");
+        }
+        let mut names = BTreeSet::new();
+        for (index, link) in self.links.iter().enumerate() {
+            link.check().map_err(|(key, what)| (format!("links[{index}].{key}"), what))?;
+            if !names.insert(link.name.as_str()) {
+                let what = format!("a link named \"{}\" stands above already", link.name);
+                return Err((format!("links[{index}].name"), what));
+            }
+        }
+        if self.kafka.bootstrap.trim().is_empty() {
+            return refuse("kafka.bootstrap", "no broker is named: write \"host:9092\"");
+        }
+        if let Err(error) = self.kafka_settings("check").check() {
+            return Err(("kafka.properties".into(), error.to_string()));
+        }
+        let transaction = &self.transaction;
+        if transaction.bytes.bytes() == 0 || transaction.bytes > ByteSize::from_mib(64) {
+            return refuse("transaction.bytes", "write a size from 1 kB to 64 MiB");
+        }
+        if transaction.interval.duration() > Duration::from_secs(10) {
+            return refuse("transaction.interval", "a transaction interval above 10 s is not accepted");
+        }
+        if !(Duration::from_secs(5)..=Duration::from_secs(900)).contains(&transaction.timeout.duration()) {
+            return refuse("transaction.timeout", "write a time from 5 s to 15 min, the brokers' own limit");
+        }
+        Ok(())
+    }
+}
+
+impl Link {
+    /// The link's progress topic.
+    pub fn progress_topic(&self) -> String {
+        format!("__longhaul.{}.progress", self.name)
+    }
+
+    /// The link's offset map topic.
+    pub fn offset_map_topic(&self) -> String {
+        format!("__longhaul.{}.offsetmap", self.name)
+    }
+
+    /// Plain bytes that one lane may have outstanding.
+    pub fn lane_credit(&self) -> u64 {
+        (self.memory.bytes() / u64::from(self.lanes)).max(u64::from(limits::MAX_PARCEL_PLAIN))
+    }
+
+    fn policy(&self) -> Result<LinkPolicy, (String, String)> {
+        let mut topics = Vec::new();
+        for (index, topic) in self.topics.iter().enumerate() {
+            let pattern: Pattern =
+                topic.parse().map_err(|error| (format!("topics[{index}]"), format!("{error}")))?;
+            topics.push(pattern);
+        }
+        let mapping = Mapping { prefix: self.map.prefix.clone(), rename: self.map.rename.clone() };
+        let rate = self.rate.map(Rate::bits_per_second);
+        let (identity, cluster) = (self.identity.clone(), self.cluster.clone());
+        Ok(LinkPolicy { identity, cluster, topics, mapping, rate })
+    }
+
+    fn check(&self) -> Result<(), (String, String)> {
+        let refuse = |key: &str, what: String| Err((key.to_owned(), what));
+        if !proto::policy::is_legal_topic(&self.name) || self.name.len() > limits::MAX_LINK_NAME {
+            let what = format!(
+                "\"{}\" cannot be part of a topic's name: write letters, digits, `.`, `_` and `-`, at most {}",
+                self.name,
+                limits::MAX_LINK_NAME
+            );
+            return refuse("name", what);
+        }
+        if let Err(error) = self.identity.parse::<SpiffeId>() {
+            return refuse("identity", error.to_string());
+        }
+        if self.topics.is_empty() {
+            return refuse("topics", "nothing is granted: name topics, or \"*\" for all".into());
+        }
+        self.policy()?;
+        if self.lanes == 0 || self.lanes > limits::MAX_LANES {
+            return refuse("lanes", format!("write a number from 1 to {}", limits::MAX_LANES));
+        }
+        if self.replication.is_some_and(|replication| replication < 1) {
+            return refuse("replication", "write 1 or more".into());
+        }
+        let mut targets = BTreeMap::new();
+        for (source, target) in &self.map.rename {
+            if !proto::policy::is_legal_topic(target) || proto::policy::is_internal(target) {
+                return refuse("map.rename", format!("\"{target}\" is not a name a target topic may have"));
+            }
+            if let Some(other) = targets.insert(target, source) {
+                return refuse(
+                    "map.rename",
+                    format!("\"{other}\" and \"{source}\" would both become \"{target}\""),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+listen = "0.0.0.0:7443"
+[kafka]
+bootstrap = "cloud-1:9092"
+[[links]]
+name = "fra-to-aws"
+identity = "spiffe://example.org/exporter/fra"
+topics = ["orders", "payments.*"]
+map = { prefix = "" }
+lanes = 4
+rate = "200 Mbit/s"
+[tls]
+dir = "certs/cloud"
+[audit]
+file = "audit/cloud.jsonl"
+[admin]
+listen = "127.0.0.1:9601"
+"#;
+
+    fn load(text: &str) -> Result<Config, settings::Error> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cloud-importer.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(&path)
+    }
+
+    #[test]
+    fn the_documented_configuration_loads() {
+        let config = load(GOOD).unwrap();
+        assert_eq!(config.links[0].progress_topic(), "__longhaul.fra-to-aws.progress");
+        assert!(config.policy().admit("fra-to-aws", "spiffe://example.org/exporter/fra", "any").is_ok());
+        assert!(config.links[0].lane_credit() >= u64::from(limits::MAX_PARCEL_PLAIN));
+    }
+
+    #[test]
+    fn every_mistake_names_its_key() {
+        for (from, to, expected) in [
+            ("topics = [", "topcis = [", "did you mean `topics`"),
+            ("\"payments.*\"", "\"*.x\"", "links[0].topics[1]"),
+            ("lanes = 4", "lanes = 0", "links[0].lanes"),
+            ("lanes = 4", "lanes = 65", "links[0].lanes"),
+            ("spiffe://", "http://", "links[0].identity"),
+            ("name = \"fra-to-aws\"", "name = \"fra/aws\"", "links[0].name"),
+            ("map = { prefix = \"\" }", "map = { rename = { a = \"__b\" } }", "__b"),
+            ("map = { prefix = \"\" }", "map = { rename = { a = \"c\", b = \"c\" } }", "both become"),
+            ("bootstrap = \"cloud-1:9092\"", "bootstrap = \" \"", "kafka.bootstrap"),
+            ("[tls]", "[transaction]\ntimeout = \"1 s\"\n[tls]", "transaction.timeout"),
+            ("[tls]", "[kafka.properties]\n\"enable.idempotence\" = false\n[tls]", "enable.idempotence"),
+        ] {
+            assert!(GOOD.contains(from), "{from}");
+            let error = load(&GOOD.replace(from, to)).expect_err(to).to_string();
+            assert!(error.contains(expected), "{to}: {error}");
+            assert!(error.contains("cloud-importer.toml"), "{error}");
+        }
+    }
+
+    #[test]
+    fn two_links_of_one_name_are_refused() {
+        let twice = GOOD.replace(
+            "[tls]",
+            "[[links]]\nname = \"fra-to-aws\"\nidentity = \"spiffe://a/b\"\ntopics = [\"x\"]\n[tls]",
+        );
+        assert!(load(&twice).unwrap_err().to_string().contains("links[1].name"));
+    }
+}

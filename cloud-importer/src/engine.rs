@@ -1,0 +1,311 @@
+//! The importer as a whole: started, looked at, stopped.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use certs::Identity;
+use link::Listener;
+use observe::{
+    Audit, admin, audit, event,
+    metrics::{Flow, Metrics, Side},
+};
+use proto::policy::Policy;
+use serde::Serialize;
+use tokio::{runtime::Handle as Runtime, sync::watch, task::JoinHandle};
+
+use crate::{
+    board::{Board, LinkStatus},
+    config::Config,
+    lane::{Context, LaneHandle},
+    links::LinkState,
+    mailbox::Order,
+    session,
+    target::Claims,
+};
+
+/// What all sessions share.
+pub(crate) struct Shared {
+    pub(crate) policy: Policy,
+    pub(crate) links: BTreeMap<String, Arc<LinkState>>,
+    pub(crate) audit: Audit,
+    pub(crate) identity: Identity,
+    /// Becomes true when the importer stops.
+    pub(crate) stopping: watch::Sender<bool>,
+    started: Instant,
+}
+
+impl Shared {
+    /// Monotonic time since the start.
+    pub(crate) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// The importer as it is now.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// Its links.
+    pub links: Vec<LinkStatus>,
+    /// Whether the audit log can be written.
+    pub audit_healthy: bool,
+}
+
+/// Why the importer could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Certificates.
+    #[error(transparent)]
+    Certs(#[from] certs::Error),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] observe::AuditError),
+    /// The UDP port.
+    #[error(transparent)]
+    Link(#[from] link::Error),
+    /// The Kafka client's settings.
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
+    /// The admin endpoint.
+    #[error(transparent)]
+    Admin(#[from] admin::AdminError),
+    /// A thread.
+    #[error("cannot start a lane's thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A running importer. Dropping it without [`Handle::stop`] is a kill.
+pub struct Handle {
+    shared: Option<Arc<Shared>>,
+    listener: Arc<Listener>,
+    accepting: JoinHandle<()>,
+    refreshing: JoinHandle<()>,
+    admin: Option<admin::Admin>,
+    metrics: Arc<Metrics>,
+    local_addr: SocketAddr,
+}
+
+/// Starts an importer on the current tokio runtime. Brokers are first asked when an exporter connects.
+///
+/// # Errors
+/// What is wrong with certificates, audit log, ports or Kafka settings.
+pub async fn start(config: Config) -> Result<Handle, StartError> {
+    let identity = Identity::load(&config.tls.dir)?;
+    let audit = Audit::open(&config.audit.file, audit::Options::default())?;
+    let instance = instance_name();
+    let effective = settings::effective(&config).unwrap_or_default();
+    audit.record(event::Start {
+        program: "cloud-importer".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        instance: instance.to_string(),
+        identity: identity.spiffe_id().to_string(),
+        config: Some(audit::fingerprint(&effective)),
+    })?;
+    let mut metrics = Metrics::new(Side::Importer);
+    let flow = Flow::new(&mut metrics);
+    let recycles =
+        metrics.counter("producers_recycled", "Producers replaced after anything but a clean commit");
+    let metrics = Arc::new(metrics);
+
+    let lanes_most = config.links.iter().map(|link| link.lanes).max().unwrap_or(1);
+    let link_settings = link::Settings { lanes: lanes_most, ..link::Settings::default() };
+    let listener = Arc::new(Listener::bind(config.listen, &identity, link_settings).await?);
+    let local_addr = listener.local_addr();
+
+    let kafka_admin = Arc::new(kafka::Admin::new(&config.kafka_settings("admin"))?);
+    let claims = Arc::new(Claims::default());
+    let mut links = BTreeMap::new();
+    for link in &config.links {
+        let link = Arc::new(link.clone());
+        let name: Arc<str> = link.name.as_str().into();
+        let board = Arc::new(Board::new(name.clone(), flow.clone(), recycles.clone()));
+        let mut lanes = Vec::new();
+        for lane in 0..link.lanes {
+            let context = Context {
+                link: link.clone(),
+                link_name: name.clone(),
+                lane: proto::ids::Lane(lane),
+                kafka: config.kafka_settings(&format!("{name}-{lane}")),
+                transaction: config.transaction.clone(),
+                planted: config.planted,
+                admin: kafka_admin.clone(),
+                audit: audit.clone(),
+                board: board.clone(),
+                claims: claims.clone(),
+                instance: instance.clone(),
+            };
+            lanes.push(LaneHandle::start(context, Runtime::current())?);
+        }
+        links.insert(link.name.clone(), Arc::new(LinkState::new(link, board, lanes)));
+    }
+    let shared = Arc::new(Shared {
+        policy: config.policy(),
+        links,
+        audit: audit.clone(),
+        identity,
+        stopping: watch::Sender::new(false),
+        started: Instant::now(),
+    });
+    let admin = match &config.admin {
+        Some(admin) => Some(observe::admin::serve(admin.listen, endpoints(&shared, &metrics)).await?),
+        None => None,
+    };
+    tracing::info!(listen = %local_addr, links = shared.links.len(), "cloud-importer is up");
+    let accepting = tokio::spawn(accept(shared.clone(), listener.clone()));
+    let refreshing = tokio::spawn(refresh(shared.clone(), flow));
+    Ok(Handle { shared: Some(shared), listener, accepting, refreshing, admin, metrics, local_addr })
+}
+
+impl Handle {
+    /// Where exporters reach it.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// How it is now.
+    pub fn status(&self) -> Status {
+        self.shared
+            .as_ref()
+            .map_or_else(|| Status { links: Vec::new(), audit_healthy: true }, |shared| shared.status())
+    }
+
+    /// Its metrics as OpenMetrics text.
+    pub fn metrics(&self) -> String {
+        self.metrics.encode()
+    }
+
+    /// Where its admin endpoint is.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(admin::Admin::local_addr)
+    }
+
+    /// Stops in good order: exporters are told, what was accepted is committed.
+    pub async fn stop(mut self) {
+        self.end(Order::Drain, "stopped").await;
+    }
+
+    /// Stops at once, as if the process had died: nothing is committed or told any more.
+    pub async fn kill(mut self) {
+        self.end(Order::Kill, "killed").await;
+    }
+
+    async fn end(&mut self, order: Order, reason: &str) {
+        let Some(shared) = self.shared.take() else { return };
+        self.accepting.abort();
+        self.refreshing.abort();
+        if order == Order::Kill {
+            self.listener.close().await;
+        }
+        shared.stopping.send_replace(true);
+        for link in shared.links.values() {
+            link.order(order);
+        }
+        // Sessions end by themselves now; they hold what is taken apart below.
+        let patience = Instant::now() + SESSION_PATIENCE;
+        while Arc::strong_count(&shared) > 1 && Instant::now() < patience {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let links: Vec<_> = shared.links.values().cloned().collect();
+        let joined = tokio::task::spawn_blocking(move || links.iter().for_each(|link| link.join())).await;
+        if joined.is_err() {
+            tracing::error!("a lane could not be stopped");
+        }
+        self.listener.close().await;
+        if order == Order::Drain
+            && let Err(error) =
+                session::record(&shared.audit, event::Stop { reason: reason.into() }.into()).await
+        {
+            tracing::error!("{error}");
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.take() {
+            self.accepting.abort();
+            self.refreshing.abort();
+            shared.stopping.send_replace(true);
+            shared.links.values().for_each(|link| link.order(Order::Kill));
+        }
+    }
+}
+
+impl Shared {
+    fn status(&self) -> Status {
+        let links = self.links.values().map(|link| link.board.status()).collect();
+        Status { links, audit_healthy: self.audit.healthy() }
+    }
+
+    fn readiness(&self) -> admin::Readiness {
+        let status = self.status();
+        let ready = admin::Readiness::ready().and(status.audit_healthy, "the audit log cannot be written");
+        status.links.iter().fold(ready, |ready, link| match link.trouble.iter().next() {
+            None => ready,
+            Some((lane, why)) => ready.and(false, format!("link {} lane {lane}: {why}", link.link)),
+        })
+    }
+}
+
+fn endpoints(shared: &Arc<Shared>, metrics: &Arc<Metrics>) -> admin::Endpoints {
+    let (readiness, status) = (Arc::downgrade(shared), Arc::downgrade(shared));
+    admin::Endpoints {
+        metrics: metrics.clone(),
+        readiness: Arc::new(move || {
+            let stopped = || admin::Readiness::missing("the importer is stopping");
+            readiness.upgrade().map_or_else(stopped, |shared| shared.readiness())
+        }),
+        status: Arc::new(move || {
+            let status = status.upgrade().map(|shared| shared.status());
+            serde_json::to_value(status).unwrap_or_default()
+        }),
+    }
+}
+
+async fn accept(shared: Arc<Shared>, listener: Arc<Listener>) {
+    while let Some(accepted) = listener.accept().await {
+        match accepted {
+            Ok(connection) => drop(tokio::spawn(session::serve(shared.clone(), connection))),
+            Err(refused) => {
+                tracing::warn!(remote = %refused.remote, "refused: {}", refused.reason);
+                let event = event::Refuse {
+                    remote: Some(refused.remote.to_string()),
+                    reason: refused.reason,
+                    ..event::Refuse::default()
+                };
+                if let Err(error) = session::record(&shared.audit, event.into()).await {
+                    tracing::error!("{error}");
+                }
+            }
+        }
+    }
+}
+
+/// Every second: gauges, and another try of an audit log that could not be written.
+async fn refresh(shared: Arc<Shared>, flow: Flow) {
+    let mut every_second = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        every_second.tick().await;
+        shared.links.values().for_each(|link| link.board.refresh());
+        flow.audit_healthy.set(shared.audit.healthy().into());
+        if !shared.audit.healthy() {
+            let audit = shared.audit.clone();
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || audit.probe()).await {
+                tracing::debug!("{error}");
+            }
+        }
+    }
+}
+
+/// A name for this process that no other has: host, process id and start.
+fn instance_name() -> Arc<str> {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "host".into());
+    let start = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{}-{}-{}", host.trim(), std::process::id(), start.as_nanos()).into()
+}
+
+/// How long sessions may take to say goodbye.
+const SESSION_PATIENCE: Duration = Duration::from_secs(2);

@@ -1,0 +1,394 @@
+//! A lane's thread: decodes and judges what arrives, and commits it with its progress in one transaction.
+//!
+//! ```text
+//!  mailbox ─ session, opens ─┐
+//!                            ▼
+//!  parcels ─▶ decode ─▶ judge ─▶ pending ─▶ transaction ─▶ acknowledge
+//!                                   ▲            │ anything but a clean commit
+//!                                   └─ take-over ◀┘ new producer, progress read again, replay from memory
+//! ```
+//!
+//! One recovery path serves everything: whatever goes wrong, the producer is dropped and the lane taken over anew.
+//! A transaction is begun only when parcels are in hand, and never waits for the network.
+
+mod commit;
+mod open;
+mod pending;
+mod record;
+mod takeover;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use codec::{DecodeLimits, Decoder};
+use observe::Audit;
+use proto::{
+    PeerMisbehaved,
+    ids::{Lane as LaneId, LaneEpoch, Offset, SessionId, SourcePartition},
+    receiver::{Admission, Lane, Verdict},
+    wire::ToExporter,
+};
+use tokio::{runtime::Handle, sync::mpsc};
+
+use crate::{
+    board::Board,
+    config,
+    mailbox::{Arrived, Mailbox, Order},
+    target::{Claims, TargetTopic},
+};
+pub(crate) use commit::now_ms;
+use pending::Pending;
+use takeover::Owned;
+
+/// What a lane needs of its surroundings.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) link: Arc<config::Link>,
+    pub(crate) link_name: Arc<str>,
+    pub(crate) lane: LaneId,
+    pub(crate) kafka: kafka::Settings,
+    pub(crate) transaction: config::Transaction,
+    pub(crate) planted: config::Planted,
+    pub(crate) admin: Arc<kafka::Admin>,
+    pub(crate) audit: Audit,
+    pub(crate) board: Arc<Board>,
+    pub(crate) claims: Arc<Claims>,
+    /// Names this process in progress.
+    pub(crate) instance: Arc<str>,
+}
+
+/// What a lane says to its session's connection.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    Answer(ToExporter),
+    /// The exporter broke the protocol: end the connection.
+    Misbehaved(PeerMisbehaved),
+}
+
+/// A running lane.
+pub(crate) struct LaneHandle {
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) parcels: mpsc::Sender<Arrived>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl LaneHandle {
+    /// Starts the lane's thread. It touches no broker before the first session.
+    pub(crate) fn start(context: Context, runtime: Handle) -> std::io::Result<Self> {
+        let mailbox = Arc::new(Mailbox::default());
+        let (parcels, inbox) = mpsc::channel(MAX_QUEUED_PARCELS);
+        let name = format!("lane-{}-{}", context.link_name, context.lane);
+        let worker = Worker::new(context, mailbox.clone(), inbox, runtime);
+        let thread = std::thread::Builder::new().name(name).spawn(move || worker.run())?;
+        Ok(Self { mailbox, parcels, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Waits until the lane has ended, as [`Mailbox::order`] told it to.
+    pub(crate) fn join(&self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("a lane's thread panicked");
+        }
+    }
+}
+
+struct Worker {
+    context: Context,
+    mailbox: Arc<Mailbox>,
+    parcels: mpsc::Receiver<Arrived>,
+    runtime: Handle,
+    machine: Lane,
+    replies: Option<mpsc::Sender<Reply>>,
+    decoding: Option<Decoding>,
+    /// A session whose exporter broke the protocol: nothing more is taken from it.
+    rejected: Option<SessionId>,
+    /// The producer and what progress said when it was taken over, and since.
+    owned: Option<Owned>,
+    pending: Pending,
+    /// Target topics as they were when their partitions were opened.
+    targets: BTreeMap<Arc<str>, TargetTopic>,
+    last_begin: Option<Instant>,
+    takeover: takeover::State,
+    /// Partitions on hold, to say so once per hold and to record its end.
+    held: BTreeSet<SourcePartition>,
+    /// Where the audit log's `delivered` lines of each partition end.
+    audited: BTreeMap<SourcePartition, Offset>,
+    last_audit: Instant,
+    /// When the order to drain was first seen.
+    draining: Option<Instant>,
+}
+
+struct Decoding {
+    session: SessionId,
+    epoch: LaneEpoch,
+    decoder: Decoder,
+}
+
+/// The lane is to end: unwinds whatever waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stopped;
+
+impl Worker {
+    fn new(
+        context: Context,
+        mailbox: Arc<Mailbox>,
+        parcels: mpsc::Receiver<Arrived>,
+        runtime: Handle,
+    ) -> Self {
+        let machine = Lane::new(context.lane, context.link.lane_credit());
+        Self {
+            context,
+            mailbox,
+            parcels,
+            runtime,
+            machine,
+            replies: None,
+            decoding: None,
+            rejected: None,
+            owned: None,
+            pending: Pending::default(),
+            targets: BTreeMap::new(),
+            last_begin: None,
+            takeover: takeover::State::default(),
+            held: BTreeSet::new(),
+            audited: BTreeMap::new(),
+            last_audit: Instant::now(),
+            draining: None,
+        }
+    }
+
+    fn run(mut self) {
+        while self.step().is_ok() {}
+        // What is committed and not yet in the audit log is written while that is possible.
+        self.record_deliveries();
+    }
+
+    /// One turn: news, parcels, a transaction when one is due, answers, and waiting for more.
+    fn step(&mut self) -> Result<(), Stopped> {
+        self.read_mail()?;
+        while self.pending.plain_bytes() < self.context.transaction.bytes.bytes()
+            && let Ok(arrived) = self.parcels.try_recv()
+        {
+            self.arrived(arrived);
+        }
+        if self.draining.is_some() || self.due_in().is_some_and(|wait| wait.is_zero()) {
+            self.flush()?;
+        }
+        if self.last_audit.elapsed() >= AUDIT_INTERVAL {
+            self.record_deliveries();
+        }
+        let answered = self.answer();
+        if self.draining.is_some() {
+            return Err(Stopped);
+        }
+        self.wait(answered);
+        Ok(())
+    }
+
+    fn read_mail(&mut self) -> Result<(), Stopped> {
+        let mail = self.mailbox.take();
+        match mail.order {
+            Order::Run => {}
+            Order::Drain => drop(self.draining.get_or_insert_with(Instant::now)),
+            Order::Kill => return Err(Stopped),
+        }
+        if let Some(session) = mail.session {
+            self.machine.begin_session(session.id);
+            self.replies = Some(session.replies);
+            self.decoding = None;
+            self.takeover.new_session();
+        }
+        if mail.ended {
+            self.record_deliveries();
+        }
+        for slot in mail.closes {
+            self.machine.close(slot);
+        }
+        if !mail.opens.is_empty() {
+            // What was accepted is committed first, so that every answer can speak of committed positions.
+            self.flush()?;
+            self.open(mail.opens.into_values().collect())?;
+        }
+        Ok(())
+    }
+
+    fn arrived(&mut self, arrived: Arrived) {
+        let Arrived { session, preface, header, body } = arrived;
+        if self.rejected == Some(session) {
+            return;
+        }
+        match self.machine.parcel(session, &header) {
+            Ok(Admission::Decode) => {}
+            Ok(Admission::Stale) => return,
+            Err(misbehaved) => return self.reject(session, misbehaved),
+        }
+        let plain = u64::from(header.plain);
+        if preface.codec_version != u16::from(codec::VERSION) || preface.epoch != header.epoch {
+            let why = format!("codec version {} is not spoken here", preface.codec_version);
+            return self.broken(session, header.epoch, plain, &why);
+        }
+        match self.decode(session, header.epoch, &body, header.plain) {
+            Ok(batch) => {
+                let wire = body.len() as u64 + proto::wire::ParcelHeader::LENGTH as u64;
+                self.accept(pending::Accepted::new(batch, session, header.epoch, plain, wire));
+            }
+            Err(error) => self.broken(session, header.epoch, plain, &error.to_string()),
+        }
+    }
+
+    fn decode(
+        &mut self,
+        session: SessionId,
+        epoch: LaneEpoch,
+        body: &[u8],
+        plain: u32,
+    ) -> Result<codec::Batch, codec::Error> {
+        let current = self.decoding.as_ref().is_some_and(|it| (it.session, it.epoch) == (session, epoch));
+        if !current {
+            let decoder = Decoder::new(DecodeLimits::default())?;
+            self.decoding = Some(Decoding { session, epoch, decoder });
+        }
+        self.decoding.as_mut().expect("it was just made").decoder.decode(body, plain)
+    }
+
+    /// Judges every group of a parcel: what is accepted becomes pending.
+    fn accept(&mut self, mut accepted: pending::Accepted) {
+        let mut keep = Vec::with_capacity(accepted.batch.groups().len());
+        for index in 0..accepted.batch.groups().len() {
+            let span = pending::offsets(&accepted.batch, index);
+            match self.machine.judge(&accepted.batch.groups()[index], span) {
+                Ok(Verdict::Accept(partition, permit)) => {
+                    let (partition, permit) = (partition.clone(), permit.clone());
+                    let limit = self.targets.get(permit.target()).map(|target| target.max_message_bytes);
+                    let too_large = limit.and_then(|limit| pending::too_large(&accepted.batch, index, limit));
+                    if let Some(detail) = too_large {
+                        self.hold(&partition, permit.topic(), proto::hold::Reason::RecordTooLarge, &detail);
+                        keep.push(false);
+                    } else {
+                        accepted.parts.push(pending::Part { partition, permit });
+                        keep.push(true);
+                    }
+                }
+                Ok(Verdict::Stale | Verdict::Rewound) => keep.push(false),
+                Err(misbehaved) => {
+                    // Groups before it were accepted; the session ends, and its successor sends them again.
+                    self.machine.free(accepted.session, accepted.epoch, accepted.plain);
+                    return self.reject(accepted.session, misbehaved);
+                }
+            }
+        }
+        let mut keep = keep.into_iter();
+        accepted.batch.retain_groups(|_| keep.next().unwrap_or(false));
+        if accepted.parts.is_empty() {
+            self.machine.free(accepted.session, accepted.epoch, accepted.plain);
+        } else {
+            self.pending.push(accepted);
+        }
+    }
+
+    fn broken(&mut self, session: SessionId, epoch: LaneEpoch, plain: u64, why: &str) {
+        let (link, lane) = (&self.context.link_name, self.context.lane);
+        tracing::error!(%link, %lane, %epoch, "a parcel does not decode: {why}; the lane starts a new epoch");
+        self.record_refusal(format!("lane {lane}: a parcel does not decode: {why}"));
+        self.machine.free(session, epoch, plain);
+        self.decoding = None;
+        self.machine.broken(why);
+    }
+
+    fn reject(&mut self, session: SessionId, misbehaved: PeerMisbehaved) {
+        self.rejected = Some(session);
+        if let Some(replies) = &self.replies {
+            // A full or closed channel means that the connection is ending anyway.
+            let _ = replies.try_send(Reply::Misbehaved(misbehaved));
+        }
+    }
+
+    /// Sends what the machine has to say, as far as the session takes it; says whether that was all.
+    fn answer(&mut self) -> bool {
+        let Some(replies) = self.replies.clone() else {
+            while self.machine.poll_transmit().is_some() {}
+            return true;
+        };
+        loop {
+            match replies.try_reserve() {
+                Ok(permit) => match self.machine.poll_transmit() {
+                    Some(message) => permit.send(Reply::Answer(message)),
+                    None => return true,
+                },
+                Err(mpsc::error::TrySendError::Full(())) => return false,
+                Err(mpsc::error::TrySendError::Closed(())) => {
+                    self.replies = None;
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// How long until a transaction is due; `None` when nothing is pending.
+    fn due_in(&self) -> Option<Duration> {
+        if self.pending.is_empty() {
+            return None;
+        }
+        if self.pending.plain_bytes() >= self.context.transaction.bytes.bytes() {
+            return Some(Duration::ZERO);
+        }
+        let interval = self.context.transaction.interval.duration();
+        Some(self.last_begin.map_or(Duration::ZERO, |begin| interval.saturating_sub(begin.elapsed())))
+    }
+
+    fn wait(&mut self, answered: bool) {
+        let longest = if answered { IDLE_WAIT } else { Duration::from_millis(10) };
+        let wait = self.due_in().unwrap_or(longest).min(longest);
+        if wait.is_zero() {
+            return;
+        }
+        let (parcels, mailbox) = (&mut self.parcels, &self.mailbox);
+        let arrived = self.runtime.block_on(async {
+            tokio::select! {
+                arrived = parcels.recv() => arrived,
+                () = mailbox.news() => None,
+                () = tokio::time::sleep(wait) => None,
+            }
+        });
+        if let Some(arrived) = arrived {
+            self.arrived(arrived);
+        }
+    }
+
+    /// Sleeps for `time`, unless the lane is to end.
+    fn pause(&mut self, time: Duration) -> Result<(), Stopped> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            self.check_order()?;
+            std::thread::sleep(
+                Duration::from_millis(20).min(until.saturating_duration_since(Instant::now())),
+            );
+        }
+        self.check_order()
+    }
+
+    /// Whether what waits may go on waiting.
+    fn check_order(&mut self) -> Result<(), Stopped> {
+        match self.mailbox.current_order() {
+            Order::Run => Ok(()),
+            Order::Kill => Err(Stopped),
+            Order::Drain => {
+                let since = *self.draining.get_or_insert_with(Instant::now);
+                if since.elapsed() > DRAIN_PATIENCE { Err(Stopped) } else { Ok(()) }
+            }
+        }
+    }
+}
+
+/// Parcels that may wait for the lane's thread. Their bytes are bounded by the lane's credit long before.
+const MAX_QUEUED_PARCELS: usize = 4096;
+/// How often a lane looks round when nothing happens.
+const IDLE_WAIT: Duration = Duration::from_secs(1);
+/// How often `delivered` lines are written to the audit log.
+const AUDIT_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a lane may try to commit what it accepted when the importer stops. What is not committed is sent again.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(8);

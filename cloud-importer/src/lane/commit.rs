@@ -1,0 +1,553 @@
+//! One transaction: records, progress and offset map together, then the acknowledgement. The only place where
+//! a position is committed (R-1, R-2, R-5).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use kafka::{CommitError, Delivery, KafkaCode, ProduceError, TransactionError};
+use proto::{
+    hold::Reason,
+    ids::{Offset, SourcePartition},
+};
+
+use super::{
+    Stopped, Worker,
+    pending::{Accepted, Part, Pending},
+    takeover::{Owned, not_authorised},
+};
+use crate::{
+    offset_map::Runs,
+    progress::{Entry, Tally, key_of},
+    target::Obstacle,
+};
+
+/// What stopped a transaction. In every case the producer is recycled before anything else happens.
+enum Failure {
+    /// Nothing to decide: replay.
+    Recycle(String),
+    /// Fenced, or timed out at the broker.
+    Fenced(String),
+    /// The target refuses records of these partitions for good.
+    Refused(Vec<(SourcePartition, Reason, String)>),
+    /// The target refuses something for good and does not say of which partition.
+    Unattributed(KafkaCode),
+    Stopped,
+}
+
+/// A source partition in a transaction.
+struct Share {
+    part: Part,
+    /// Source offset of each record, in order: the tag of a delivery report counts in it.
+    sources: Vec<i64>,
+    runs: Runs,
+    last: Option<i64>,
+    refusal: Option<KafkaCode>,
+    next: i64,
+    leader_epoch: Option<i32>,
+    tally: Tally,
+    newest: Option<i64>,
+}
+
+impl Worker {
+    /// Commits everything that is pending, however often it takes.
+    pub(super) fn flush(&mut self) -> Result<(), Stopped> {
+        let mut isolate = false;
+        while !self.pending.is_empty() {
+            self.check_order()?;
+            self.wait_for_audit()?;
+            self.record_gaps()?;
+            if !self.ready()? {
+                continue;
+            }
+            let began = Instant::now();
+            self.last_begin = Some(began);
+            let outcome = if isolate { self.commit_one_by_one() } else { self.commit_all() };
+            match outcome {
+                Ok(()) => {
+                    self.context.board.committed_in(self.context.lane, began.elapsed());
+                    self.release_credit();
+                }
+                Err(Failure::Stopped) => return Err(Stopped),
+                Err(Failure::Recycle(why)) => self.recycle(&why),
+                Err(Failure::Fenced(why)) => {
+                    self.takeover.fenced();
+                    self.recycle(&why);
+                }
+                Err(Failure::Refused(refused)) => {
+                    self.recycle("the target refuses records");
+                    for (partition, reason, detail) in refused {
+                        self.hold_and_drop(&partition, reason, &detail);
+                    }
+                }
+                Err(Failure::Unattributed(code)) => {
+                    self.recycle(&format!("the target refuses something: {code}"));
+                    isolate = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The lane is ours and every pending group continues its partition's progress.
+    fn ready(&mut self) -> Result<bool, Stopped> {
+        let fresh = self.owned.is_none();
+        match self.acquire()? {
+            Ok(()) => {}
+            Err(Obstacle::Passing(why)) => {
+                self.context.board.trouble(self.context.lane, &why);
+                self.pause(Duration::from_millis(100))?;
+                return Ok(false);
+            }
+            Err(Obstacle::Hold(reason, detail)) => {
+                self.hold_everything(reason, &detail);
+                return Ok(false);
+            }
+        }
+        if fresh {
+            self.context.board.trouble(self.context.lane, "");
+            self.compare_with_progress();
+            if !self.inspect_pending()? {
+                return Ok(false);
+            }
+        }
+        if self.pending.parcels().iter().all(|accepted| accepted.parts.is_empty()) {
+            self.release_credit();
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// After a take-over: what progress has already is not written again, and what does not continue it is given up.
+    fn compare_with_progress(&mut self) {
+        let Some(owned) = &self.owned else { return };
+        let table = &owned.table;
+        let mut expected: BTreeMap<SourcePartition, Offset> = BTreeMap::new();
+        let (mut lost, mut elsewhere) = (BTreeMap::new(), BTreeSet::new());
+        let mut done: BTreeMap<SourcePartition, (Offset, Option<i32>)> = BTreeMap::new();
+        Pending::retain(&mut self.pending, |part, group| {
+            let Some(entry) = table.entries.get(&part.partition) else {
+                lost.insert(part.partition.clone(), part.permit.topic().clone());
+                return false;
+            };
+            if elsewhere.contains(&part.partition) {
+                return false;
+            }
+            if group.next <= entry.next.0 {
+                // Its transaction was committed after all.
+                done.insert(part.partition.clone(), (Offset(group.next), entry.leader_epoch));
+                return false;
+            }
+            let position = expected.entry(part.partition.clone()).or_insert(entry.next);
+            if group.prev_next != position.0 {
+                elsewhere.insert(part.partition.clone());
+                return false;
+            }
+            *position = Offset(group.next);
+            true
+        });
+        let positions: Vec<_> =
+            elsewhere.iter().map(|partition| (partition.clone(), table.entries[partition].clone())).collect();
+        for (partition, (next, leader_epoch)) in done {
+            self.machine.committed(&partition, next, leader_epoch);
+        }
+        for (partition, entry) in positions {
+            let next = entry.next;
+            tracing::warn!(%partition, %next, "progress was moved by someone else: the exporter sends again from there");
+            self.drop_pending(|doomed| *doomed == partition);
+            self.machine.rewind(&partition, next, entry.leader_epoch);
+        }
+        for (partition, topic) in lost {
+            let detail = format!(
+                "`{}` no longer knows this partition, which was being written a moment ago: the topic was deleted or \
+                 emptied; nothing is written until it is known where to go on: restore the topic, or delete the target \
+                 topic's records and start the link anew under another name",
+                self.context.link.progress_topic()
+            );
+            self.hold_and_drop_topic(&partition, &topic, Reason::ProgressLost, &detail);
+        }
+    }
+
+    fn commit_all(&mut self) -> Result<(), Failure> {
+        let shares = {
+            let Self { owned, pending, mailbox, .. } = self;
+            let owned = owned.as_mut().ok_or_else(|| Failure::Recycle("no producer".into()))?;
+            let context = &self.context;
+            transact(context, owned, pending.parcels(), |_| true, mailbox)?
+        };
+        self.committed(shares);
+        Ok(())
+    }
+
+    /// The same, a transaction for each source partition: the one that is refused shows itself.
+    fn commit_one_by_one(&mut self) -> Result<(), Failure> {
+        let parts: BTreeMap<SourcePartition, Part> = self
+            .pending
+            .parcels()
+            .iter()
+            .flat_map(|accepted| &accepted.parts)
+            .map(|part| (part.partition.clone(), part.clone()))
+            .collect();
+        for (partition, part) in parts {
+            let Self { owned, pending, mailbox, .. } = self;
+            let owned = owned.as_mut().ok_or_else(|| Failure::Recycle("no producer".into()))?;
+            let context = &self.context;
+            match transact(context, owned, pending.parcels(), |other| other.partition == partition, mailbox) {
+                Ok(shares) => self.committed(shares),
+                Err(Failure::Unattributed(code)) => {
+                    let (reason, detail) = explain(code, part.permit.target(), None);
+                    return Err(Failure::Refused(vec![(partition, reason, detail)]));
+                }
+                Err(failure) => return Err(failure),
+            }
+            self.drop_pending(|done| *done == partition);
+        }
+        Ok(())
+    }
+
+    /// The transaction is committed: now, and only now, is it told.
+    fn committed(&mut self, shares: Vec<Share>) {
+        self.takeover.committed();
+        for share in shares {
+            let Share { part, next, leader_epoch, tally, newest, .. } = share;
+            self.machine.committed(&part.partition, Offset(next), leader_epoch);
+            self.context.board.committed(part.permit.topic(), &part.partition, Offset(next), &tally, newest);
+        }
+    }
+
+    /// Everything pending is done with: its memory is the exporter's to fill again.
+    fn release_credit(&mut self) {
+        for accepted in self.pending.take() {
+            self.machine.free(accepted.session, accepted.epoch, accepted.plain);
+        }
+    }
+
+    fn hold_everything(&mut self, reason: Reason, detail: &str) {
+        let parts: BTreeMap<SourcePartition, Part> = self
+            .pending
+            .parcels()
+            .iter()
+            .flat_map(|accepted| &accepted.parts)
+            .map(|part| (part.partition.clone(), part.clone()))
+            .collect();
+        for (partition, part) in parts {
+            self.hold(&partition, part.permit.topic(), reason, detail);
+        }
+        self.release_credit();
+    }
+
+    fn hold_and_drop(&mut self, partition: &SourcePartition, reason: Reason, detail: &str) {
+        let topic = self
+            .pending
+            .parcels()
+            .iter()
+            .flat_map(|accepted| &accepted.parts)
+            .find(|part| part.partition == *partition)
+            .map(|part| part.permit.topic().clone());
+        if let Some(topic) = topic {
+            self.hold_and_drop_topic(partition, &topic, reason, detail);
+        }
+    }
+
+    pub(super) fn hold_and_drop_topic(
+        &mut self,
+        partition: &SourcePartition,
+        topic: &str,
+        reason: Reason,
+        detail: &str,
+    ) {
+        self.hold(partition, topic, reason, detail);
+        self.drop_pending(|doomed| doomed == partition);
+    }
+}
+
+/// Writes the groups of `parcels` that are `wanted`, and what they mean for progress, in one transaction.
+fn transact(
+    context: &super::Context,
+    owned: &mut Owned,
+    parcels: &[Accepted],
+    wanted: impl Fn(&Part) -> bool,
+    mailbox: &crate::mailbox::Mailbox,
+) -> Result<Vec<Share>, Failure> {
+    owned.producer.begin().map_err(transaction_failed)?;
+    // The broker would end the transaction; better to be first.
+    let deadline = Instant::now() + context.transaction.timeout.duration() * 3 / 4;
+    let mut shares: Vec<Share> = Vec::new();
+    let mut index_of: BTreeMap<SourcePartition, usize> = BTreeMap::new();
+    for accepted in parcels {
+        for (group, part) in accepted.parts.iter().enumerate().filter(|(_, part)| wanted(part)) {
+            let index = *index_of.entry(part.partition.clone()).or_insert_with(|| {
+                shares.push(Share::new(part.clone()));
+                shares.len() - 1
+            });
+            produce_group(owned, accepted, group, &mut shares, index, deadline)?;
+            shares[index].cover(accepted, group);
+        }
+    }
+    drain(owned, &mut shares, deadline, mailbox)?;
+    let refused = refusals(&shares);
+    if !refused.is_empty() {
+        return Err(Failure::Refused(refused));
+    }
+    let entries = produce_progress(context, owned, &mut shares, deadline, mailbox)?;
+    owned.producer.commit(deadline.saturating_duration_since(Instant::now()).max(MIN_COMMIT)).map_err(
+        |error| match error {
+            CommitError::Fenced => Failure::Fenced(error.to_string()),
+            CommitError::Abortable { code } | CommitError::Failed { code } if code.is_refusal() => {
+                Failure::Unattributed(code)
+            }
+            error => Failure::Recycle(error.to_string()),
+        },
+    )?;
+    owned.table.entries.extend(entries);
+    Ok(shares)
+}
+
+fn produce_group(
+    owned: &mut Owned,
+    accepted: &Accepted,
+    group: usize,
+    shares: &mut [Share],
+    index: usize,
+    deadline: Instant,
+) -> Result<(), Failure> {
+    let part = &accepted.parts[group];
+    let topic = owned.topic(part.permit.target()).map_err(|error| Failure::Recycle(error.to_string()))?;
+    for record in accepted.batch.records(group) {
+        let tag = (index as u64) << 32 | shares[index].sources.len() as u64;
+        shares[index].sources.push(record.offset);
+        loop {
+            match owned.producer.produce(
+                &topic,
+                part.partition.partition,
+                record.timestamp,
+                record.key,
+                record.value,
+                record.headers(),
+                tag,
+            ) {
+                Ok(()) => break,
+                Err(ProduceError::QueueFull) if Instant::now() < deadline => {
+                    owned.producer.deliveries(Duration::from_millis(10), |delivery| note(shares, &delivery));
+                }
+                Err(ProduceError::QueueFull) => {
+                    return Err(Failure::Recycle("the target takes nothing".into()));
+                }
+                Err(ProduceError::Refused(code)) => {
+                    let (reason, detail) = explain(code, part.permit.target(), Some(record.offset));
+                    return Err(Failure::Refused(vec![(part.partition.clone(), reason, detail)]));
+                }
+                Err(ProduceError::Fatal { code: KafkaCode::FENCED, reason }) => {
+                    return Err(Failure::Fenced(reason));
+                }
+                Err(ProduceError::Fatal { code, .. }) if code.is_refusal() => {
+                    return Err(Failure::Unattributed(code));
+                }
+                Err(error) => return Err(Failure::Recycle(error.to_string())),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits until every record has its delivery report, with its offset at the target.
+fn drain(
+    owned: &mut Owned,
+    shares: &mut [Share],
+    deadline: Instant,
+    mailbox: &crate::mailbox::Mailbox,
+) -> Result<(), Failure> {
+    while owned.producer.in_flight() > 0 {
+        owned.producer.deliveries(Duration::from_millis(20), |delivery| note(shares, &delivery));
+        if mailbox.current_order() == crate::mailbox::Order::Kill {
+            return Err(Failure::Stopped);
+        }
+        if Instant::now() > deadline {
+            return Err(Failure::Recycle("the target did not take the records in time".into()));
+        }
+    }
+    owned.producer.deliveries(Duration::ZERO, |delivery| note(shares, &delivery));
+    Ok(())
+}
+
+/// A delivery report. Failures that say nothing about the record itself show when the transaction is committed.
+fn note(shares: &mut [Share], delivery: &Delivery) {
+    let Some(share) = shares.get_mut((delivery.tag >> 32) as usize) else { return };
+    match delivery.outcome {
+        Ok(offset) => {
+            let source = share.sources[(delivery.tag & u64::from(u32::MAX)) as usize];
+            share.runs.push(source, offset);
+            share.last = Some(offset);
+        }
+        Err(code) if code.is_refusal() => drop(share.refusal.get_or_insert(code)),
+        Err(_) => {}
+    }
+}
+
+fn refusals(shares: &[Share]) -> Vec<(SourcePartition, Reason, String)> {
+    let refused = shares.iter().filter_map(|share| {
+        let code = share.refusal?;
+        let (reason, detail) = explain(code, share.part.permit.target(), None);
+        Some((share.part.partition.clone(), reason, detail))
+    });
+    refused.collect()
+}
+
+/// Progress and offset map of every partition in the transaction.
+fn produce_progress(
+    context: &super::Context,
+    owned: &mut Owned,
+    shares: &mut [Share],
+    deadline: Instant,
+    mailbox: &crate::mailbox::Mailbox,
+) -> Result<Vec<(SourcePartition, Entry)>, Failure> {
+    let mut entries = Vec::with_capacity(shares.len());
+    let lane = i32::from(context.lane.0);
+    for share in shares.iter() {
+        let partition = &share.part.partition;
+        if share.runs.len() != share.sources.len() {
+            return Err(Failure::Recycle("not every record was delivered".into()));
+        }
+        let Some(before) = owned.table.entries.get(partition) else {
+            return Err(Failure::Recycle(format!("{partition} has no progress to continue")));
+        };
+        let mut entry = before.clone();
+        entry.next = Offset(share.next);
+        entry.leader_epoch = share.leader_epoch;
+        entry.target.last = share.last.or(entry.target.last);
+        entry.unaudited.add(&share.tally);
+        let key = key_of(partition);
+        put(owned, true, lane, &key, &entry.encode())?;
+        if !share.sources.is_empty() {
+            put(owned, false, lane, &key, &share.runs.encode())?;
+        }
+        entries.push((partition.clone(), entry));
+    }
+    drain(owned, &mut [], deadline, mailbox)?;
+    Ok(entries)
+}
+
+/// One record of the link's own topics. Its delivery shows in the commit: a transaction with a lost record fails.
+fn put(owned: &mut Owned, is_progress: bool, lane: i32, key: &[u8], value: &[u8]) -> Result<(), Failure> {
+    let topic = if is_progress { owned.progress } else { owned.offset_map };
+    loop {
+        match owned.producer.produce(
+            &topic,
+            lane,
+            now_ms(),
+            Some(key),
+            Some(value),
+            std::iter::empty(),
+            OWN_TAG,
+        ) {
+            Ok(()) => return Ok(()),
+            Err(ProduceError::QueueFull) => {
+                drop(owned.producer.deliveries(Duration::from_millis(10), |_| {}))
+            }
+            Err(error) => return Err(Failure::Recycle(error.to_string())),
+        }
+    }
+}
+
+/// Commits the first positions of partitions that nothing was known of.
+pub(super) fn commit_new(
+    context: &super::Context,
+    owned: &mut Owned,
+    entries: Vec<(SourcePartition, Entry)>,
+) -> Result<(), String> {
+    let failed = |error: &dyn std::fmt::Display| error.to_string();
+    owned.producer.begin().map_err(|error| failed(&error))?;
+    let lane = i32::from(context.lane.0);
+    for (partition, entry) in &entries {
+        put(owned, true, lane, &key_of(partition), &entry.encode())
+            .map_err(|_| "progress was not taken".to_owned())?;
+    }
+    owned.producer.commit(NEW_PATIENCE).map_err(|error| failed(&error))?;
+    owned.table.entries.extend(entries);
+    Ok(())
+}
+
+fn transaction_failed(error: TransactionError) -> Failure {
+    match error {
+        TransactionError::Fenced { reason } => Failure::Fenced(reason),
+        error => Failure::Recycle(error.to_string()),
+    }
+}
+
+/// A refusal in the operator's words.
+fn explain(code: KafkaCode, target: &Arc<str>, offset: Option<i64>) -> (Reason, String) {
+    let at = offset.map_or_else(String::new, |offset| format!(" (source offset {offset})"));
+    match code {
+        KafkaCode::MESSAGE_TOO_LARGE | KafkaCode::RECORD_LIST_TOO_LARGE => (
+            Reason::RecordTooLarge,
+            format!(
+                "target topic `{target}` refuses a record for its size{at}; raise its max.message.bytes with \
+                 kafka-configs.sh and the partition goes on by itself, or name the offset in a [[skip]] table of the \
+                 exporter"
+            ),
+        ),
+        KafkaCode::INVALID_TIMESTAMP => (
+            Reason::TimestampRefused,
+            format!(
+                "target topic `{target}` refuses a record's timestamp{at}; raise its message.timestamp.after.max.ms or \
+                 message.timestamp.before.max.ms with kafka-configs.sh and the partition goes on by itself, or name the \
+                 offset in a [[skip]] table of the exporter"
+            ),
+        ),
+        code if code.is_authorization() => not_authorised(target, code),
+        code if code.is_unknown_topic() => (
+            Reason::TargetRecreated,
+            format!(
+                "target topic `{target}` is gone ({code}): it was deleted while records were written to it; restore it \
+                 from a backup, or copy the topic again from its start under another link name or target name"
+            ),
+        ),
+        code => (
+            Reason::RecordRefused,
+            format!("target topic `{target}` refuses a record{at}: {code}; see the topic's configuration"),
+        ),
+    }
+}
+
+impl Share {
+    fn new(part: Part) -> Self {
+        Self {
+            part,
+            sources: Vec::new(),
+            runs: Runs::default(),
+            last: None,
+            refusal: None,
+            next: 0,
+            leader_epoch: None,
+            tally: Tally::starting(Offset(0)),
+            newest: None,
+        }
+    }
+
+    /// The group at `index` of `accepted` is part of the transaction.
+    fn cover(&mut self, accepted: &Accepted, index: usize) {
+        let group = &accepted.batch.groups()[index];
+        let tally = accepted.tally(index);
+        self.next = group.next;
+        // Markers behind the last record may be of a later leader.
+        let up_to_next = tally.records.is_some_and(|(_, last)| last + 1 == group.next);
+        let known = up_to_next && group.leader_epoch != codec::UNKNOWN_LEADER_EPOCH;
+        self.leader_epoch = known.then_some(group.leader_epoch);
+        self.tally.add(&tally);
+        self.newest = accepted.batch.records(index).last().map(|record| record.timestamp).or(self.newest);
+    }
+}
+
+/// The wall clock as Kafka's timestamps count it.
+pub(crate) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+/// Tag of records of our own: no share has it.
+const OWN_TAG: u64 = u64::MAX;
+/// A commit is given at least this long, however late it is.
+const MIN_COMMIT: Duration = Duration::from_secs(1);
+/// How long the commit of first positions may take.
+const NEW_PATIENCE: Duration = Duration::from_secs(15);

@@ -1,0 +1,396 @@
+//! Answering where a source partition is to go on: what progress says, if the target agrees with it.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use observe::event::{self, Event};
+use proto::{hold::Reason, ids::SourcePartition, receiver::OpenPartition};
+
+use super::{Stopped, Worker, commit::commit_new, record::place};
+use crate::{
+    config::Recreated,
+    progress::{Entry, Table, Tally, Target},
+    target::{self, Obstacle, Tail, TargetTopic},
+};
+
+/// What a source partition is answered.
+enum Decision {
+    Resume(Entry),
+    New(Entry),
+    Hold(Reason, String),
+}
+
+impl Worker {
+    /// Answers `opens`. Everything accepted before is committed already.
+    pub(super) fn open(&mut self, opens: Vec<OpenPartition>) -> Result<(), Stopped> {
+        match self.acquire()? {
+            Ok(()) => {}
+            Err(Obstacle::Passing(why)) => return self.ask_again(opens, &why),
+            Err(Obstacle::Hold(reason, detail)) => return self.hold_opens(opens, reason, &detail),
+        }
+        self.context.board.trouble(self.context.lane, "");
+        let mut by_target: BTreeMap<Arc<str>, Vec<OpenPartition>> = BTreeMap::new();
+        for open in opens {
+            by_target.entry(open.permit.target().clone()).or_default().push(open);
+        }
+        for (topic, opens) in by_target {
+            self.open_topic(&topic, opens)?;
+        }
+        Ok(())
+    }
+
+    /// Answers opens of one target topic.
+    fn open_topic(&mut self, topic: &Arc<str>, opens: Vec<OpenPartition>) -> Result<(), Stopped> {
+        let source = opens[0].permit.topic().clone();
+        if let Err(owner) = self.context.claims.claim(topic, &self.context.link_name, &source) {
+            let detail = format!(
+                "target topic `{topic}` is already written by {owner}: two source topics cannot share it; give one of them \
+                 another name with `map` in the link's table"
+            );
+            return self.hold_opens(opens, Reason::MappingChanged, &detail);
+        }
+        let count = opens.iter().map(|open| open.partition_count).max().unwrap_or(1);
+        let prepared = match target::prepare(&self.context.admin, topic, count) {
+            Ok(prepared) => prepared,
+            Err(Obstacle::Passing(why)) => return self.ask_again(opens, &why),
+            Err(Obstacle::Hold(reason, detail)) => return self.hold_opens(opens, reason, &detail),
+        };
+        if self.narrows(&prepared) {
+            self.targets.insert(topic.clone(), prepared);
+            self.recycle("a target topic takes smaller batches than the producer makes");
+            return self.ask_again(opens, "");
+        }
+        self.targets.insert(topic.clone(), prepared.clone());
+        let Some(owned) = &self.owned else { return self.ask_again(opens, "") };
+        let mut positions = Vec::with_capacity(opens.len());
+        for open in &opens {
+            let last = owned.table.entries.get(&open.partition).and_then(|entry| entry.target.last);
+            positions.push((open.partition.partition, last.unwrap_or(0)));
+        }
+        let tails = match target::tails(&self.context.kafka, topic, &positions) {
+            Ok(tails) => tails,
+            Err(Obstacle::Passing(why)) => return self.ask_again(opens, &why),
+            Err(Obstacle::Hold(reason, detail)) => return self.hold_opens(opens, reason, &detail),
+        };
+        let decisions: Vec<(OpenPartition, Decision)> = opens
+            .into_iter()
+            .zip(tails)
+            .map(|(open, tail)| {
+                let decision = self.decide(&owned.table, &open, topic, &prepared, tail);
+                (open, decision)
+            })
+            .collect();
+        self.answer_opens(decisions)
+    }
+
+    fn decide(
+        &self,
+        table: &Table,
+        open: &OpenPartition,
+        topic: &Arc<str>,
+        prepared: &TargetTopic,
+        tail: Tail,
+    ) -> Decision {
+        let shared = self.context.link.map.shared;
+        if let Some(entry) = table.entries.get(&open.partition) {
+            return match inspect(entry, topic, prepared, tail, shared, &self.context.link.progress_topic()) {
+                Ok(()) => Decision::Resume(entry.clone()),
+                Err((reason, detail)) => Decision::Hold(reason, detail),
+            };
+        }
+        let source = open.permit.topic();
+        let before = table.entries.iter().find(|(partition, entry)| {
+            entry.topic == *source
+                && partition.partition == open.partition.partition
+                && partition.cluster == open.partition.cluster
+        });
+        let appends = self.context.link.recreated == Recreated::Append;
+        if let Some((old, entry)) = before
+            && !appends
+        {
+            let detail = format!(
+                "source topic `{source}` was deleted and made again (its id was {}, it is {}): its records would follow the \
+                 old topic's, which target topic `{topic}` holds up to source offset {}; to append them write recreated = \
+                 \"append\" in the link's table at the importer; to keep them apart give the topic a new name at the target",
+                old.topic, open.partition.topic, entry.next
+            );
+            return Decision::Hold(Reason::SourceRecreated, detail);
+        }
+        if before.is_none() && tail.first.is_some() && !shared {
+            let detail = format!(
+                "nothing is known of this partition, and target topic `{topic}` has records in it from offset {}: copying it \
+                 from the start could repeat them; empty the target topic, give the topic a new name at the target, or, if \
+                 the records are of others and may stay, write shared = true in the link's map",
+                tail.first.unwrap_or_default()
+            );
+            return Decision::Hold(Reason::TargetNotEmpty, detail);
+        }
+        // A new partition of a topic that is carried already begins with its first record, whatever `start` says:
+        // the ones between would be lost.
+        let known = table.entries.keys().any(|partition| {
+            partition.topic == open.partition.topic && partition.cluster == open.partition.cluster
+        });
+        let start = if known { open.log_start } else { open.start };
+        Decision::New(Entry {
+            topic: source.clone(),
+            next: start,
+            leader_epoch: None,
+            target: Target { topic: topic.clone(), id: prepared.id, last: None },
+            unaudited: Tally::starting(start),
+        })
+    }
+
+    fn answer_opens(&mut self, decisions: Vec<(OpenPartition, Decision)>) -> Result<(), Stopped> {
+        let mut new = Vec::new();
+        for (open, decision) in &decisions {
+            if let Decision::New(entry) = decision {
+                new.push((open.partition.clone(), entry.clone()));
+            }
+        }
+        let events = decisions.iter().filter(|(_, decision)| matches!(decision, Decision::New(_)));
+        let events: Vec<Event> = events
+            .map(|(open, decision)| {
+                let start = if let Decision::New(entry) = decision { entry.next.0 } else { 0 };
+                event::New { at: self.place_of(open), start }.into()
+            })
+            .collect();
+        self.govern(events)?;
+        if !new.is_empty() {
+            let context = &self.context;
+            let committed = match &mut self.owned {
+                Some(owned) => commit_new(context, owned, new),
+                None => Err("no producer".to_owned()),
+            };
+            if let Err(why) = committed {
+                self.recycle(&format!("first positions were not committed: {why}"));
+                return self.ask_again(decisions.into_iter().map(|(open, _)| open).collect(), &why);
+            }
+        }
+        let mut events = Vec::new();
+        for (open, decision) in decisions {
+            match decision {
+                Decision::Hold(reason, detail) => self.hold_open(&open, reason, &detail),
+                Decision::Resume(entry) => self.start(&open, &entry, false, &mut events),
+                Decision::New(entry) => self.start(&open, &entry, true, &mut events),
+            }
+        }
+        // Answers leave only when this function has returned.
+        self.govern(events)
+    }
+
+    /// A source partition goes on.
+    fn start(&mut self, open: &OpenPartition, entry: &Entry, new: bool, events: &mut Vec<Event>) {
+        let OpenPartition { slot, partition, permit, .. } = open;
+        let at = self.place_of(open);
+        let epoch =
+            self.machine.open(*slot, partition.clone(), permit.clone(), entry.next, entry.leader_epoch, new);
+        events.push(event::Open { at: at.clone(), log_start: open.log_start.0, end: open.end.0 }.into());
+        if self.held.remove(partition) {
+            let reason = "the partition was opened again and nothing stands in the way any more".into();
+            events.push(event::Release { at: at.clone(), reason }.into());
+        }
+        events.push(event::Resume { at, committed: entry.next.0, resume_epoch: epoch.0 }.into());
+        self.context.board.running(permit.topic(), partition, entry.next, *slot, open.end);
+    }
+
+    /// The answer waits for something that may pass by itself.
+    fn ask_again(&mut self, opens: Vec<OpenPartition>, why: &str) -> Result<(), Stopped> {
+        if !why.is_empty() {
+            self.context.board.trouble(self.context.lane, why);
+            self.pause(Duration::from_millis(200))?;
+        }
+        self.mailbox.put_back(opens);
+        Ok(())
+    }
+
+    fn hold_opens(&mut self, opens: Vec<OpenPartition>, reason: Reason, detail: &str) -> Result<(), Stopped> {
+        for open in &opens {
+            self.hold_open(open, reason, detail);
+        }
+        Ok(())
+    }
+
+    fn hold_open(&mut self, open: &OpenPartition, reason: Reason, detail: &str) {
+        self.hold(&open.partition, open.permit.topic(), reason, detail);
+        self.machine.hold(open.slot, reason, detail);
+    }
+
+    fn place_of(&self, open: &OpenPartition) -> event::Place {
+        place(&self.context.link_name, open.permit.topic(), &open.partition)
+    }
+
+    fn narrows(&self, prepared: &TargetTopic) -> bool {
+        self.owned.as_ref().is_some_and(|owned| prepared.max_message_bytes < owned.batch_size)
+    }
+
+    /// After a take-over: the targets of what is pending are still as progress says. Partitions that are not are held.
+    /// False when that could not be found out yet.
+    pub(super) fn inspect_pending(&mut self) -> Result<bool, Stopped> {
+        let mut by_target: BTreeMap<Arc<str>, BTreeMap<SourcePartition, Arc<str>>> = BTreeMap::new();
+        for part in self.pending.parcels().iter().flat_map(|accepted| &accepted.parts) {
+            let topic = by_target.entry(part.permit.target().clone()).or_default();
+            topic.insert(part.partition.clone(), part.permit.topic().clone());
+        }
+        let progress_topic = self.context.link.progress_topic();
+        for (topic, partitions) in by_target {
+            let prepared = target::prepare(&self.context.admin, &topic, 0);
+            let positions: Vec<(i32, i64)> = partitions
+                .keys()
+                .map(|partition| {
+                    let entry = self.owned.as_ref().and_then(|owned| owned.table.entries.get(partition));
+                    (partition.partition, entry.and_then(|entry| entry.target.last).unwrap_or(0))
+                })
+                .collect();
+            let found = prepared
+                .and_then(|prepared| Ok((target::tails(&self.context.kafka, &topic, &positions)?, prepared)));
+            let (tails, prepared) = match found {
+                Ok(found) => found,
+                Err(Obstacle::Passing(why)) => {
+                    self.recycle(&format!("the target could not be inspected: {why}"));
+                    self.pause(Duration::from_millis(200))?;
+                    return Ok(false);
+                }
+                Err(Obstacle::Hold(reason, detail)) => {
+                    for (partition, source) in &partitions {
+                        self.hold_and_drop_topic(partition, source, reason, &detail);
+                    }
+                    continue;
+                }
+            };
+            for ((partition, source), tail) in partitions.iter().zip(tails) {
+                let Some(entry) = self.owned.as_ref().and_then(|owned| owned.table.entries.get(partition))
+                else {
+                    continue;
+                };
+                let shared = self.context.link.map.shared;
+                if let Err((reason, detail)) =
+                    inspect(entry, &topic, &prepared, tail, shared, &progress_topic)
+                {
+                    self.hold_and_drop_topic(partition, source, reason, &detail);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Whether the target partition is as progress says: the same topic, the last record there, nothing after it.
+fn inspect(
+    entry: &Entry,
+    topic: &Arc<str>,
+    prepared: &TargetTopic,
+    tail: Tail,
+    shared: bool,
+    progress_topic: &str,
+) -> Result<(), (Reason, String)> {
+    let Target { topic: recorded, id, last } = &entry.target;
+    if recorded != topic {
+        let detail = format!(
+            "this partition was copied to target topic `{recorded}` up to source offset {}, and the mapping now says `{topic}`: \
+             go back to the old name, or start a new link to copy it again",
+            entry.next
+        );
+        return Err((Reason::MappingChanged, detail));
+    }
+    if *id != prepared.id {
+        let detail = format!(
+            "target topic `{topic}` was deleted and made again (its id was {id}, it is {}): what was copied up to source \
+             offset {} is gone; restore the topic, or start a new link to copy it again",
+            prepared.id, entry.next
+        );
+        return Err((Reason::TargetRecreated, detail));
+    }
+    let Some(last) = *last else {
+        // Nothing was written yet.
+        return match tail.first {
+            Some(offset) if !shared => Err(foreign(topic, offset)),
+            _ => Ok(()),
+        };
+    };
+    if tail.high <= last {
+        let detail = format!(
+            "target topic `{topic}` ends at offset {}, but a record was committed at offset {last}: the target lost \
+             records that it had acknowledged (unclean leader election, or a restored backup); `{progress_topic}` names \
+             what was there; recover the topic, or start a new link to copy it again",
+            tail.high
+        );
+        return Err((Reason::TargetTruncated, detail));
+    }
+    if last < tail.low {
+        // Retention took it; whatever is left must have come after it.
+        return match tail.first {
+            Some(offset) if !shared => Err(foreign(topic, offset)),
+            _ => Ok(()),
+        };
+    }
+    match (tail.first, tail.second) {
+        (Some(first), second) if first == last => match second {
+            Some(offset) if !shared => Err(foreign(topic, offset)),
+            _ => Ok(()),
+        },
+        // In a shared compacted topic others' records may have replaced it.
+        _ if shared => Ok(()),
+        _ => {
+            let detail = format!(
+                "the record that was committed at offset {last} of target topic `{topic}` cannot be read there: it was \
+                 deleted, compacted away, or its transaction was undone; compare source and target before going on; if \
+                 others may change the topic, write shared = true in the link's map"
+            );
+            Err((Reason::TargetTruncated, detail))
+        }
+    }
+}
+
+fn foreign(topic: &str, offset: i64) -> (Reason, String) {
+    let detail = format!(
+        "someone else wrote to target topic `{topic}`: its record at offset {offset} is none of this link's; take away their \
+         right to write, or, if they may, write shared = true in the link's map, which switches this check off"
+    );
+    (Reason::ForeignWriter, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::ids::{Offset, TopicId};
+
+    fn check(last: Option<i64>, tail: Tail, shared: bool) -> Result<(), Reason> {
+        let topic: Arc<str> = "orders".into();
+        let entry = Entry {
+            topic: topic.clone(),
+            next: Offset(10),
+            leader_epoch: None,
+            target: Target { topic: topic.clone(), id: TopicId([1; 16]), last },
+            unaudited: Tally::starting(Offset(0)),
+        };
+        let prepared = TargetTopic { id: TopicId([1; 16]), max_message_bytes: 1000 };
+        inspect(&entry, &topic, &prepared, tail, shared, "p").map_err(|(reason, _)| reason)
+    }
+
+    fn tail(low: i64, high: i64, first: Option<i64>, second: Option<i64>) -> Tail {
+        Tail { low, high, first, second }
+    }
+
+    #[test]
+    fn the_last_record_must_be_there_and_nothing_after_it() {
+        assert_eq!(check(Some(41), tail(0, 43, Some(41), None), false), Ok(()));
+        assert_eq!(check(Some(41), tail(0, 50, Some(41), Some(44)), false), Err(Reason::ForeignWriter));
+        assert_eq!(check(Some(41), tail(0, 43, None, None), false), Err(Reason::TargetTruncated), "undone");
+        assert_eq!(
+            check(Some(41), tail(0, 50, Some(44), None), false),
+            Err(Reason::TargetTruncated),
+            "undone, and more"
+        );
+        assert_eq!(check(Some(41), tail(0, 41, None, None), false), Err(Reason::TargetTruncated), "cut");
+        assert_eq!(check(Some(41), tail(43, 43, None, None), false), Ok(()), "retention");
+        assert_eq!(check(Some(41), tail(43, 50, Some(44), None), false), Err(Reason::ForeignWriter));
+        assert_eq!(check(None, tail(0, 0, None, None), false), Ok(()));
+        assert_eq!(check(None, tail(0, 2, Some(0), None), false), Err(Reason::ForeignWriter));
+    }
+
+    #[test]
+    fn a_shared_target_may_hold_what_others_wrote() {
+        assert_eq!(check(Some(41), tail(0, 50, Some(41), Some(44)), true), Ok(()));
+        assert_eq!(check(None, tail(0, 2, Some(0), None), true), Ok(()));
+        assert_eq!(check(Some(41), tail(0, 30, None, None), true), Err(Reason::TargetTruncated));
+    }
+}

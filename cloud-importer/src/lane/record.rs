@@ -1,0 +1,171 @@
+//! What a lane puts on record.
+
+use std::time::{Duration, Instant};
+
+use observe::event::{self, Event, Place};
+use proto::{
+    hold::Reason,
+    ids::{Offset, SourcePartition},
+};
+
+use super::{Stopped, Worker, pending::Pending};
+use crate::progress::Tally;
+
+impl Worker {
+    /// Puts governed events on record before what they speak of takes effect. While the audit log cannot be
+    /// written, the lane waits: data pauses and nothing is lost.
+    pub(super) fn govern(&mut self, events: Vec<Event>) -> Result<(), Stopped> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let mut said = false;
+        loop {
+            match self.context.audit.record_many(events.clone()) {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    if !said {
+                        let (link, lane) = (&self.context.link_name, self.context.lane);
+                        tracing::error!(%link, %lane, "{error}; the lane waits until the audit log can be written");
+                        said = true;
+                    }
+                    self.pause(AUDIT_RETRY)?;
+                }
+            }
+        }
+    }
+
+    /// Waits while the audit log cannot be written.
+    pub(super) fn wait_for_audit(&mut self) -> Result<(), Stopped> {
+        while !self.context.audit.healthy() && self.context.audit.probe().is_err() {
+            self.pause(AUDIT_RETRY)?;
+        }
+        Ok(())
+    }
+
+    /// Gaps that have a name of their own, once each.
+    pub(super) fn record_gaps(&mut self) -> Result<(), Stopped> {
+        let link = self.context.link_name.clone();
+        let events =
+            self.pending.parcels().iter().filter(|accepted| !accepted.gaps_recorded).flat_map(|accepted| {
+                accepted.parts.iter().zip(accepted.batch.groups()).filter_map(|(part, group)| {
+                    let reason = match group.gap {
+                        codec::GapReason::NotVisible => return None,
+                        codec::GapReason::Expired => "expired",
+                        codec::GapReason::Quarantined => "quarantined",
+                        codec::GapReason::Skipped => "skipped",
+                    };
+                    let at = place(&link, part.permit.topic(), &part.partition);
+                    let (first, next) = (group.prev_next, group.next);
+                    Some(Event::from(event::Gap { at, first, next, reason: reason.into() }))
+                })
+            });
+        let events: Vec<Event> = events.collect();
+        self.govern(events)?;
+        self.pending.parcels_mut().iter_mut().for_each(|accepted| accepted.gaps_recorded = true);
+        Ok(())
+    }
+
+    /// Holds a source partition: on record, in the metrics, and told to the exporter.
+    pub(super) fn hold(&mut self, partition: &SourcePartition, topic: &str, reason: Reason, detail: &str) {
+        let at = place(&self.context.link_name, topic, partition);
+        let news = self.held.insert(partition.clone());
+        if news {
+            tracing::error!(link = %self.context.link_name, topic, partition = partition.partition, %reason, "held: {detail}");
+            let event = event::Hold { at, reason: reason.word().into(), detail: detail.into() };
+            // A hold writes nothing at the target: it takes effect even if it cannot be recorded now. The log's own
+            // `audit_resumed` line tells that it was out, and the exporter has the hold on record too.
+            if let Err(error) = self.context.audit.record(event) {
+                tracing::error!("{error}");
+            }
+        }
+        self.context.board.hold(topic, partition, reason, detail);
+        if let Some(slot) = self.machine.slot_of(partition) {
+            self.machine.hold(slot, reason, detail);
+        }
+    }
+
+    /// A refusal on record, without waiting for the log.
+    pub(super) fn record_refusal(&self, reason: String) {
+        let link = Some(self.context.link_name.to_string());
+        if let Err(error) =
+            self.context.audit.record(event::Refuse { link, reason, ..event::Refuse::default() })
+        {
+            tracing::error!("{error}");
+        }
+    }
+
+    /// Writes what was committed since the last time, a line per source partition.
+    pub(super) fn record_deliveries(&mut self) {
+        self.last_audit = Instant::now();
+        let Some(owned) = &mut self.owned else { return };
+        let link = &self.context.link_name;
+        let mut events: Vec<Event> = Vec::new();
+        let mut written = Vec::new();
+        for (partition, entry) in &mut owned.table.entries {
+            let done = self.audited.get(partition).copied();
+            // A line was written for this range after its progress was: the next range begins at its end.
+            if done == Some(entry.next) {
+                entry.unaudited = Tally::starting(entry.next);
+            }
+            if entry.unaudited.from < entry.next {
+                events.push(delivered(link, &entry.topic, partition, &entry.unaudited, entry.next).into());
+                written.push((partition.clone(), entry.next));
+            }
+        }
+        if events.is_empty() {
+            return;
+        }
+        match self.context.audit.record_many(events) {
+            Ok(()) => {
+                for (partition, next) in written {
+                    if let Some(entry) = owned.table.entries.get_mut(&partition) {
+                        entry.unaudited = Tally::starting(next);
+                    }
+                    self.audited.insert(partition, next);
+                }
+            }
+            Err(error) => tracing::error!("{error}; tried again later"),
+        }
+    }
+
+    /// Forgets what of the pending groups belongs to `partitions`.
+    pub(super) fn drop_pending(&mut self, doomed: impl Fn(&SourcePartition) -> bool) {
+        Pending::retain(&mut self.pending, |part, _| !doomed(&part.partition));
+    }
+}
+
+/// A source partition as the audit log names it.
+pub(super) fn place(link: &str, topic: &str, partition: &SourcePartition) -> Place {
+    Place {
+        link: link.into(),
+        cluster: partition.cluster.to_string(),
+        topic: topic.into(),
+        topic_id: partition.topic.to_string(),
+        partition: partition.partition,
+    }
+}
+
+fn delivered(
+    link: &str,
+    topic: &str,
+    partition: &SourcePartition,
+    tally: &Tally,
+    next: Offset,
+) -> event::Delivered {
+    let covered = next.0.abs_diff(tally.from.0);
+    event::Delivered {
+        at: place(link, topic, partition),
+        from: tally.from.0,
+        next: next.0,
+        first: tally.records.map(|(first, _)| first),
+        last: tally.records.map(|(_, last)| last),
+        records: tally.count,
+        not_visible: covered - tally.count - tally.named_gaps,
+        plain_bytes: tally.plain_bytes,
+        wire_bytes: tally.wire_bytes,
+        digest: tally.digest.to_string(),
+    }
+}
+
+/// How often an audit log that cannot be written is tried again.
+const AUDIT_RETRY: Duration = Duration::from_millis(500);

@@ -1,0 +1,220 @@
+//! Taking a lane over: the only way to a producer, at the start and after anything that was not a clean commit.
+//!
+//! `init_transactions` fences the predecessor and finishes what it left open; only after that is progress known.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use kafka::{ProducerOptions, TopicHandle, TransactionError, TransactionalProducer};
+use proto::hold::Reason;
+
+use super::{Context, Stopped, Worker};
+use crate::{
+    progress::{Owner, Table},
+    progress_topic,
+    target::{Obstacle, unauthorised},
+};
+
+/// A lane that is ours: its producer, and what its progress partition says.
+pub(super) struct Owned {
+    pub(super) producer: TransactionalProducer,
+    pub(super) progress: TopicHandle,
+    pub(super) offset_map: TopicHandle,
+    pub(super) table: Table,
+    topics: BTreeMap<Arc<str>, TopicHandle>,
+    /// The largest batch the producer makes, in bytes.
+    pub(super) batch_size: usize,
+}
+
+/// What is remembered from one take-over to the next.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// The last producer was fenced: someone else may own the lane, or it was paused for too long.
+    fenced: bool,
+    /// Another importer owns the lane. Only a new session brings it back here.
+    stood_down: Option<String>,
+    /// Take-overs in a row without a commit.
+    failures: u32,
+}
+
+impl State {
+    pub(super) fn new_session(&mut self) {
+        self.stood_down = None;
+        self.fenced = false;
+    }
+
+    pub(super) fn committed(&mut self) {
+        self.failures = 0;
+    }
+
+    pub(super) fn fenced(&mut self) {
+        self.fenced = true;
+    }
+}
+
+impl Owned {
+    /// The producer's handle of a target topic.
+    pub(super) fn topic(&mut self, name: &Arc<str>) -> Result<TopicHandle, kafka::Error> {
+        if let Some(handle) = self.topics.get(name) {
+            return Ok(*handle);
+        }
+        let handle = self.producer.topic(name)?;
+        self.topics.insert(name.clone(), handle);
+        Ok(handle)
+    }
+}
+
+impl Worker {
+    /// Drops the producer: whatever it left open is finished by the next take-over.
+    pub(super) fn recycle(&mut self, why: &str) {
+        if self.owned.take().is_some() {
+            self.takeover.failures += 1;
+            self.context.board.recycled();
+            tracing::warn!(link = %self.context.link_name, lane = %self.context.lane, "producer recycled: {why}");
+        }
+    }
+
+    /// Makes the lane ours if it is not. `Ok(Err(_))` says what is in the way.
+    pub(super) fn acquire(&mut self) -> Result<Result<(), Obstacle>, Stopped> {
+        if self.owned.is_some() {
+            return Ok(Ok(()));
+        }
+        if let Some(owner) = &self.takeover.stood_down {
+            return Ok(Err(owned_elsewhere(&self.context, owner)));
+        }
+        if self.takeover.failures > 1 {
+            let doublings = self.takeover.failures.min(6);
+            self.pause(BACKOFF * 2_u32.pow(doublings) / 2)?;
+        }
+        if self.takeover.fenced {
+            // The other one needs a moment to put its name into progress; looking at once would make both take turns.
+            self.pause(FENCED_PAUSE)?;
+            let topic = self.context.link.progress_topic();
+            match progress_topic::read(&self.context.kafka, &topic, self.context.lane) {
+                Ok(Table { owner: Some(owner), .. }) if owner.instance != *self.context.instance => {
+                    self.takeover.stood_down = Some(owner.instance.clone());
+                    return Ok(Err(owned_elsewhere(&self.context, &owner.instance)));
+                }
+                Ok(_) => self.takeover.fenced = false,
+                Err(obstacle) => return Ok(Err(obstacle)),
+            }
+        }
+        match take_over(&self.context, self.smallest_limit()) {
+            Ok(owned) => {
+                self.owned = Some(owned);
+                // What a predecessor committed and did not put on record is put on record now.
+                self.record_deliveries();
+                Ok(Ok(()))
+            }
+            Err(obstacle) => {
+                self.takeover.failures += 1;
+                Ok(Err(obstacle))
+            }
+        }
+    }
+
+    /// The smallest `max.message.bytes` of the lane's target topics: no batch may be larger.
+    fn smallest_limit(&self) -> Option<usize> {
+        self.targets.values().map(|target| target.max_message_bytes).min()
+    }
+}
+
+fn take_over(context: &Context, limit: Option<usize>) -> Result<Owned, Obstacle> {
+    let began = Instant::now();
+    progress_topic::verify(&context.admin, &context.link)?;
+    let transactional_id = format!("longhaul.{}.{}", context.link_name, context.lane);
+    let defaults = ProducerOptions::default();
+    let options = ProducerOptions {
+        transaction_timeout: context.transaction.timeout.duration(),
+        batch_size: limit.map_or(defaults.batch_size, |limit| limit.min(defaults.batch_size)),
+        queue_bytes: QUEUE_BYTES,
+        count_end_txn: !context.planted.ignore_resent_end_txn,
+        ..defaults
+    };
+    let failed = |error: kafka::Error| Obstacle::Passing(format!("cannot make a producer: {error}"));
+    let batch_size = options.batch_size;
+    let mut producer =
+        TransactionalProducer::new(&context.kafka, &transactional_id, options).map_err(failed)?;
+    producer.init_transactions(INIT_PATIENCE).map_err(|error| refused(&transactional_id, &error))?;
+    let topic = context.link.progress_topic();
+    let table = progress_topic::read(&context.kafka, &topic, context.lane)?;
+    let progress = producer.topic(&topic).map_err(failed)?;
+    let offset_map = producer.topic(&context.link.offset_map_topic()).map_err(failed)?;
+    let mut owned = Owned { producer, progress, offset_map, table, topics: BTreeMap::new(), batch_size };
+    sign(context, &mut owned)?;
+    tracing::info!(
+        link = %context.link_name, lane = %context.lane, partitions = owned.table.entries.len(),
+        took = ?began.elapsed(), "took the lane over"
+    );
+    Ok(owned)
+}
+
+/// Puts our name into progress, unless it stands there: a predecessor that is fenced learns from it who owns the lane.
+fn sign(context: &Context, owned: &mut Owned) -> Result<(), Obstacle> {
+    let before = owned.table.owner.as_ref();
+    if before.is_some_and(|owner| owner.instance == *context.instance) {
+        return Ok(());
+    }
+    let generation = before.map_or(0, |owner| owner.generation) + 1;
+    let owner = Owner { instance: context.instance.to_string(), generation };
+    let failed = |error: &dyn std::fmt::Display| {
+        Obstacle::Passing(format!("cannot sign the lane's progress: {error}"))
+    };
+    let producer = &mut owned.producer;
+    producer.begin().map_err(|error| failed(&error))?;
+    let partition = i32::from(context.lane.0);
+    let (key, value) = (Owner::key(), owner.encode());
+    let now = super::commit::now_ms();
+    producer
+        .produce(&owned.progress, partition, now, Some(&key), Some(&value), std::iter::empty(), 0)
+        .map_err(|error| failed(&error))?;
+    producer.commit(INIT_PATIENCE).map_err(|error| failed(&error))?;
+    owned.table.owner = Some(owner);
+    Ok(())
+}
+
+fn refused(transactional_id: &str, error: &TransactionError) -> Obstacle {
+    match error {
+        TransactionError::Failed { code, reason } if code.is_authorization() => Obstacle::Hold(
+            Reason::TargetUnauthorized,
+            format!(
+                "the target cluster does not let the importer use transactional id `{transactional_id}` ({code}: {reason}); \
+                 grant its principal Write and Describe on transactional ids with the prefix `longhaul.`"
+            ),
+        ),
+        error => {
+            Obstacle::Passing(format!("cannot initialise transactions of `{transactional_id}`: {error}"))
+        }
+    }
+}
+
+fn owned_elsewhere(context: &Context, owner: &str) -> Obstacle {
+    Obstacle::Hold(
+        Reason::OwnedElsewhere,
+        format!(
+            "lane {} of link `{}` was taken over by importer {owner}: this one stands down until the exporter connects \
+             here again; stop one of the two importers",
+            context.lane, context.link_name
+        ),
+    )
+}
+
+/// Holds for topics: the same words wherever the cluster says no.
+pub(super) fn not_authorised(topic: &str, code: kafka::KafkaCode) -> (Reason, String) {
+    match unauthorised(topic, code) {
+        Obstacle::Hold(reason, detail) => (reason, detail),
+        Obstacle::Passing(detail) => (Reason::TargetUnauthorized, detail),
+    }
+}
+
+/// How long initialising may take: a predecessor's transaction must be finished first.
+const INIT_PATIENCE: Duration = Duration::from_secs(15);
+/// First pause between take-overs that lead to nothing; doubled up to 64 times.
+const BACKOFF: Duration = Duration::from_millis(50);
+/// How long a fenced lane waits before it looks who owns it.
+const FENCED_PAUSE: Duration = Duration::from_millis(1500);
+/// Bytes that may wait in the producer: a transaction and the largest record on top.
+const QUEUE_BYTES: usize = 48 << 20;

@@ -1,0 +1,392 @@
+//! One exporter's connection: admitted, listened to, answered.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use link::{CloseCode, Connection, ControlRecv, ControlSend};
+use observe::event;
+use proto::{
+    PeerMisbehaved,
+    ids::SessionId,
+    receiver::{Action, Entry, Event, Receiver},
+    wire::{Hello, ToImporter},
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    board::SessionStatus,
+    engine::Shared,
+    lane::Reply,
+    links::LinkState,
+    mailbox::{Arrived, NewSession},
+};
+
+/// Why a connection is closed: what the exporter is told.
+struct Ending {
+    code: CloseCode,
+    reason: String,
+}
+
+impl Ending {
+    fn new(code: CloseCode, reason: impl Into<String>) -> Self {
+        Self { code, reason: reason.into() }
+    }
+}
+
+impl From<PeerMisbehaved> for Ending {
+    fn from(misbehaved: PeerMisbehaved) -> Self {
+        Self::new(CloseCode::Misbehaved, misbehaved.to_string())
+    }
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
+    let mut session = Session {
+        shared,
+        connection: connection.clone(),
+        receiver: Receiver::new(Duration::ZERO),
+        started: Instant::now(),
+        open: None,
+    };
+    let ending = session.run().await;
+    let reason = format!("{}: {}", ending.code, ending.reason);
+    session.end(&reason).await;
+    connection.close(ending.code, &ending.reason);
+}
+
+struct Session {
+    shared: Arc<Shared>,
+    connection: Connection,
+    receiver: Receiver,
+    started: Instant,
+    open: Option<Open>,
+}
+
+/// What a session has once it was admitted.
+struct Open {
+    link: Arc<LinkState>,
+    session: SessionId,
+    replies: mpsc::Receiver<Reply>,
+    lanes: tokio::task::JoinHandle<Ending>,
+    carried: (u64, u64),
+}
+
+impl Session {
+    async fn run(&mut self) -> Ending {
+        let accepted =
+            tokio::time::timeout(proto::limits::HANDSHAKE_PATIENCE, self.connection.accept_control());
+        let (mut send, mut recv) = match accepted.await {
+            Ok(Ok(control)) => control,
+            Ok(Err(error)) => return Ending::new(CloseCode::Failed, error.to_string()),
+            Err(_) => return PeerMisbehaved::NoHello.into(),
+        };
+        let Err(ending) = self.converse(&mut send, &mut recv).await;
+        if let Err(error) = send.finish() {
+            tracing::debug!("the control stream was over already: {error}");
+        }
+        ending
+    }
+
+    async fn converse(
+        &mut self,
+        send: &mut ControlSend,
+        recv: &mut ControlRecv,
+    ) -> Result<std::convert::Infallible, Ending> {
+        let mut every_second = tokio::time::interval(Duration::from_secs(1));
+        let mut stopping = self.shared.stopping.subscribe();
+        loop {
+            tokio::select! {
+                frame = recv.recv() => {
+                    let frame = frame.map_err(|error| Ending::new(CloseCode::Misbehaved, error.to_string()))?;
+                    let Some(frame) = frame else {
+                        return Err(Ending::new(CloseCode::Done, "the exporter ended the control stream"));
+                    };
+                    let message = ToImporter::decode_frame(&frame).map_err(PeerMisbehaved::from)?;
+                    self.heard();
+                    self.receiver.handle(Event::Message(message), self.started.elapsed())?;
+                }
+                happened = next_of(&mut self.open) => match happened {
+                    Happened::Reply(Some(Reply::Answer(answer))) => {
+                        self.send(send, &answer.encode_frame()).await?;
+                    }
+                    Happened::Reply(Some(Reply::Misbehaved(misbehaved))) => return Err(misbehaved.into()),
+                    Happened::Reply(None) => {
+                        return Err(Ending::new(CloseCode::Superseded, "a newer session took over"));
+                    }
+                    Happened::LanesEnded(ending) => return Err(ending),
+                },
+                why = self.connection.closed() => return Err(Ending::new(CloseCode::Done, why)),
+                _ = every_second.tick() => self.tick()?,
+                _ = stopping.changed() => {
+                    self.receiver.handle(Event::Leave("the importer is stopping".into()), self.started.elapsed())?;
+                    self.flush(send).await?;
+                    return Err(Ending::new(CloseCode::Done, "the importer is stopping"));
+                }
+            }
+            while let Some(action) = self.receiver.poll_action() {
+                self.act(action).await?;
+            }
+            self.flush(send).await?;
+        }
+    }
+
+    async fn flush(&mut self, send: &mut ControlSend) -> Result<(), Ending> {
+        while let Some(message) = self.receiver.poll_transmit() {
+            self.send(send, &message.encode_frame()).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, send: &mut ControlSend, frame: &[u8]) -> Result<(), Ending> {
+        send.send(frame).await.map_err(|error| Ending::new(CloseCode::Failed, error.to_string()))
+    }
+
+    fn heard(&self) {
+        if let Some(open) = &self.open {
+            open.link.sessions().heard(open.session, self.shared.now());
+            open.link.board.heard();
+        }
+    }
+
+    fn tick(&mut self) -> Result<(), Ending> {
+        self.receiver.handle(Event::Tick, self.started.elapsed())?;
+        self.count_wire();
+        if let Err(error) = self.connection.check_peer(&self.shared.identity) {
+            return Err(Ending::new(CloseCode::Untrusted, error.to_string()));
+        }
+        Ok(())
+    }
+
+    /// Adds what the connection carried since the last time to the link's numbers.
+    fn count_wire(&mut self) {
+        let Some(open) = &mut self.open else { return };
+        let stats = self.connection.stats();
+        let carried = (stats.sent_bytes + stats.received_bytes, stats.lost_packets);
+        open.link.board.link_stats(carried.0 - open.carried.0, carried.1 - open.carried.1, stats.rtt);
+        open.carried = carried;
+    }
+
+    async fn act(&mut self, action: Action) -> Result<(), Ending> {
+        match action {
+            Action::Admit(hello) => return self.admit(hello).await,
+            Action::Refused { topic, partition, detail } => {
+                let link = self.open.as_ref().map(|open| open.link.name.to_string());
+                let refusal = event::Refuse {
+                    link,
+                    topic: Some(topic),
+                    partition: Some(partition),
+                    ..self.refusal(detail)
+                };
+                self.record(refusal).await?;
+            }
+            Action::Left(reason) => {
+                return Err(Ending::new(CloseCode::Done, format!("the exporter left: {reason}")));
+            }
+            Action::Open(open) => self.link()?.lane(open.lane).mailbox.open(open),
+            Action::Close { lane, slot } => self.link()?.lane(lane).mailbox.close(slot),
+            Action::End { slot, stable, high } => self.link()?.board.end(slot, stable, high),
+        }
+        Ok(())
+    }
+
+    fn link(&self) -> Result<&LinkState, Ending> {
+        let open = self.open.as_ref().ok_or(PeerMisbehaved::BeforeHandshake)?;
+        Ok(&open.link)
+    }
+
+    /// Decides about a hello: policy, then sessions, then the audit log, then the welcome.
+    async fn admit(&mut self, hello: Hello) -> Result<(), Ending> {
+        let peer = self.connection.peer().to_string();
+        let grant = match self.shared.policy.admit(&hello.link, &peer, &hello.source_cluster_id) {
+            Ok(grant) => grant,
+            Err(refusal) => {
+                return Err(self.refuse(&hello, CloseCode::NotGranted, refusal.to_string()).await?);
+            }
+        };
+        let Some(link) = self.shared.links.get(hello.link.as_str()).cloned() else {
+            return Err(self
+                .refuse(&hello, CloseCode::NotGranted, "the link is not served here".into())
+                .await?);
+        };
+        let entry = link.sessions().hello(&hello, self.shared.now());
+        let (session, replaces) = match entry {
+            Entry::Welcome { session, replaces } => (session, replaces),
+            Entry::Stale => {
+                let why = "a newer connection of this exporter is here already".to_owned();
+                return Err(self.refuse(&hello, CloseCode::Superseded, why).await?);
+            }
+            Entry::Busy { instance, free_in } => {
+                let why = format!(
+                    "link `{}` is in use by exporter {instance}; another one is let in when that has been silent for {:.0} s: \
+                     stop one of the two",
+                    hello.link,
+                    free_in.as_secs_f64().ceil()
+                );
+                return Err(self.refuse(&hello, CloseCode::Busy, why).await?);
+            }
+        };
+        let event = event::Connect {
+            link: hello.link.clone(),
+            peer: peer.clone(),
+            remote: self.connection.remote_address().to_string(),
+            session: Some(session.0),
+            cluster: Some(hello.source_cluster_id.clone()),
+            instance: Some(hello.instance.clone()),
+        };
+        if let Err(ending) = self.record(event).await {
+            link.sessions().ended(session);
+            return Err(ending);
+        }
+        tracing::info!(link = %link.name, %peer, %session, remote = %self.connection.remote_address(),
+            replaces = ?replaces.map(|replaced| replaced.0), "exporter connected");
+        let (sender, replies) = mpsc::channel(REPLIES);
+        link.begin_session(&NewSession { id: session, replies: sender });
+        link.board.connected(SessionStatus {
+            session: session.0,
+            peer,
+            remote: self.connection.remote_address().to_string(),
+            instance: hello.instance,
+        });
+        let lanes = tokio::spawn(receive_lanes(self.connection.clone(), link.clone(), session));
+        let (count, credit) = (link.config.lanes, link.config.lane_credit());
+        self.open = Some(Open { link, session, replies, lanes, carried: (0, 0) });
+        let admitted = Event::Admitted { session, grant, lanes: count, credit };
+        Ok(self.receiver.handle(admitted, self.started.elapsed())?)
+    }
+
+    /// Puts a refusal on record and says what the exporter is told.
+    async fn refuse(&self, hello: &Hello, code: CloseCode, why: String) -> Result<Ending, Ending> {
+        tracing::warn!(peer = %self.connection.peer(), remote = %self.connection.remote_address(), "refused: {why}");
+        let refusal = event::Refuse {
+            link: Some(hello.link.clone()),
+            cluster: Some(hello.source_cluster_id.clone()),
+            ..self.refusal(why.clone())
+        };
+        self.record(refusal).await?;
+        Ok(Ending::new(code, why))
+    }
+
+    fn refusal(&self, reason: String) -> event::Refuse {
+        event::Refuse {
+            remote: Some(self.connection.remote_address().to_string()),
+            peer: Some(self.connection.peer().to_string()),
+            reason,
+            ..event::Refuse::default()
+        }
+    }
+
+    /// Puts something on record; the connection ends when that is not possible (R-8).
+    async fn record(&self, event: impl Into<event::Event>) -> Result<(), Ending> {
+        record(&self.shared.audit, event.into()).await.map_err(|error| {
+            tracing::error!("{error}");
+            Ending::new(CloseCode::Failed, "the importer cannot write its audit log")
+        })
+    }
+
+    async fn end(&mut self, reason: &str) {
+        self.count_wire();
+        let Some(open) = self.open.take() else {
+            // Nobody was admitted: what the peer did wrong is on record all the same.
+            if self.shared.stopping.borrow().to_owned() {
+                return;
+            }
+            if let Err(error) = record(&self.shared.audit, self.refusal(reason.to_owned()).into()).await {
+                tracing::error!("{error}");
+            }
+            return;
+        };
+        open.lanes.abort();
+        let was_current = open.link.end_session(open.session);
+        open.link.board.disconnected(open.session);
+        tracing::info!(link = %open.link.name, session = %open.session, was_current, "exporter disconnected: {reason}");
+        let disconnect = event::Disconnect {
+            link: open.link.name.to_string(),
+            peer: self.connection.peer().to_string(),
+            remote: self.connection.remote_address().to_string(),
+            session: Some(open.session.0),
+            reason: reason.to_owned(),
+        };
+        if let Err(error) = record(&self.shared.audit, disconnect.into()).await {
+            tracing::error!("{error}");
+        }
+    }
+}
+
+/// Puts an event on record from async code.
+pub(crate) async fn record(audit: &observe::Audit, event: event::Event) -> Result<(), String> {
+    let audit = audit.clone();
+    let done = tokio::task::spawn_blocking(move || audit.record(event)).await;
+    done.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
+/// What happens to a session that was admitted.
+enum Happened {
+    /// A lane has something to say; none will any more.
+    Reply(Option<Reply>),
+    LanesEnded(Ending),
+}
+
+async fn next_of(open: &mut Option<Open>) -> Happened {
+    let Some(open) = open else { return std::future::pending().await };
+    tokio::select! {
+        reply = open.replies.recv() => Happened::Reply(reply),
+        ended = &mut open.lanes => Happened::LanesEnded(ended.unwrap_or_else(|error| {
+            Ending::new(CloseCode::Failed, format!("the lanes' task failed: {error}"))
+        })),
+    }
+}
+
+/// Takes lane streams in and hands their parcels to the lanes' threads. Ends when the exporter misbehaves, or the
+/// connection is over.
+async fn receive_lanes(connection: Connection, link: Arc<LinkState>, session: SessionId) -> Ending {
+    let mut streams = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = connection.accept_lane() => match accepted {
+                Ok(stream) => {
+                    let preface = stream.preface();
+                    if preface.lane.0 >= link.config.lanes {
+                        return PeerMisbehaved::UnknownLane { lane: preface.lane.0.into() }.into();
+                    }
+                    streams.spawn(receive_parcels(stream, link.clone(), session));
+                }
+                Err(error) if error.ends_connection() => return Ending::new(CloseCode::Done, error.to_string()),
+                Err(error) => return Ending::new(CloseCode::Misbehaved, error.to_string()),
+            },
+            Some(ended) = streams.join_next() => {
+                if let Ok(Err(ending)) = ended {
+                    return ending;
+                }
+            }
+        }
+    }
+}
+
+async fn receive_parcels(
+    mut stream: link::ParcelRecv,
+    link: Arc<LinkState>,
+    session: SessionId,
+) -> Result<(), Ending> {
+    let preface = stream.preface();
+    let parcels = link.lane(preface.lane).parcels.clone();
+    loop {
+        match stream.recv().await {
+            Ok(Some((header, body))) => {
+                if parcels.send(Arrived { session, preface, header, body }).await.is_err() {
+                    // The lane has ended: the importer is stopping.
+                    return Ok(());
+                }
+            }
+            Ok(None) => return Ok(()),
+            // The exporter gave the epoch up, or the connection is over, which others notice.
+            Err(link::Error::Reset { .. }) => return Ok(()),
+            Err(error) if error.ends_connection() => return Ok(()),
+            Err(error) => return Err(Ending::new(CloseCode::Misbehaved, error.to_string())),
+        }
+    }
+}
+
+/// Answers that may wait for the control stream.
+const REPLIES: usize = 1024;
