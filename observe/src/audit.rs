@@ -37,7 +37,7 @@ use std::{
     },
 };
 
-pub use chain::Line;
+pub use chain::{Line, fingerprint};
 pub use log::AuditLog;
 pub use verify::{Delivery, Lines, Summary, VerifyError, read, verify};
 

@@ -70,6 +70,11 @@ impl Head {
     }
 }
 
+/// BLAKE3 (hex) of a text, such as an effective configuration with its secrets hidden.
+pub fn fingerprint(text: &str) -> String {
+    hash(text.as_bytes())
+}
+
 /// BLAKE3 in lower-case hex.
 pub(super) fn hash(line: &[u8]) -> String {
     blake3::hash(line).to_hex().to_string()

@@ -243,7 +243,10 @@ impl Lane {
             return Ok(Verdict::Rewound);
         }
         entry.expected = Offset(group.next);
-        entry.leader_epoch = (group.leader_epoch != UNKNOWN_LEADER_EPOCH).then_some(group.leader_epoch);
+        // Markers behind the last record may be of a later leader.
+        let up_to_next = records.is_some_and(|(_, last)| last + 1 == group.next);
+        let known = up_to_next && group.leader_epoch != UNKNOWN_LEADER_EPOCH;
+        entry.leader_epoch = known.then_some(group.leader_epoch);
         Ok(Verdict::Accept(&entry.partition, &entry.permit))
     }
 
@@ -450,8 +453,8 @@ mod tests {
         first.leader_epoch = 4;
         let mut second = group(1, 110, 120);
         second.leader_epoch = 5;
-        assert!(matches!(lane.judge(&first, None), Ok(Verdict::Accept(..))));
-        assert!(matches!(lane.judge(&second, None), Ok(Verdict::Accept(..))));
+        assert!(matches!(lane.judge(&first, Some((100, 109))), Ok(Verdict::Accept(..))));
+        assert!(matches!(lane.judge(&second, Some((110, 119))), Ok(Verdict::Accept(..))));
         lane.committed(&partition(), Offset(110), Some(4));
         // 120 with epoch 4 would look as if the source had been cut back to where epoch 5 began.
         lane.broken("checksum");
