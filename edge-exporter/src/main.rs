@@ -1,1 +1,85 @@
-fn main() {}
+//! `edge-exporter`: only wires. The work is in the library.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::Parser;
+use edge_exporter::{
+    config::{Config, Log},
+    engine::Engine,
+};
+use observe::logging::{self, Format};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Carries topics of the local Kafka cluster over a link to a cloud-importer.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Check the configuration, print it with its defaults and without its secrets, and end.
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { settings::EX_USAGE } else { 0 };
+            // A closed terminal is no reason to fail.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let config = match Config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(error) => return fail(settings::EX_USAGE, &error.to_string()),
+    };
+    let outcome = if arguments.check { check(&config) } else { run(config) };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(settings::EXIT_FAILED, &format!("{error:#}")),
+    }
+}
+
+fn check(config: &Config) -> anyhow::Result<()> {
+    use std::io::Write;
+    let text = settings::effective(config)?;
+    std::io::stdout().write_all(text.as_bytes()).context("cannot print the configuration")
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    let format = match config.log {
+        Log::People => Format::People,
+        Log::Json => Format::Json,
+    };
+    logging::init(format, None)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
+        let handle = Engine::start(config).await?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        handle.stop().await;
+        Ok(())
+    })
+}
+
+fn fail(code: u8, message: &str) -> ExitCode {
+    use std::io::Write;
+    // Nobody may be listening on stderr either.
+    let _ = writeln!(std::io::stderr(), "edge-exporter: {message}");
+    ExitCode::from(code)
+}

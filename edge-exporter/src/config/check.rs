@@ -1,0 +1,191 @@
+//! What is well-formed and still wrong.
+
+use super::{Config, topics::Rules};
+
+/// A value that is not accepted.
+pub(super) struct Wrong {
+    /// Full path of the key: `skip[1].to`.
+    pub(super) key: String,
+    /// What was found and what is accepted.
+    pub(super) what: String,
+}
+
+pub(super) fn check(config: &Config) -> Result<(), Wrong> {
+    check_link(&config.link)?;
+    if let Some(instance) = &config.instance
+        && (instance.is_empty() || instance.len() > MAX_INSTANCE)
+    {
+        return wrong("instance", format!("expected 1 to {MAX_INSTANCE} bytes, found {}", instance.len()));
+    }
+    check_kafka(config)?;
+    Rules::new(&config.topics).map_err(|(key, what)| Wrong { key: format!("topics.{key}"), what })?;
+    check_importer(config)?;
+    if !codec::limits::LEVELS.contains(&config.batch.level) {
+        let (least, most) = codec::limits::LEVELS.into_inner();
+        return wrong("batch.level", format!("expected {least} to {most}, found {}", config.batch.level));
+    }
+    if config.batch.linger.duration() > MAX_LINGER {
+        return wrong("batch.linger", format!("expected at most 10 s, found {}", config.batch.linger));
+    }
+    if !READ_AHEAD.contains(&config.batch.read_ahead.bytes()) {
+        let found = config.batch.read_ahead;
+        return wrong("batch.read_ahead", format!("expected 1 MiB to 64 MiB, found {found}"));
+    }
+    for (index, skip) in config.skip.iter().enumerate() {
+        skip.check().map_err(|(key, what)| Wrong { key: format!("skip[{index}].{key}"), what })?;
+    }
+    Ok(())
+}
+
+fn check_link(link: &str) -> Result<(), Wrong> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    if link.is_empty() || link.len() > proto::limits::MAX_LINK_NAME || !link.bytes().all(legal) {
+        let most = proto::limits::MAX_LINK_NAME;
+        return wrong(
+            "link",
+            format!("expected 1 to {most} letters, digits, `.`, `_` or `-`, found {link:?}"),
+        );
+    }
+    Ok(())
+}
+
+fn check_kafka(config: &Config) -> Result<(), Wrong> {
+    let broker = |broker: &str| {
+        broker
+            .trim()
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+    };
+    if !config.kafka.bootstrap.split(',').all(broker) {
+        let found = &config.kafka.bootstrap;
+        return wrong(
+            "kafka.bootstrap",
+            format!("expected host:port, several separated by commas, found {found:?}"),
+        );
+    }
+    config.kafka_settings().check().map_err(|error| {
+        let key = match &error {
+            kafka::Error::RefusedProperty { property, .. }
+            | kafka::Error::UnknownProperty { property }
+            | kafka::Error::InvalidProperty { property, .. } => format!("kafka.properties.{property}"),
+            _ => "kafka.properties".into(),
+        };
+        Wrong { key, what: error.to_string() }
+    })
+}
+
+fn check_importer(config: &Config) -> Result<(), Wrong> {
+    if config.importer.address.is_empty() {
+        return wrong("importer.address", "expected at least one \"host:port\", found none");
+    }
+    for address in &config.importer.address {
+        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
+        if !port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0)) {
+            return wrong("importer.address", format!("expected \"host:port\", found {address:?}"));
+        }
+    }
+    if let Err(error) = config.importer.identity.parse::<certs::SpiffeId>() {
+        return wrong("importer.identity", error.to_string());
+    }
+    if config.importer.rate.is_some_and(|rate| rate.bits_per_second() == 0) {
+        return wrong(
+            "importer.rate",
+            "a rate of 0 sends nothing; leave the key out when the rate is not known",
+        );
+    }
+    Ok(())
+}
+
+fn wrong<T>(key: &str, what: impl Into<String>) -> Result<T, Wrong> {
+    Err(Wrong { key: key.into(), what: what.into() })
+}
+
+const MAX_INSTANCE: usize = 200;
+const MAX_LINGER: std::time::Duration = std::time::Duration::from_secs(10);
+const READ_AHEAD: std::ops::RangeInclusive<u64> = 1 << 20..=64 << 20;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn example() -> Config {
+        Config::parse("edge.toml", GOOD).unwrap()
+    }
+
+    const GOOD: &str = r#"
+link = "fra-to-aws"
+[kafka]
+bootstrap = "kafka-1:9092,kafka-2:9092"
+[topics]
+include = ["orders", "payments.*"]
+exclude = ["*.internal"]
+start = "earliest"
+[importer]
+address = ["importer.cloud.example:7443"]
+identity = "spiffe://example.org/importer/aws"
+rate = "200 Mbit/s"
+[tls]
+dir = "certs/edge"
+[audit]
+file = "audit/edge.jsonl"
+[admin]
+listen = "127.0.0.1:9600"
+"#;
+
+    fn error(from: &str, to: &str) -> String {
+        let text = GOOD.replace(from, to);
+        assert_ne!(text, GOOD, "nothing to replace");
+        Config::parse("edge.toml", &text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_example_is_accepted_with_its_defaults() {
+        let config = Config::parse("edge.toml", GOOD).unwrap();
+        assert_eq!(config.batch, crate::config::Batch::default());
+        assert_eq!(config.group(), "longhaul.fra-to-aws");
+        assert!(config.skip.is_empty() && config.instance.is_none());
+    }
+
+    #[test]
+    fn what_check_prints_is_a_config_again() {
+        let config = Config::parse("edge.toml", GOOD).unwrap();
+        let printed = settings::effective(&config).unwrap();
+        let again = Config::parse("printed.toml", &printed).unwrap();
+        assert_eq!(settings::effective(&again).unwrap(), printed);
+    }
+
+    #[test]
+    fn every_mistake_names_its_key_and_what_would_be_right() {
+        for (from, to, words) in [
+            ("bootstrap =", "bootstap =", &["bootstap", "did you mean `bootstrap`"][..]),
+            ("\"fra-to-aws\"", "\"fra/aws\"", &["link", "letters"]),
+            ("kafka-1:9092,", "kafka-1,", &["kafka.bootstrap", "host:port"]),
+            ("start = \"earliest\"", "start = \"erliest\"", &["topics.start", "earliest"]),
+            ("\"payments.*\"", "\"payments.[\"", &["topics.include", "payments.["]),
+            ("\"payments.*\"", "\"__consumer_offsets\"", &["topics.include", "never carried"]),
+            ("include = [\"orders\", \"payments.*\"]", "include = []", &["topics.include", "at least one"]),
+            ("[\"importer.cloud.example:7443\"]", "[]", &["importer.address", "at least one"]),
+            (":7443", "", &["importer.address", "host:port"]),
+            ("spiffe://", "https://", &["importer.identity"]),
+            ("200 Mbit/s", "0 Mbit/s", &["importer.rate"]),
+            ("[tls]", "[batch]\nlevel = 13\n[tls]", &["batch.level", "1 to 12"]),
+            ("[tls]", "[batch]\nlinger = \"1 min\"\n[tls]", &["batch.linger", "10 s"]),
+            ("[tls]", "[batch]\nread_ahead = \"1 GiB\"\n[tls]", &["batch.read_ahead", "64 MiB"]),
+            (
+                "[topics]",
+                "[kafka.properties]\ngroup.id = \"g\"\n[topics]",
+                &["group.id", "named after the link"],
+            ),
+            (
+                "[tls]",
+                "[[skip]]\ntopic = \"orders\"\npartition = 0\nfrom = 9\nto = 9\nreason = \"r\"\n[tls]",
+                &["skip[0].to", "above `from`"],
+            ),
+        ] {
+            let error = error(from, to);
+            for word in words {
+                assert!(error.contains(word), "{word:?} in: {error}");
+            }
+        }
+    }
+}

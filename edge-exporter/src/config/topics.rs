@@ -1,0 +1,154 @@
+//! Which topics are carried, and from where.
+
+use std::time::SystemTime;
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// `[topics]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topics {
+    /// Topics to carry: exact names, or globs (`payments.*`, `?`, `[ab]`, `{a,b}`). No default. Topics that begin
+    /// with `__` are never carried.
+    pub include: Vec<String>,
+    /// Topics not to carry although `include` names them. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// Where a source partition begins of which the importer knows nothing: `earliest`, `latest`, or a time such as
+    /// `2026-01-01T00:00:00Z`. Default `earliest`. Topics and partitions that appear while the exporter runs always
+    /// begin at the start of their log.
+    #[serde(default)]
+    pub start: Start,
+}
+
+/// `start`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Start {
+    /// At the first record that the source still has.
+    #[default]
+    Earliest,
+    /// At the end: only what comes from now on.
+    Latest,
+    /// At the first record of this time or later, in ms since 1970.
+    Timestamp(i64),
+}
+
+impl<'de> Deserialize<'de> for Start {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "earliest" => Ok(Self::Earliest),
+            "latest" => Ok(Self::Latest),
+            text => timestamp(text).map(Self::Timestamp).ok_or_else(|| {
+                de::Error::custom(format!(
+                    "expected \"earliest\", \"latest\" or a time such as \"2026-01-01T00:00:00Z\", found {text:?}"
+                ))
+            }),
+        }
+    }
+}
+
+impl Serialize for Start {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Earliest => serializer.serialize_str("earliest"),
+            Self::Latest => serializer.serialize_str("latest"),
+            Self::Timestamp(ms) => {
+                let since = std::time::Duration::from_millis(u64::try_from(*ms).unwrap_or(0));
+                serializer.collect_str(&humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since))
+            }
+        }
+    }
+}
+
+fn timestamp(text: &str) -> Option<i64> {
+    let time = humantime::parse_rfc3339_weak(text).ok()?;
+    i64::try_from(time.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_millis()).ok()
+}
+
+/// The rules of `include` and `exclude`, compiled.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    include: GlobSet,
+    exclude: GlobSet,
+}
+
+impl Rules {
+    /// Compiles the rules; an error names the key and what is wrong with it.
+    pub(crate) fn new(topics: &Topics) -> Result<Self, (&'static str, String)> {
+        if topics.include.is_empty() {
+            return Err(("include", "expected at least one topic or pattern, found none".into()));
+        }
+        if let Some(internal) = topics.include.iter().find(|pattern| proto::policy::is_internal(pattern)) {
+            let what = format!(
+                "{internal:?} is never carried: topics that begin with `__` belong to a cluster itself"
+            );
+            return Err(("include", what));
+        }
+        Ok(Self {
+            include: compile(&topics.include).map_err(|what| ("include", what))?,
+            exclude: compile(&topics.exclude).map_err(|what| ("exclude", what))?,
+        })
+    }
+
+    /// Whether `topic` is carried.
+    pub(crate) fn carries(&self, topic: &str) -> bool {
+        !proto::policy::is_internal(topic) && self.include.is_match(topic) && !self.exclude.is_match(topic)
+    }
+}
+
+fn compile(patterns: &[String]) -> Result<GlobSet, String> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        set.add(
+            Glob::new(pattern)
+                .map_err(|error| format!("{pattern:?} is not a topic pattern: {}", error.kind()))?,
+        );
+    }
+    set.build().map_err(|error| format!("the patterns cannot be used together: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(include: &[&str], exclude: &[&str]) -> Rules {
+        let list = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        Rules::new(&Topics { include: list(include), exclude: list(exclude), start: Start::Earliest })
+            .unwrap()
+    }
+
+    #[test]
+    fn exact_names_globs_and_exclusions_decide_what_is_carried() {
+        let rules = rules(&["orders", "payments.*"], &["*.internal"]);
+        for (topic, carried) in [
+            ("orders", true),
+            ("orders2", false),
+            ("payments.eu", true),
+            ("payments.eu.internal", false),
+            ("payments", false),
+            ("clicks", false),
+        ] {
+            assert_eq!(rules.carries(topic), carried, "{topic}");
+        }
+    }
+
+    #[test]
+    fn internal_topics_are_never_carried_whatever_the_patterns_say() {
+        let rules = rules(&["*"], &[]);
+        assert!(rules.carries("orders") && rules.carries("_schemas"));
+        assert!(!rules.carries("__consumer_offsets") && !rules.carries("__longhaul.fra.progress"));
+    }
+
+    #[test]
+    fn a_start_time_is_read_and_printed_as_it_was() {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Topics {
+            start: Start,
+        }
+        let topics: Topics = settings::parse("t.toml", "start = \"2026-01-01T00:00:00Z\"").unwrap();
+        assert_eq!(topics.start, Start::Timestamp(1_767_225_600_000));
+        let printed = settings::effective(&topics).unwrap();
+        assert_eq!(settings::parse::<Topics>("t.toml", &printed).unwrap(), topics);
+    }
+}

@@ -1,0 +1,272 @@
+//! What was sent, until it is acknowledged; and what was acknowledged, until it is on record.
+//!
+//! Bounded by the lane's credit: a group is kept from when it is sent until the importer has it committed. Digests of
+//! groups add up, so a line of the audit log can speak for any run of them.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
+
+use codec::{Batch, Digest, GapReason};
+use observe::event::{Delivered, Event};
+use proto::ids::Slot;
+
+use crate::partition::Partition;
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    accounts: BTreeMap<Slot, Account>,
+    /// Groups sent and not acknowledged, over all slots.
+    outstanding: usize,
+}
+
+#[derive(Debug)]
+struct Account {
+    partition: Arc<Partition>,
+    sent: VecDeque<Sent>,
+    /// Acknowledged, and not on record yet.
+    runs: Vec<Tally>,
+}
+
+#[derive(Debug)]
+struct Sent {
+    tally: Tally,
+    /// Timestamp of the first record, ms since 1970.
+    timestamp: Option<i64>,
+    at: Instant,
+}
+
+/// A run of groups of one source partition.
+#[derive(Debug, Clone)]
+struct Tally {
+    from: i64,
+    next: i64,
+    first: Option<i64>,
+    last: Option<i64>,
+    records: u64,
+    /// Offsets in gaps that have lines of their own.
+    named: u64,
+    plain: u64,
+    wire: u64,
+    digest: Digest,
+}
+
+/// What an acknowledgement settled.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+pub(crate) struct Settled {
+    /// First offset that is not settled; `None` when nothing was.
+    pub(crate) next: Option<i64>,
+    pub(crate) records: u64,
+    pub(crate) plain: u64,
+    /// Plain bytes still outstanding of the slot.
+    pub(crate) outstanding: u64,
+    /// When the oldest group that it settled was sent.
+    pub(crate) oldest: Option<Instant>,
+}
+
+impl Ledger {
+    /// The group at `index` of `batch` is sent, in a parcel of `coded` bytes.
+    pub(crate) fn sent(
+        &mut self,
+        partition: &Arc<Partition>,
+        batch: &Batch,
+        index: usize,
+        coded: u32,
+        now: Instant,
+    ) {
+        let group = &batch.groups()[index];
+        let plain = batch.group_plain_bytes(index);
+        let share = (plain + GROUP) as f64 / batch.plain_size().max(1) as f64;
+        let mut offsets = batch.records(index).map(|record| record.offset);
+        let first = offsets.next();
+        let tally = Tally {
+            from: group.prev_next,
+            next: group.next,
+            first,
+            last: offsets.last().or(first),
+            records: batch.group_record_count(index) as u64,
+            named: if group.gap == GapReason::NotVisible { 0 } else { distance(group.prev_next, group.next) },
+            plain,
+            wire: (f64::from(coded) * share).round() as u64,
+            digest: batch.group_digest(index),
+        };
+        let timestamp = batch.records(index).next().map(|record| record.timestamp);
+        let account = self.account(partition);
+        account.sent.push_back(Sent { tally, timestamp, at: now });
+        if account.sent.len() == 1 {
+            account.note_oldest();
+        }
+        self.outstanding += 1;
+    }
+
+    /// Everything of the slot below `next` is durable at the target.
+    pub(crate) fn committed(&mut self, slot: Slot, next: i64) -> Option<(Arc<Partition>, Settled)> {
+        let mut settled = Settled::default();
+        let account = self.accounts.get_mut(&slot)?;
+        while account.sent.front().is_some_and(|sent| sent.tally.next <= next) {
+            let Some(Sent { tally, at, .. }) = account.sent.pop_front() else { break };
+            self.outstanding -= 1;
+            settled.next = Some(tally.next);
+            settled.records += tally.records;
+            settled.plain += tally.plain;
+            settled.oldest.get_or_insert(at);
+            match account.runs.last_mut() {
+                Some(run) if run.next == tally.from => run.add(&tally),
+                // A run ends where the chain does: another exporter carried what lies between.
+                _ => account.runs.push(tally),
+            }
+        }
+        settled.outstanding = account.sent.iter().map(|sent| sent.tally.plain).sum();
+        account.note_oldest();
+        Some((Arc::clone(&account.partition), settled))
+    }
+
+    /// The slot is sent anew from `next`: what was sent beyond never arrived.
+    pub(crate) fn rewound(&mut self, slot: Slot, next: i64) {
+        let Some(account) = self.accounts.get_mut(&slot) else { return };
+        let before = account.sent.len();
+        account.sent.retain(|sent| sent.tally.next <= next);
+        self.outstanding -= before - account.sent.len();
+        account.note_oldest();
+    }
+
+    /// Whether everything that was sent is acknowledged.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.outstanding == 0
+    }
+
+    /// What was acknowledged since the last [`written`](Self::written), a line for each run of a source partition.
+    pub(crate) fn lines(&self, link: &str, cluster: &str) -> Vec<Event> {
+        self.accounts
+            .values()
+            .flat_map(|account| account.runs.iter().map(|run| run.line(&account.partition, link, cluster)))
+            .collect()
+    }
+
+    /// The lines are on record.
+    pub(crate) fn written(&mut self) {
+        for account in self.accounts.values_mut() {
+            account.runs.clear();
+        }
+    }
+
+    fn account(&mut self, partition: &Arc<Partition>) -> &mut Account {
+        self.accounts.entry(partition.slot).or_insert_with(|| Account {
+            partition: Arc::clone(partition),
+            sent: VecDeque::new(),
+            runs: Vec::new(),
+        })
+    }
+}
+
+impl Account {
+    fn note_oldest(&self) {
+        let oldest = self.sent.iter().find_map(|sent| sent.timestamp);
+        self.partition.facts().lag.oldest(oldest);
+    }
+}
+
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.next = other.next;
+        self.first = self.first.or(other.first);
+        self.last = other.last.or(self.last);
+        self.records += other.records;
+        self.named += other.named;
+        self.plain += other.plain;
+        self.wire += other.wire;
+        self.digest.add(&other.digest);
+    }
+
+    fn line(&self, partition: &Partition, link: &str, cluster: &str) -> Event {
+        Delivered {
+            at: partition.place(link, cluster),
+            from: self.from,
+            next: self.next,
+            first: self.first,
+            last: self.last,
+            records: self.records,
+            not_visible: distance(self.from, self.next) - self.records - self.named,
+            plain_bytes: self.plain,
+            wire_bytes: self.wire,
+            digest: self.digest.to_string(),
+        }
+        .into()
+    }
+}
+
+fn distance(from: i64, next: i64) -> u64 {
+    u64::try_from(next - from).unwrap_or(0)
+}
+
+const GROUP: u64 = codec::limits::GROUP_OVERHEAD;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::partition::tests::partition;
+
+    fn send(
+        ledger: &mut Ledger,
+        partition: &Arc<Partition>,
+        from: i64,
+        next: i64,
+        offsets: &[i64],
+    ) -> Digest {
+        let mut batch = Batch::new();
+        let index = batch.group_index(partition.slot.0);
+        for offset in offsets {
+            batch.push(index, *offset, 1, None, Some(b"value"), std::iter::empty());
+        }
+        let group = &mut batch.groups_mut()[index];
+        (group.prev_next, group.next) = (from, next);
+        ledger.sent(partition, &batch, index, 100, Instant::now());
+        batch.group_digest(index)
+    }
+
+    fn line(ledger: &Ledger) -> Delivered {
+        match ledger.lines("l", "c").remove(0) {
+            Event::Delivered(delivered) => delivered,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_acknowledged_adds_up_to_one_line_for_each_partition() {
+        let (mut ledger, partition) = (Ledger::default(), Arc::new(partition(1, "t")));
+        let mut sum = send(&mut ledger, &partition, 10, 14, &[11, 12]);
+        sum.add(&send(&mut ledger, &partition, 14, 16, &[]));
+        send(&mut ledger, &partition, 16, 20, &[19]);
+        let settled = ledger.committed(Slot(1), 16).unwrap().1;
+        assert_eq!((settled.next, settled.records), (Some(16), 2));
+        let line = line(&ledger);
+        assert_eq!((line.from, line.next, line.first, line.last), (10, 16, Some(11), Some(12)));
+        assert_eq!((line.records, line.not_visible, line.wire_bytes), (2, 4, 200));
+        assert_eq!(line.digest, sum.to_string());
+        ledger.written();
+        assert!(ledger.lines("l", "c").is_empty());
+        assert!(!ledger.is_settled(), "16 to 19 are under way");
+    }
+
+    #[test]
+    fn what_was_sent_beyond_a_rewind_is_never_on_record() {
+        let (mut ledger, partition) = (Ledger::default(), Arc::new(partition(1, "t")));
+        send(&mut ledger, &partition, 0, 5, &[0]);
+        send(&mut ledger, &partition, 5, 9, &[5]);
+        ledger.rewound(Slot(1), 5);
+        assert_eq!(ledger.committed(Slot(1), 9).unwrap().1.next, Some(5));
+        assert_eq!(line(&ledger).next, 5);
+        assert!(ledger.is_settled());
+    }
+
+    #[test]
+    fn an_acknowledgement_of_half_a_group_settles_nothing() {
+        let (mut ledger, partition) = (Ledger::default(), Arc::new(partition(1, "t")));
+        send(&mut ledger, &partition, 0, 5, &[0, 3]);
+        assert_eq!(ledger.committed(Slot(1), 4).unwrap().1.next, None);
+        assert!(ledger.lines("l", "c").is_empty());
+    }
+}

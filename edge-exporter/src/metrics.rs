@@ -1,0 +1,104 @@
+//! The exporter's numbers.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use observe::metrics::{
+    Flow, Lane, Link, Metrics, Partition as Labels, Reason, Side, State as StateLabel, raise_to,
+};
+use proto::{hold, ids::Lane as LaneId};
+
+use crate::{
+    lane::Settled,
+    partition::{Partition, State, Table},
+    status::LinkFacts,
+};
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Meters {
+    link: String,
+    flow: Flow,
+}
+
+impl Meters {
+    /// All numbers, and what is printed of them.
+    pub(crate) fn new(link: &str) -> (Arc<Self>, Arc<Metrics>) {
+        let mut metrics = Metrics::new(Side::Exporter);
+        let flow = Flow::new(&mut metrics);
+        (Arc::new(Self { link: link.into(), flow }), Arc::new(metrics))
+    }
+
+    /// Records are known to be durable at the target.
+    pub(crate) fn acknowledged(&self, lane: LaneId, partition: &Partition, settled: &Settled) {
+        let labels = self.labels(partition);
+        self.flow.records.get_or_create(&labels).inc_by(settled.records);
+        self.flow.plain_bytes.get_or_create(&labels).inc_by(settled.plain);
+        self.flow
+            .lag_bytes
+            .get_or_create(&labels)
+            .set(i64::try_from(settled.outstanding).unwrap_or(i64::MAX));
+        if let Some(oldest) = settled.oldest {
+            let lane = Lane { link: self.link.clone(), lane: lane.0 };
+            let seconds = Instant::now().saturating_duration_since(oldest).as_secs_f64();
+            self.flow.commit_seconds.get_or_create(&lane).observe(seconds);
+        }
+    }
+
+    /// Brings the numbers that describe a state up to date.
+    pub(crate) fn refresh(&self, table: &Table, link: &LinkFacts, audit_healthy: bool) {
+        let mut states: BTreeMap<&str, i64> =
+            ["opening", "flowing", "held", "refused"].into_iter().map(|state| (state, 0)).collect();
+        let mut holds: BTreeMap<hold::Reason, i64> =
+            hold::Reason::ALL.iter().map(|reason| (*reason, 0)).collect();
+        for partition in table.all() {
+            let state = partition.state();
+            let labels = self.labels(&partition);
+            if state == State::Closed {
+                continue;
+            }
+            *states.entry(state.word()).or_default() += 1;
+            if let State::Held(reason) = state {
+                *holds.entry(reason).or_default() += 1;
+            }
+            let (records, seconds) = partition.lag();
+            self.flow.lag_records.get_or_create(&labels).set(i64::try_from(records).unwrap_or(i64::MAX));
+            self.flow.lag_seconds.get_or_create(&labels).set(seconds);
+        }
+        for (state, count) in states {
+            let labels = StateLabel { link: self.link.clone(), state: state.into() };
+            self.flow.partitions.get_or_create(&labels).set(count);
+        }
+        for (reason, count) in holds {
+            let labels = Reason { link: self.link.clone(), reason: reason.word().into() };
+            self.flow.holds.get_or_create(&labels).set(count);
+        }
+        let labels = Link { link: self.link.clone() };
+        self.flow.connected.get_or_create(&labels).set(i64::from(link.session().is_some()));
+        let path = link.path();
+        if let Some(rtt) = path.rtt {
+            self.flow.rtt_seconds.get_or_create(&labels).set(rtt.as_secs_f64());
+        }
+        raise_to(&self.flow.wire_bytes.get_or_create(&labels), path.wire_bytes);
+        raise_to(&self.flow.lost_packets.get_or_create(&labels), path.lost_packets);
+        self.flow.audit_healthy.set(i64::from(audit_healthy));
+    }
+
+    /// A partition is not carried any more.
+    pub(crate) fn forget(&self, partition: &Partition) {
+        self.flow.forget(&self.labels(partition));
+    }
+
+    /// Records and plain bytes of a partition that are durable at the target.
+    pub(crate) fn delivered(&self, partition: &Partition) -> (u64, u64) {
+        let labels = self.labels(partition);
+        (self.flow.records.get_or_create(&labels).get(), self.flow.plain_bytes.get_or_create(&labels).get())
+    }
+
+    fn labels(&self, partition: &Partition) -> Labels {
+        Labels {
+            link: self.link.clone(),
+            topic: partition.topic.name.to_string(),
+            partition: partition.number,
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Reaching an importer, however long it takes.
+
+use std::time::{Duration, Instant};
+
+use link::Connection;
+
+use super::Session;
+
+impl Session {
+    /// Dials the importer's addresses in turn until one answers; `None` when the exporter is to leave first.
+    pub(super) async fn dial(&mut self) -> Option<(Connection, String)> {
+        let mut attempts = 0;
+        loop {
+            let addresses = &self.parts.config.importer.address;
+            let address = addresses[self.next_address % addresses.len()].clone();
+            let outcome = {
+                let Self { parts, next_address, .. } = &mut *self;
+                *next_address = next_address.wrapping_add(1);
+                let attempt = parts.dialer.dial(&address);
+                tokio::pin!(attempt);
+                tokio::select! {
+                    outcome = &mut attempt => outcome,
+                    _ = parts.leave.wait_for(|leave| *leave) => return None,
+                }
+            };
+            match outcome {
+                Ok(connection) => {
+                    self.dial_failures.clear();
+                    return Some((connection, address));
+                }
+                Err(error) => self.dial_failed(&address, &error),
+            }
+            attempts += 1;
+            // All addresses once, then a pause.
+            let rounds = attempts / self.parts.config.importer.address.len() as u32;
+            if attempts % self.parts.config.importer.address.len() as u32 == 0
+                && !self.idle(backoff(rounds)).await
+            {
+                return None;
+            }
+        }
+    }
+
+    fn dial_failed(&mut self, address: &str, error: &link::DialError) {
+        let words = error.to_string();
+        self.parts.facts.failed(&words);
+        if let Some(times) = self.dial_failures.is_due(&words, Instant::now()) {
+            tracing::warn!(
+                importer = %address, times,
+                "{words}; dialling goes on, nothing is read and nothing is lost meanwhile"
+            );
+        }
+    }
+
+    /// Lets time pass, with an ear for what the source and the lanes tell. Says whether to go on.
+    pub(super) async fn idle(&mut self, pause: Duration) -> bool {
+        let sleep = tokio::time::sleep(pause);
+        let mut leave = self.parts.leave.clone();
+        tokio::pin!(sleep);
+        loop {
+            tokio::select! {
+                biased;
+                _ = leave.wait_for(|leave| *leave) => return false,
+                Some(news) = self.parts.news.recv() => self.news(news, None),
+                // Of a session that is over.
+                Some(_) = self.parts.lane_events.recv() => {}
+                () = &mut sleep => return true,
+            }
+        }
+    }
+}
+
+/// 100 ms, 200, 400, 800 and then 1 s.
+pub(super) fn backoff(attempt: u32) -> Duration {
+    const FIRST: Duration = Duration::from_millis(100);
+    const MOST: Duration = Duration::from_secs(1);
+    FIRST.saturating_mul(1 << attempt.saturating_sub(1).min(10)).min(MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dialling_backs_off_from_a_tenth_of_a_second_to_one_and_stays_there() {
+        let millis: Vec<u128> = (1..7).map(|attempt| backoff(attempt).as_millis()).collect();
+        assert_eq!(millis, [100, 200, 400, 800, 1000, 1000]);
+    }
+}
