@@ -30,7 +30,7 @@ pub(crate) use live::client_config;
 pub use live::{LiveHistory, group_offsets};
 pub use print::Print;
 pub use report::{Anomaly, Finding, Report, TopicReport};
-pub use trail::{End, Range, Trail};
+pub use trail::{Claim, End, Range, Trail};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -144,11 +144,9 @@ impl Check {
                     }
                 })?;
             }
-            comparison.holes(
-                partition,
-                &visible,
-                self.trails().map(|(end, trail)| (end, trail.holes(&place))),
-            );
+            for (end, trail) in self.trails() {
+                comparison.silent_gaps(partition, &visible, end, trail);
+            }
             let mut ordered = comparison.partition(partition, visible);
             if partition < target_partitions {
                 target.read(&pair.target, partition, &mut |seen| ordered.target(Print::of(&seen)))?;

@@ -1,4 +1,18 @@
-//! What Longhaul is tried on.
+//! What Longhaul is tried on: clusters to carry between, ways to hurt them and the link, data, and a judge.
+//!
+//! | to have | use |
+//! |---|---|
+//! | a real Kafka cluster, killed, paused and started again | [`kafka::Cluster`] |
+//! | a quick one inside this process | [`embedded::EmbeddedCluster`] |
+//! | requests held, dropped and cut on their way to a broker | [`proxy::Proxy`] |
+//! | a long, lossy, slow or dead link | [`relay::Relay`] |
+//! | records that look like the real thing, or that torture | [`generator`], [`topicfile::TopicFile`] |
+//! | topics full of them | [`load::load`] |
+//! | the verdict: lost, repeated, reordered, changed, ... | [`checker::Check`] |
+//!
+//! Everything blocks and can be used from a plain test as well as inside a runtime (on a thread that may block).
+//! Nothing of this is part of the shipped programs. Suites that need a real Kafka begin with
+//! [`kafka::require_kafka`].
 
 pub mod checker;
 pub mod embedded;

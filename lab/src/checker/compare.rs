@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::print::{Identity, Part, Print};
 use super::report::{Anomaly, Finding, TopicReport};
-use super::trail::{End, Range};
+use super::trail::{Claim, End, Range, Trail};
 use super::{Pair, Seen};
 
 /// Records without a partner that are kept to be paired up; beyond that they are `lost` or `foreign` as they are.
@@ -56,29 +56,25 @@ impl TopicComparison {
         self.report.bytes += seen.payload_bytes();
     }
 
-    /// Names every range an audit log passed over that holds visible records.
-    pub(super) fn holes(
-        &mut self,
-        partition: i32,
-        visible: &[Print],
-        holes: impl Iterator<Item = (End, Vec<Range>)>,
-    ) {
-        for (end, holes) in holes {
-            for hole in holes {
-                let count = visible.iter().filter(|print| hole.contains(print.offset)).count();
-                if count > 0 {
-                    let Range { first, next } = hole;
-                    let detail = format!(
-                        "the {end} audit log passes over {first}..{next}, where {count} records are visible"
-                    );
-                    self.report.add(Finding::at(
-                        Anomaly::SilentGap,
-                        &self.report.source,
-                        partition,
-                        first,
-                        detail,
-                    ));
-                }
+    /// Names every range that an audit log passed over, or counted too few records in.
+    pub(super) fn silent_gaps(&mut self, partition: i32, visible: &[Print], end: End, trail: &Trail) {
+        let place = (self.report.source.clone(), partition);
+        let gaps = trail.gaps(&place);
+        let below = |offset: i64| visible.partition_point(|print| print.offset < offset);
+        let seen = |range: Range| visible.get(below(range.first)..below(range.next)).unwrap_or_default();
+        let unnamed = |range: Range| {
+            let named = |print: &&Print| !gaps.iter().any(|gap| gap.contains(print.offset));
+            u64::try_from(seen(range).iter().filter(named).count()).expect("usize has 64 bits or less")
+        };
+        let passed_over = trail.holes(&place).into_iter().map(|range| Claim { range, records: 0 });
+        for Claim { range, records } in trail.claims(&place).into_iter().chain(passed_over) {
+            let count = unnamed(range);
+            if count > records {
+                let Range { first, next } = range;
+                let detail = format!(
+                    "the {end} audit log has {records} records of {first}..{next} delivered, where {count} are visible"
+                );
+                self.report.add(Finding::at(Anomaly::SilentGap, &place.0, partition, first, detail));
             }
         }
     }

@@ -63,8 +63,17 @@ struct PartitionTrail {
 #[derive(Debug, Clone)]
 struct Delivered {
     range: Range,
-    last: i64,
+    records: u64,
     digest: Option<Digest>,
+}
+
+/// What one line of a log says of a range: so many of its records were delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The source offsets that the line covers.
+    pub range: Range,
+    /// The records delivered of them.
+    pub records: u64,
 }
 
 /// The fields of the lines that matter here; a line of another event has none of them.
@@ -75,9 +84,10 @@ struct Line {
     topic_id: Option<String>,
     partition: Option<i32>,
     start: Option<serde_json::Value>,
+    from: Option<i64>,
     first: Option<i64>,
-    last: Option<i64>,
     next: Option<i64>,
+    records: Option<u64>,
     reason: Option<String>,
     digest: Option<String>,
 }
@@ -110,14 +120,14 @@ impl Trail {
         if trail.topic_id != topic_id {
             *trail = PartitionTrail { topic_id, ..Default::default() };
         }
-        match (line.event.as_str(), line.first, line.next) {
+        match (line.event.as_str(), line.from.or(line.first), line.next) {
             ("new", _, _) => trail.start = line.start.and_then(|start| start.as_i64()),
             ("gap", Some(first), Some(next)) => {
                 trail.gaps.push((Range { first, next }, line.reason.unwrap_or_default()));
             }
             ("delivered", Some(first), Some(next)) => trail.delivered.push(Delivered {
                 range: Range { first, next },
-                last: line.last.unwrap_or(next - 1),
+                records: line.records.unwrap_or(0),
                 digest: line.digest.and_then(|digest| Digest::from_str(&digest).ok()),
             }),
             _ => {}
@@ -129,8 +139,7 @@ impl Trail {
         let Some(trail) = self.partitions.get(place) else { return Vec::new() };
         // A gap called `not_visible` is a claim that the reader of the source checks like a hole.
         let named = trail.gaps.iter().filter(|(_, reason)| reason != NOT_VISIBLE).map(|(range, _)| *range);
-        // Between the last record of a line and its `next` nothing may be visible either.
-        let delivered = trail.delivered.iter().map(|it| Range { first: it.range.first, next: it.last + 1 });
+        let delivered = trail.delivered.iter().map(|it| it.range);
         let mut covered: Vec<Range> = delivered.chain(named).collect();
         covered.sort_unstable();
         let end = trail.delivered.iter().map(|it| it.range).chain(trail.gaps.iter().map(|(range, _)| *range));
@@ -145,6 +154,12 @@ impl Trail {
             at = Some(from.max(range.next));
         }
         holes
+    }
+
+    /// What each line says was delivered: no more than that may be visible in its range, but for named gaps.
+    pub fn claims(&self, place: &Place) -> Vec<Claim> {
+        let delivered = self.partitions.get(place).into_iter().flat_map(|trail| &trail.delivered);
+        delivered.map(|it| Claim { range: it.range, records: it.records }).collect()
     }
 
     /// Ranges that the log names as never to be delivered although they may hold visible records.
@@ -162,8 +177,7 @@ impl Trail {
     pub(super) fn overlaps(&self, end: End) -> Vec<Finding> {
         let mut findings = Vec::new();
         for ((topic, partition), trail) in &self.partitions {
-            let mut ranges: Vec<Range> =
-                trail.delivered.iter().map(|it| Range { first: it.range.first, next: it.last + 1 }).collect();
+            let mut ranges: Vec<Range> = trail.delivered.iter().map(|it| it.range).collect();
             ranges.sort_unstable();
             for pair in ranges.windows(2) {
                 if pair[1].first < pair[0].next {
@@ -231,12 +245,12 @@ mod tests {
         ("orders".to_owned(), 0)
     }
 
-    pub(super) fn delivered(first: i64, last: i64, next: i64, digest: u8) -> String {
+    fn delivered(from: i64, next: i64, digest: u8) -> String {
         let mut bytes = [0; 32];
         bytes[0] = digest;
         format!(
             "{{\"seq\":1,\"event\":\"delivered\",\"topic\":\"orders\",\"topic_id\":\"A\",\"partition\":0,\
-             \"first\":{first},\"last\":{last},\"next\":{next},\"records\":1,\"digest\":\"{}\"}}\n",
+             \"from\":{from},\"next\":{next},\"records\":3,\"digest\":\"{}\"}}\n",
             Digest(bytes)
         )
     }
@@ -253,48 +267,50 @@ mod tests {
         let new = "{\"event\":\"new\",\"topic\":\"orders\",\"topic_id\":\"A\",\"partition\":0,\"start\":2}\n";
         let text = [
             new.to_owned(),
-            delivered(5, 9, 12, 1),
+            delivered(5, 12, 1),
             gap(12, 20, "expired"),
             gap(20, 22, "not_visible"),
-            delivered(22, 29, 30, 1),
+            delivered(22, 30, 1),
         ];
         let trail = Trail::parse(&text.concat()).unwrap();
-        let expected = [(2, 5), (10, 12), (20, 22)].map(|(first, next)| Range { first, next });
+        let expected = [(2, 5), (20, 22)].map(|(first, next)| Range { first, next });
         assert_eq!(trail.holes(&place()), expected);
         assert_eq!(trail.gaps(&place()), [Range { first: 12, next: 20 }]);
         assert_eq!(trail.delivered_to(&place()), Some(30));
+        let range = Range { first: 5, next: 12 };
+        assert_eq!(trail.claims(&place())[0], Claim { range, records: 3 });
     }
 
     #[test]
     fn a_range_delivered_twice_is_named() {
-        let trail = Trail::parse(&(delivered(0, 9, 10, 1) + &delivered(8, 12, 13, 1))).unwrap();
+        let trail = Trail::parse(&(delivered(0, 10, 1) + &delivered(8, 13, 1))).unwrap();
         let overlaps = trail.overlaps(End::Cloud);
         assert_eq!(overlaps.len(), 1);
         assert!(overlaps[0].to_string().contains("repeated: orders [0] @ 8"), "{}", overlaps[0]);
-        let trail = Trail::parse(&(delivered(0, 9, 10, 1) + &delivered(10, 12, 13, 1))).unwrap();
+        let trail = Trail::parse(&(delivered(0, 10, 1) + &delivered(10, 13, 1))).unwrap();
         assert!(trail.overlaps(End::Cloud).is_empty());
     }
 
     #[test]
     fn digests_agree_when_only_the_cuts_differ() {
-        let edge = Trail::parse(&(delivered(0, 4, 5, 10) + &delivered(5, 9, 10, 5))).unwrap();
-        let cloud = Trail::parse(&(delivered(0, 2, 3, 7) + &delivered(3, 9, 10, 8))).unwrap();
+        let edge = Trail::parse(&(delivered(0, 5, 10) + &delivered(5, 10, 5))).unwrap();
+        let cloud = Trail::parse(&(delivered(0, 3, 7) + &delivered(3, 10, 8))).unwrap();
         assert!(edge.digests_against(&cloud).is_empty());
-        let other = Trail::parse(&(delivered(0, 2, 3, 7) + &delivered(3, 9, 10, 9))).unwrap();
+        let other = Trail::parse(&(delivered(0, 3, 7) + &delivered(3, 10, 9))).unwrap();
         let findings = edge.digests_against(&other);
         assert!(findings[0].to_string().contains("0..10 differs"), "{findings:?}");
     }
 
     #[test]
     fn a_line_that_was_being_written_is_left_out_and_a_broken_one_is_not() {
-        let torn = delivered(0, 9, 10, 1) + "{\"event\":\"deliv";
+        let torn = delivered(0, 10, 1) + "{\"event\":\"deliv";
         assert_eq!(Trail::parse(&torn).unwrap().delivered_to(&place()), Some(10));
         assert_eq!(Trail::parse("{}\n").unwrap_err().0, 1);
     }
 
     #[test]
     fn a_topic_made_anew_begins_a_new_trail() {
-        let text = delivered(0, 9, 10, 1) + &delivered(0, 3, 4, 1).replace("\"A\"", "\"B\"");
+        let text = delivered(0, 10, 1) + &delivered(0, 4, 1).replace("\"A\"", "\"B\"");
         let trail = Trail::parse(&text).unwrap();
         assert_eq!(trail.delivered_to(&place()), Some(4));
         assert!(trail.overlaps(End::Edge).is_empty());

@@ -109,7 +109,7 @@ impl Process {
 
     /// SIGTERM, and waits until the process is gone; SIGKILL when that takes longer than `patience`.
     pub fn stop(&mut self, patience: Duration) {
-        self.signal(Signal::SIGTERM);
+        self.terminate();
         let deadline = Instant::now() + patience;
         while self.is_running() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
@@ -127,7 +127,8 @@ impl Process {
         self.signal(Signal::SIGCONT);
     }
 
-    /// While the shell has not been waited for, it holds the program's id, so the signal cannot hit another process.
+    /// The shell ends right after its program, and only while it runs is a signal sent: the id cannot belong to
+    /// another process by then.
     fn signal(&mut self, signal: Signal) {
         if self.is_running() {
             // ESRCH: it has ended meanwhile, which is what a killer wants.
@@ -186,6 +187,23 @@ mod tests {
         }
         let log = std::fs::read_to_string(directory.path().join("log")).unwrap();
         assert_eq!(log, "said\nalso\n");
+    }
+
+    #[test]
+    fn the_exit_code_is_the_programs_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let ended = |process: &mut Process| {
+            while process.is_running() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            process.exit_code()
+        };
+        let mut process = start(directory.path(), "sleep 0.1; exit 64");
+        assert_eq!(process.exit_code(), None);
+        assert_eq!(ended(&mut process), Some(64));
+        let mut process = start(directory.path(), "exec sleep 300");
+        process.terminate();
+        assert_eq!(ended(&mut process), Some(128 + 15));
     }
 
     #[test]
