@@ -163,8 +163,9 @@ impl Worker {
 
     fn run(mut self) {
         while self.step().is_ok() {}
-        // What is committed and not yet in the audit log is written while that is possible.
-        self.record_deliveries();
+        if self.draining.is_some() {
+            self.record_deliveries();
+        }
     }
 
     /// One turn: news, parcels, a transaction when one is due, answers, and waiting for more.

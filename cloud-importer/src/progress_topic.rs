@@ -96,11 +96,17 @@ fn verify_topic(
 }
 
 /// Reads a lane's progress. Only call it after `init_transactions`: before that a predecessor may still commit.
-pub(crate) fn read(settings: &kafka::Settings, topic: &str, lane: Lane) -> Result<Table, Obstacle> {
+pub(crate) fn read(
+    admin: &Admin,
+    settings: &kafka::Settings,
+    topic: &str,
+    lane: Lane,
+) -> Result<Table, Obstacle> {
     let partition = i32::from(lane.0);
     let deadline = Instant::now() + OPEN_TRANSACTION_PATIENCE;
     let ends = loop {
-        let ends = kafka::reader::ends(settings, topic, &[partition], PATIENCE)
+        let ends = admin
+            .ends(topic, &[partition], PATIENCE)
             .map_err(|error| passing("ask for the end of progress", &error))?;
         let ends =
             ends.first().copied().ok_or_else(|| Obstacle::Passing(format!("`{topic}` has no ends")))?;

@@ -49,6 +49,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
         receiver: Receiver::new(Duration::ZERO),
         started: Instant::now(),
         open: None,
+        refused: false,
     };
     let ending = session.run().await;
     let reason = format!("{}: {}", ending.code, ending.reason);
@@ -62,6 +63,8 @@ struct Session {
     receiver: Receiver,
     started: Instant,
     open: Option<Open>,
+    /// Whether its refusal is on record.
+    refused: bool,
 }
 
 /// What a session has once it was admitted.
@@ -257,7 +260,7 @@ impl Session {
     }
 
     /// Puts a refusal on record and says what the exporter is told.
-    async fn refuse(&self, hello: &Hello, code: CloseCode, why: String) -> Result<Ending, Ending> {
+    async fn refuse(&mut self, hello: &Hello, code: CloseCode, why: String) -> Result<Ending, Ending> {
         tracing::warn!(peer = %self.connection.peer(), remote = %self.connection.remote_address(), "refused: {why}");
         let refusal = event::Refuse {
             link: Some(hello.link.clone()),
@@ -265,6 +268,7 @@ impl Session {
             ..self.refusal(why.clone())
         };
         self.record(refusal).await?;
+        self.refused = true;
         Ok(Ending::new(code, why))
     }
 
@@ -289,7 +293,7 @@ impl Session {
         self.count_wire();
         let Some(open) = self.open.take() else {
             // Nobody was admitted: what the peer did wrong is on record all the same.
-            if self.shared.stopping.borrow().to_owned() {
+            if self.refused || *self.shared.stopping.borrow() {
                 return;
             }
             if let Err(error) = record(&self.shared.audit, self.refusal(reason.to_owned()).into()).await {

@@ -72,6 +72,7 @@ pub(crate) struct Tail {
 ///
 /// This is the tail check of a take-over: the last record that progress names must be there, and nothing after it.
 pub(crate) fn tails(
+    admin: &Admin,
     settings: &kafka::Settings,
     topic: &str,
     positions: &[(i32, i64)],
@@ -79,8 +80,7 @@ pub(crate) fn tails(
     let passing =
         |error: &dyn std::fmt::Display| Obstacle::Passing(format!("cannot read `{topic}`: {error}"));
     let partitions: Vec<i32> = positions.iter().map(|(partition, _)| *partition).collect();
-    let ends = kafka::reader::ends(settings, topic, &partitions, PATIENCE)
-        .map_err(|error| unreadable(topic, &error))?;
+    let ends = admin.ends(topic, &partitions, PATIENCE).map_err(|error| unreadable(topic, &error))?;
     let mut tails: Vec<Tail> =
         ends.iter().map(|ends| Tail { low: ends.low, high: ends.hw, ..Tail::default() }).collect();
     let options = SourceOptions { queued_bytes: 1 << 20, ..SourceOptions::default() };

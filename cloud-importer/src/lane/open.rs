@@ -66,7 +66,7 @@ impl Worker {
             let last = owned.table.entries.get(&open.partition).and_then(|entry| entry.target.last);
             positions.push((open.partition.partition, last.unwrap_or(0)));
         }
-        let tails = match target::tails(&self.context.kafka, topic, &positions) {
+        let tails = match target::tails(&self.context.admin, &self.context.kafka, topic, &positions) {
             Ok(tails) => tails,
             Err(Obstacle::Passing(why)) => return self.ask_again(opens, &why),
             Err(Obstacle::Hold(reason, detail)) => return self.hold_opens(opens, reason, &detail),
@@ -240,8 +240,9 @@ impl Worker {
                     (partition.partition, entry.and_then(|entry| entry.target.last).unwrap_or(0))
                 })
                 .collect();
-            let found = prepared
-                .and_then(|prepared| Ok((target::tails(&self.context.kafka, &topic, &positions)?, prepared)));
+            let found = prepared.and_then(|prepared| {
+                Ok((target::tails(&self.context.admin, &self.context.kafka, &topic, &positions)?, prepared))
+            });
             let (tails, prepared) = match found {
                 Ok(found) => found,
                 Err(Obstacle::Passing(why)) => {

@@ -93,7 +93,7 @@ impl Worker {
             // The other one needs a moment to put its name into progress; looking at once would make both take turns.
             self.pause(FENCED_PAUSE)?;
             let topic = self.context.link.progress_topic();
-            match progress_topic::read(&self.context.kafka, &topic, self.context.lane) {
+            match progress_topic::read(&self.context.admin, &self.context.kafka, &topic, self.context.lane) {
                 Ok(Table { owner: Some(owner), .. }) if owner.instance != *self.context.instance => {
                     self.takeover.stood_down = Some(owner.instance.clone());
                     return Ok(Err(owned_elsewhere(&self.context, &owner.instance)));
@@ -140,7 +140,7 @@ fn take_over(context: &Context, limit: Option<usize>) -> Result<Owned, Obstacle>
         TransactionalProducer::new(&context.kafka, &transactional_id, options).map_err(failed)?;
     producer.init_transactions(INIT_PATIENCE).map_err(|error| refused(&transactional_id, &error))?;
     let topic = context.link.progress_topic();
-    let table = progress_topic::read(&context.kafka, &topic, context.lane)?;
+    let table = progress_topic::read(&context.admin, &context.kafka, &topic, context.lane)?;
     let progress = producer.topic(&topic).map_err(failed)?;
     let offset_map = producer.topic(&context.link.offset_map_topic()).map_err(failed)?;
     let mut owned = Owned { producer, progress, offset_map, table, topics: BTreeMap::new(), batch_size };
