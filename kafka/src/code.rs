@@ -29,6 +29,8 @@ impl KafkaCode {
     pub const TIMED_OUT: Self = Self(-185);
     /// The local queue is full: deliver some, then try again.
     pub const QUEUE_FULL: Self = Self(-184);
+    /// An earlier call of the same kind is still under way.
+    pub const PREV_IN_PROGRESS: Self = Self(-177);
     /// The call does not fit the handle's state.
     pub const STATE: Self = Self(-172);
     /// The message was dropped from the local queue on purpose.

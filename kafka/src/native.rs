@@ -10,7 +10,7 @@ mod reaper;
 
 use std::ffi::{CStr, CString, c_char};
 
-pub(crate) use client::{Client, Conf, Kind, Refusal, SentObserver, TopicRef};
+pub(crate) use client::{Client, Conf, Kind, Observer, Refusal, TopicRef};
 pub(crate) use event::{AdminOptions, Event, Queue, admin_call, listed_offsets};
 pub(crate) use list::{Entry, PartitionList, entries};
 

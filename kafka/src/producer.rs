@@ -10,11 +10,11 @@
 //! 3. Delivery reports are drained before the commit: librdkafka would otherwise wait in slices of 100 ms.
 
 use std::{
-    collections::VecDeque,
-    ffi::{c_char, c_void},
+    collections::{HashSet, VecDeque},
+    ffi::{CStr, c_char, c_void},
     ptr::NonNull,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -22,7 +22,7 @@ use std::{
 
 use crate::{
     Error, KafkaCode, Settings,
-    native::{self, Client, Conf, Event, Failure, Kind, Queue, SentObserver, TopicRef, sys},
+    native::{self, Client, Conf, Event, Failure, Kind, Observer, Queue, TopicRef, sys},
 };
 
 /// How a producer behaves.
@@ -151,7 +151,7 @@ pub struct TransactionalProducer {
     topics: Vec<(String, TopicRef)>,
     queue: Queue,
     client: Client,
-    end_txns: Arc<EndTxns>,
+    watch: Arc<Watch>,
     count_end_txn: bool,
     instance: u64,
     /// Reports taken from librdkafka while a commit drained; handed out before any other.
@@ -174,13 +174,13 @@ impl TransactionalProducer {
     pub fn new(settings: &Settings, transactional_id: &str, options: ProducerOptions) -> Result<Self, Error> {
         let mut conf = configuration(settings, transactional_id, &options)?;
         conf.set_events(sys::RD_KAFKA_EVENT_DR | sys::RD_KAFKA_EVENT_ERROR);
-        let end_txns = Arc::new(EndTxns::default());
-        let client = Client::observed(Kind::Producer, &settings.client_id, conf, Arc::clone(&end_txns))?;
+        let watch = Arc::new(Watch::default());
+        let client = Client::observed(Kind::Producer, &settings.client_id, conf, Arc::clone(&watch))?;
         Ok(Self {
             topics: Vec::new(),
             queue: Queue::main(&client),
             client,
-            end_txns,
+            watch,
             count_end_txn: options.count_end_txn,
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
             drained: VecDeque::new(),
@@ -236,9 +236,10 @@ impl TransactionalProducer {
         // SAFETY: the client is live; the error object returned is ours.
         unsafe { native::check(sys::rd_kafka_begin_transaction(self.client.as_ptr())) }
             .map_err(|failure| self.transaction_error(failure))?;
-        self.sends_at_begin = self.end_txns.sent();
+        self.sends_at_begin = self.watch.end_txns();
         self.produced = false;
         self.failed = None;
+        self.watch.neighbours().clear();
         Ok(())
     }
 
@@ -298,6 +299,9 @@ impl TransactionalProducer {
     }
 
     /// Hands out delivery reports, waiting up to `timeout` for the first; returns how many.
+    ///
+    /// Once a report is an error, do not wait for the rest: librdkafka holds back what it has not sent of a
+    /// transaction that can no longer be committed.
     pub fn deliveries(&mut self, timeout: Duration, mut f: impl FnMut(Delivery)) -> usize {
         let mut count = 0;
         while let Some(delivery) = self.drained.pop_front() {
@@ -306,6 +310,11 @@ impl TransactionalProducer {
         }
         let wait = if count > 0 { Duration::ZERO } else { timeout };
         count + self.take_reports(wait, f)
+    }
+
+    /// Why the transaction cannot be committed, as far as the reports taken so far tell.
+    pub fn failed(&self) -> Option<KafkaCode> {
+        self.failed
     }
 
     /// Records that were taken and not yet reported on by [`deliveries`](Self::deliveries).
@@ -328,7 +337,7 @@ impl TransactionalProducer {
             let result = unsafe {
                 native::check(sys::rd_kafka_commit_transaction(self.client.as_ptr(), native::millis(left)))
             };
-            let sends = self.end_txns.sent() - self.sends_at_begin;
+            let sends = self.watch.end_txns() - self.sends_at_begin;
             match result {
                 Ok(()) => return self.judge_success(sends),
                 Err(failure) if failure.retriable && Instant::now() < deadline => {
@@ -341,15 +350,12 @@ impl TransactionalProducer {
 
     /// How often `EndTxn` was sent since the last `begin`.
     pub fn end_txn_sends(&self) -> u64 {
-        self.end_txns.sent() - self.sends_at_begin
+        self.watch.end_txns() - self.sends_at_begin
     }
 
     /// Waits until no report is outstanding.
     fn drain(&mut self, deadline: Instant) -> Result<(), CommitError> {
-        while self.in_flight > 0 {
-            if let Some(code) = self.failed {
-                return Err(CommitError::Abortable { code });
-            }
+        loop {
             if let Some((code, _)) = self.client.fatal_error() {
                 return Err(if is_fencing(code) {
                     CommitError::Fenced
@@ -357,16 +363,18 @@ impl TransactionalProducer {
                     CommitError::Failed { code }
                 });
             }
+            if let Some(code) = self.failed {
+                return Err(CommitError::Abortable { code });
+            }
+            if self.in_flight == 0 {
+                return Ok(());
+            }
             if Instant::now() >= deadline {
                 return Err(CommitError::Abortable { code: KafkaCode::TIMED_OUT });
             }
             let mut drained = std::mem::take(&mut self.drained);
             self.take_reports(POLL_SLICE, |delivery| drained.push_back(delivery));
             self.drained = drained;
-        }
-        match self.failed {
-            Some(code) => Err(CommitError::Abortable { code }),
-            None => Ok(()),
         }
     }
 
@@ -433,8 +441,11 @@ impl TransactionalProducer {
             let Some(event) = self.queue.poll(left) else { return count };
             match event.kind() {
                 sys::RD_KAFKA_EVENT_DR => {
-                    count += each_report(&event, |delivery| {
+                    count += each_report(&event, |mut delivery| {
                         self.in_flight -= 1;
+                        if delivery.outcome.is_err() && self.watch.neighbours().remove(&delivery.tag) {
+                            delivery.outcome = Err(KafkaCode::INVALID_DIFFERENT_RECORD);
+                        }
                         if let (Err(code), None | Some(KafkaCode::INVALID_DIFFERENT_RECORD)) =
                             (delivery.outcome, self.failed)
                         {
@@ -464,23 +475,38 @@ impl Drop for TransactionalProducer {
     }
 }
 
-/// Counts what the module's first rule needs.
+/// What librdkafka's threads tell us.
 #[derive(Default)]
-struct EndTxns {
-    sent: AtomicU64,
+struct Watch {
+    end_txns: AtomicU64,
+    /// Tags of records refused only because of another record in their batch; taken out with their reports.
+    ///
+    /// librdkafka (2.12) reports the batch's error for all of them when exactly one record was at fault. Only
+    /// the words tell which that is, and they can be read only before the report.
+    neighbours: Mutex<HashSet<u64>>,
 }
 
-impl EndTxns {
-    fn sent(&self) -> u64 {
+impl Watch {
+    fn end_txns(&self) -> u64 {
         // A send is counted before its answer can arrive, and the answer reaches us through librdkafka's locks.
-        self.sent.load(Ordering::Acquire)
+        self.end_txns.load(Ordering::Acquire)
+    }
+
+    fn neighbours(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.neighbours.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl SentObserver for EndTxns {
+impl Observer for Watch {
     fn sent(&self, api_key: i16) {
         if api_key == END_TXN {
-            self.sent.fetch_add(1, Ordering::Release);
+            self.end_txns.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    fn refused(&self, tag: u64, words: &CStr) {
+        if words.to_bytes().starts_with(NEIGHBOUR_OF_THE_REFUSED) {
+            self.neighbours().insert(tag);
         }
     }
 }
@@ -554,13 +580,10 @@ fn memory(bytes: Option<&[u8]>) -> sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_
 /// Calls `f` with each report of the event; returns how many.
 fn each_report(event: &Event, mut f: impl FnMut(Delivery)) -> usize {
     let mut count = 0;
-    loop {
-        // SAFETY: the event is live; the message returned belongs to it and is read before it goes.
-        let message = unsafe { sys::rd_kafka_event_message_next(event.as_ptr()) };
-        if message.is_null() {
-            return count;
-        }
-        // SAFETY: as above; the code is read as the integer that it is in C.
+    while let Some(message) = event.next_message() {
+        let message = message.as_ptr();
+        // SAFETY: the message belongs to the event, which is live; the code is read as the integer that it is
+        // in C.
         let (code, offset, tag) = unsafe {
             ((&raw const (*message).err).cast::<i32>().read(), (*message).offset, (*message)._private as u64)
         };
@@ -573,6 +596,7 @@ fn each_report(event: &Event, mut f: impl FnMut(Delivery)) -> usize {
         f(Delivery { tag, outcome });
         count += 1;
     }
+    count
 }
 
 fn is_fencing(code: KafkaCode) -> bool {
@@ -589,6 +613,8 @@ fn configuration(
     let message_timeout_ms = timeout_ms / 4 * 3;
     settings.conf(
         &[
+            // librdkafka wants it within the transaction's time-out.
+            ("socket.timeout.ms", &timeout_ms.min(10_000).to_string()),
             ("linger.ms", &native::millis(options.linger).to_string()),
             ("batch.size", &options.batch_size.to_string()),
             ("batch.num.messages", "50000"),
@@ -614,6 +640,8 @@ fn configuration(
 static INSTANCES: AtomicU64 = AtomicU64::new(0);
 /// Kafka's ApiKey of `EndTxn`.
 const END_TXN: i16 = 26;
+/// How librdkafka's words for a record begin that is refused for another's sake.
+const NEIGHBOUR_OF_THE_REFUSED: &[u8] = b"Failed to append record because it was part of a batch";
 const POLL_SLICE: Duration = Duration::from_millis(1);
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 const _: () = assert!(size_of::<usize>() >= size_of::<u64>(), "tags travel as pointers");

@@ -96,6 +96,8 @@ const COMMON_DEFAULTS: &[(&str, &str)] = &[
     ("topic.metadata.refresh.interval.ms", "5000"),
     ("metadata.max.age.ms", "15000"),
     ("topic.metadata.refresh.fast.interval.ms", "100"),
+    // How long a topic may be missing before it counts as gone; a broker that just started may not know it yet.
+    ("topic.metadata.propagation.max.ms", "10000"),
     // Longer than a slow broker needs, short enough that a dead one is noticed.
     ("socket.timeout.ms", "10000"),
     ("socket.connection.setup.timeout.ms", "10000"),
@@ -170,8 +172,8 @@ mod tests {
 
     #[test]
     fn a_wrong_value_is_explained_unless_it_could_be_a_secret() {
-        let error = with("fetch.min.bytes", "many").check().unwrap_err().to_string();
-        assert!(error.contains("fetch.min.bytes") && error.contains("many"), "{error}");
+        let error = with("security.protocol", "SASLSSL").check().unwrap_err().to_string();
+        assert!(error.contains("security.protocol") && error.contains("SASLSSL"), "{error}");
         assert!(!format!("{:?}", with("sasl.password", "hunter2")).contains("hunter2"));
         let error = with("sasl.password", "hun\0ter2").check().unwrap_err().to_string();
         assert!(error.contains("sasl.password") && !error.contains("hun"), "{error}");

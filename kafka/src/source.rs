@@ -8,26 +8,25 @@
 //!   nothing more, so that no record behind the fault is taken for its successor;
 //! * one partition's changes leave the others alone: they are incremental, never a new assignment.
 //!
-//! Records are taken one at a time from librdkafka's queue. Its batch call is faster but moves the position one
-//! past the end of a partition, from where a pause would lose a record (2.12); its callback hands out
-//! transaction markers as if they were records.
+//! Records are taken one at a time, as events. librdkafka (2.12) has faster calls, each with a fault: the batch
+//! call moves the position one past the end of a partition, from where a pause would lose a record; the callback
+//! hands out transaction markers as if they were records; all of them log that a topic is gone and say nothing.
 
 mod record;
 mod slots;
 
 use std::{
     collections::BTreeMap,
-    ffi::CStr,
     time::{Duration, Instant},
 };
 
 pub use record::{Event, Headers, Record, SourceError};
-use slots::Slots;
+use slots::{Slot, Slots};
 
 use crate::{
     Error, Isolation, KafkaCode, Settings,
     native::{
-        self, AdminOptions, Client, Kind, PartitionList, Queue, c_text, listed_offsets, owned_text,
+        self, AdminOptions, Client, Kind, PartitionList, Queue, c_text, listed_offsets,
         sys::{self, rd_kafka_admin_op_t as Api},
     },
 };
@@ -75,9 +74,12 @@ pub struct SourceConsumer {
     watermarks_due: Instant,
     /// Requests for ends without an answer yet.
     watermarks_asked: u32,
-    commit_running: bool,
+    /// The positions being written.
+    commit_running: BTreeMap<(String, i32), i64>,
     /// Positions to write when the running commit is over; the newest of each partition.
     commit_waiting: BTreeMap<(String, i32), i64>,
+    /// After a commit that failed for a while only.
+    commit_not_before: Instant,
 }
 
 impl SourceConsumer {
@@ -106,8 +108,9 @@ impl SourceConsumer {
             watermark_interval: options.watermark_interval,
             watermarks_due: Instant::now(),
             watermarks_asked: 0,
-            commit_running: false,
+            commit_running: BTreeMap::new(),
             commit_waiting: BTreeMap::new(),
+            commit_not_before: Instant::now(),
         })
     }
 
@@ -173,7 +176,7 @@ impl SourceConsumer {
         let index = self.index(token)?;
         self.stop(index)?;
         let slot = self.slots.get_mut(index);
-        (slot.position, slot.epoch, slot.reset_confirmed) = (offset, leader_epoch, false);
+        (slot.position, slot.epoch, slot.reset_reported) = (offset, leader_epoch, None);
         self.start(index)
     }
 
@@ -183,21 +186,17 @@ impl SourceConsumer {
         let mut count = self.serve(&mut f);
         let (mut bytes, mut wait) = (0, if count > 0 { Duration::ZERO } else { timeout });
         while count < MAX_POLL_EVENTS && bytes < MAX_POLL_BYTES {
-            // SAFETY: the queue is live; the message returned is ours.
-            let message = unsafe { sys::rd_kafka_consume_queue(self.records.as_ptr(), native::millis(wait)) };
-            if message.is_null() {
-                break;
-            }
+            let Some(event) = self.records.poll(wait) else { break };
             wait = Duration::ZERO;
-            let message = Message(message);
-            match message.code() {
-                KafkaCode::NONE => {
-                    if let Some(size) = self.hand_out(&message, &mut f) {
+            match event.kind() {
+                sys::RD_KAFKA_EVENT_FETCH => {
+                    if let Some(size) = self.hand_out(&event, &mut f) {
                         bytes += size;
                         count += 1;
                     }
                 }
-                code => count += self.judge(code, &message, &mut f),
+                sys::RD_KAFKA_EVENT_ERROR => count += self.judge(&event, &mut f),
+                _ => {}
             }
         }
         count
@@ -233,7 +232,7 @@ impl SourceConsumer {
 
     /// Whether a commit is under way or waits for one that is.
     pub fn commit_pending(&self) -> bool {
-        self.commit_running || !self.commit_waiting.is_empty()
+        !(self.commit_running.is_empty() && self.commit_waiting.is_empty())
     }
 
     /// The ends as last heard, also of a paused partition; `None` before the first answer.
@@ -249,13 +248,58 @@ impl SourceConsumer {
     }
 
     fn start(&mut self, index: usize) -> Result<(), Error> {
-        let slot = self.slots.get_mut(index);
+        let slot = self.slots.get(index);
+        let has_epoch = slot.epoch.is_some();
+        if has_epoch {
+            // Nothing is fetched before the epoch was compared. A partition that librdkafka does not know yet
+            // cannot be paused, but has no leader to fetch from either.
+            self.set_paused(slot, true);
+        }
         let list = PartitionList::of(&slot.topic, slot.partition, slot.position, slot.epoch);
         // SAFETY: client and list are live; the error object returned is ours.
         unsafe { native::check(sys::rd_kafka_incremental_assign(self.client.as_ptr(), list.as_ptr())) }
             .map_err(|failure| failure.into_error(format!("assign {}", slot.name())))?;
-        slot.running = true;
-        if slot.paused { self.apply_pause(index) } else { Ok(()) }
+        self.slots.get_mut(index).running = true;
+        let validated = if has_epoch { self.validate(index) } else { Ok(()) };
+        let slot = self.slots.get(index);
+        if has_epoch || slot.paused {
+            self.set_paused(slot, slot.paused);
+        }
+        validated.inspect_err(|_| {
+            let _ = self.stop(index);
+        })
+    }
+
+    /// Has the position's leader epoch compared with the log.
+    ///
+    /// An assignment alone does that only for a topic whose leader is not known yet; a seek always.
+    fn validate(&self, index: usize) -> Result<(), Error> {
+        let slot = self.slots.get(index);
+        let what = || format!("check the leader epoch of {}", slot.name());
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            let list = PartitionList::of(&slot.topic, slot.partition, slot.position, slot.epoch);
+            // SAFETY: client and list are live; the error object returned is ours, the result of the partition
+            // is written into the list.
+            unsafe {
+                native::check(sys::rd_kafka_seek_partitions(
+                    self.client.as_ptr(),
+                    list.as_ptr(),
+                    native::millis(START_TIMEOUT),
+                ))
+            }
+            .map_err(|failure| failure.into_error(what()))?;
+            let code = list.entries().next().map_or(KafkaCode::NONE, |entry| entry.code);
+            match code {
+                // Not known: the comparison follows when it is.
+                KafkaCode::NONE | KafkaCode::UNKNOWN_PARTITION_LOCAL => return Ok(()),
+                // The fetcher of the former assignment is still ending.
+                KafkaCode::STATE | KafkaCode::PREV_IN_PROGRESS if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                code => return Err(native::call_error(what(), code, "")),
+            }
+        }
     }
 
     fn stop(&mut self, index: usize) -> Result<(), Error> {
@@ -263,17 +307,15 @@ impl SourceConsumer {
         if !slot.running {
             return Ok(());
         }
-        let list = PartitionList::of(&slot.topic, slot.partition, slot.position, None);
-        if slot.paused {
-            // librdkafka remembers a pause beyond the assignment.
-            // SAFETY: client and list are live.
-            unsafe { sys::rd_kafka_resume_partitions(self.client.as_ptr(), list.as_ptr()) };
-        }
+        let (list, name) = (PartitionList::of(&slot.topic, slot.partition, slot.position, None), slot.name());
         slot.running = false;
+        if slot.paused {
+            self.set_paused(self.slots.get(index), false);
+        }
         // SAFETY: client and list are live; the error object returned is ours. When the call returns, whatever
         // was fetched before carries an outdated version and is dropped on its way out.
         unsafe { native::check(sys::rd_kafka_incremental_unassign(self.client.as_ptr(), list.as_ptr())) }
-            .map_err(|failure| failure.into_error(format!("unassign {}", slot.name())))
+            .map_err(|failure| failure.into_error(format!("unassign {name}")))
     }
 
     fn apply_pause(&self, index: usize) -> Result<(), Error> {
@@ -281,40 +323,48 @@ impl SourceConsumer {
         if !slot.running {
             return Ok(());
         }
+        match self.set_paused(slot, slot.paused) {
+            KafkaCode::NONE => Ok(()),
+            code => Err(native::call_error(format!("pause or resume {}", slot.name()), code, "")),
+        }
+    }
+
+    /// Tells librdkafka, which remembers it also while the partition is not assigned.
+    fn set_paused(&self, slot: &Slot, paused: bool) -> KafkaCode {
         let list = PartitionList::of(&slot.topic, slot.partition, slot.position, None);
-        // SAFETY: client and list are live; the result of each partition is written into the list.
+        // SAFETY: client and list are live; the result of the partition is written into the list.
         unsafe {
-            if slot.paused {
+            if paused {
                 sys::rd_kafka_pause_partitions(self.client.as_ptr(), list.as_ptr());
             } else {
                 sys::rd_kafka_resume_partitions(self.client.as_ptr(), list.as_ptr());
             }
         }
-        match list.entries().next().map(|entry| entry.code) {
-            None | Some(KafkaCode::NONE) => Ok(()),
-            Some(code) => Err(native::call_error(format!("pause or resume {}", slot.name()), code, "")),
-        }
+        list.entries().next().map_or(KafkaCode::NONE, |entry| entry.code)
     }
 
     /// Hands out a record; returns its size, or `None` when its partition gives nothing.
-    fn hand_out(&mut self, message: &Message, f: &mut impl FnMut(Event<'_>)) -> Option<usize> {
-        let index = self.slots.by_place(message.topic(), message.partition())?;
+    fn hand_out(&mut self, event: &native::Event, f: &mut impl FnMut(Event<'_>)) -> Option<usize> {
+        let message = event.next_message()?.as_ptr();
+        // SAFETY: the message belongs to the event, which is live.
+        let (topic, partition, offset) = unsafe { ((*message).rkt, (*message).partition, (*message).offset) };
+        let index = self.slots.by_place(topic, partition)?;
         let slot = self.slots.get_mut(index);
         if !slot.running {
             return None;
         }
-        // SAFETY: the message was fetched, is live and ours until the end of `poll`'s turn.
-        match unsafe { Record::view(message.0, slot.token) } {
+        // SAFETY: the message was fetched; it lives with the event, which outlives the record.
+        match unsafe { Record::view(message, slot.token) } {
             Ok(record) => {
                 slot.position = record.offset + 1;
                 slot.epoch = record.leader_epoch.or(slot.epoch);
-                slot.reset_confirmed = false;
+                slot.reset_reported = None;
                 let size = record.payload_len();
                 f(Event::Record(record));
                 Some(size)
             }
             Err(code) => {
-                let reason = format!("the headers of offset {} cannot be read", message.offset());
+                let reason = format!("the headers of offset {offset} cannot be read");
                 self.lose(index, SourceError::Other { code, reason }, f);
                 Some(0)
             }
@@ -322,19 +372,22 @@ impl SourceConsumer {
     }
 
     /// What an error on the record queue means; returns how many events it made.
-    fn judge(&mut self, code: KafkaCode, message: &Message, f: &mut impl FnMut(Event<'_>)) -> usize {
-        let reason = message.text();
-        let Some(index) = self.slots.by_place(message.topic(), message.partition()) else {
-            return self.judge_topic(code, message, reason, f);
+    fn judge(&mut self, event: &native::Event, f: &mut impl FnMut(Event<'_>)) -> usize {
+        let (code, reason) = (event.code(), event.error_text());
+        let Some((topic, partition, offset)) = event.place() else {
+            f(Event::Trouble { code, reason });
+            return 1;
         };
+        // What is left over from a partition that was unassigned or lost concerns nobody.
+        let Some(index) = self.slots.by_name(&topic, partition) else { return 0 };
         if !self.slots.get(index).running {
             return 0;
         }
         match code {
             KafkaCode::PARTITION_EOF => {
                 let slot = self.slots.get_mut(index);
-                slot.position = slot.position.max(message.offset());
-                slot.reset_confirmed = false;
+                slot.position = slot.position.max(offset);
+                slot.reset_reported = None;
                 f(Event::EndOfPartition { token: slot.token, position: slot.position });
             }
             KafkaCode::AUTO_OFFSET_RESET | KafkaCode::LOG_TRUNCATION | KafkaCode::OFFSET_OUT_OF_RANGE => {
@@ -348,44 +401,18 @@ impl SourceConsumer {
         1
     }
 
-    /// An error that names no assigned partition: it is about a whole topic, or about none.
-    fn judge_topic(
-        &mut self,
-        code: KafkaCode,
-        message: &Message,
-        reason: String,
-        f: &mut impl FnMut(Event<'_>),
-    ) -> usize {
-        let slots = message.topic_name().map_or_else(Vec::new, |topic| self.slots.of_topic(topic));
-        // What is left over from a partition that was unassigned concerns nobody.
-        let of_a_partition = message.partition() >= 0 && !message.topic().is_null();
-        if slots.is_empty() || of_a_partition || !(code.is_unknown_topic() || code.is_authorization()) {
-            if of_a_partition {
-                return 0;
-            }
-            f(Event::Trouble { code, reason });
-            return 1;
-        }
-        let mut count = 0;
-        for index in slots.into_iter().filter(|index| self.slots.get(*index).running).collect::<Vec<_>>() {
-            let cause = match code.is_authorization() {
-                true => SourceError::Authorization { code },
-                false => SourceError::TopicGone { code },
-            };
-            self.lose(index, cause, f);
-            count += 1;
-        }
-        count
-    }
-
     /// A report of a lost position carries no version, so it can stem from before the partition was assigned or
     /// sought. The first one only starts the partition anew where it stands: a true one comes again.
     fn judge_reset(&mut self, index: usize, reason: String, f: &mut impl FnMut(Event<'_>)) -> usize {
-        let slot = self.slots.get_mut(index);
-        let believed = std::mem::replace(&mut slot.reset_confirmed, true);
-        if !believed && self.stop(index).and_then(|()| self.start(index)).is_ok() {
+        let Some(first) = self.slots.get_mut(index).reset_reported.take() else {
+            if let Err(error) = self.stop(index).and_then(|()| self.start(index)) {
+                self.lose(index, SourceError::Reset { reason: format!("{reason}; {error}") }, f);
+                return 1;
+            }
+            self.slots.get_mut(index).reset_reported = Some(reason);
             return 0;
-        }
+        };
+        let reason = if first == reason { reason } else { format!("{reason}; reported before: {first}") };
         self.lose(index, SourceError::Reset { reason }, f);
         1
     }
@@ -410,31 +437,39 @@ impl SourceConsumer {
             match event.kind() {
                 sys::RD_KAFKA_EVENT_LISTOFFSETS_RESULT => self.take_watermarks(&event),
                 sys::RD_KAFKA_EVENT_ALTERCONSUMERGROUPOFFSETS_RESULT => {
-                    self.commit_running = false;
+                    let written = std::mem::take(&mut self.commit_running);
                     if let Some((code, text)) = commit_failure(&event) {
                         let reason = format!("commit into group `{}`: {text}", self.group);
                         f(Event::Trouble { code, reason });
                         count += 1;
+                        if code.is_retriable() {
+                            self.commit_not_before = Instant::now() + COMMIT_PAUSE;
+                            for (partition, offset) in written {
+                                self.commit_waiting.entry(partition).or_insert(offset);
+                            }
+                        }
                     }
-                    // What waits was checked when it came in.
-                    let _ = self.write_positions();
                 }
                 _ => {}
             }
+        }
+        if let Err(error) = self.write_positions() {
+            tracing::debug!(client = self.client.client_id(), %error, "cannot write positions");
         }
         self.ask_watermarks();
         count
     }
 
     fn write_positions(&mut self) -> Result<(), Error> {
-        if self.commit_running || self.commit_waiting.is_empty() {
+        let may = self.commit_running.is_empty() && Instant::now() >= self.commit_not_before;
+        if !may || self.commit_waiting.is_empty() {
             return Ok(());
         }
         let what = "commit";
         let group = c_text(what, &self.group)?;
         let mut list = PartitionList::new();
-        for ((topic, partition), offset) in std::mem::take(&mut self.commit_waiting) {
-            list.add(&c_text(what, &topic)?, partition, offset, None);
+        for ((topic, partition), offset) in &self.commit_waiting {
+            list.add(&c_text(what, topic)?, *partition, *offset, None);
         }
         let options = AdminOptions::new(
             &self.client,
@@ -454,7 +489,7 @@ impl SourceConsumer {
             );
             sys::rd_kafka_AlterConsumerGroupOffsets_destroy(request);
         }
-        self.commit_running = true;
+        self.commit_running = std::mem::take(&mut self.commit_waiting);
         Ok(())
     }
 
@@ -504,50 +539,6 @@ impl SourceConsumer {
             let end = if committed { &mut slot.lso } else { &mut slot.hw };
             *end = Some(entry.offset);
         }
-    }
-}
-
-/// A message taken from the record queue.
-struct Message(*mut sys::rd_kafka_message_t);
-
-impl Message {
-    fn code(&self) -> KafkaCode {
-        // SAFETY: the message is live and ours; the code is read as the integer that it is in C.
-        KafkaCode(unsafe { (&raw const (*self.0).err).cast::<i32>().read() })
-    }
-
-    fn topic(&self) -> *mut sys::rd_kafka_topic_t {
-        // SAFETY: the message is live and ours.
-        unsafe { (*self.0).rkt }
-    }
-
-    fn topic_name(&self) -> Option<&CStr> {
-        let topic = self.topic();
-        // SAFETY: a message holds a reference to its topic, and with it the name.
-        (!topic.is_null()).then(|| unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(topic)) })
-    }
-
-    fn partition(&self) -> i32 {
-        // SAFETY: the message is live and ours.
-        unsafe { (*self.0).partition }
-    }
-
-    fn offset(&self) -> i64 {
-        // SAFETY: the message is live and ours.
-        unsafe { (*self.0).offset }
-    }
-
-    /// librdkafka's words, of a message that stands for an error.
-    fn text(&self) -> String {
-        // SAFETY: the message is live; the text is copied.
-        unsafe { owned_text(sys::rd_kafka_message_errstr(self.0)) }
-    }
-}
-
-impl Drop for Message {
-    fn drop(&mut self) {
-        // SAFETY: ours, freed once; records viewing it end with the callback they were given to.
-        unsafe { sys::rd_kafka_message_destroy(self.0) };
     }
 }
 
@@ -608,5 +599,8 @@ fn configuration(settings: &Settings, group: &str, options: &SourceOptions) -> R
 /// Kafka's name of the end in a question for offsets.
 const LATEST: i64 = -1;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+const COMMIT_PAUSE: Duration = Duration::from_millis(500);
+/// librdkafka answers within itself, so this is for a machine at its limits.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_POLL_EVENTS: usize = 1000;
 const MAX_POLL_BYTES: usize = 1024 * 1024;

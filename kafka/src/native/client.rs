@@ -81,9 +81,13 @@ impl Drop for Conf {
     }
 }
 
-/// Called when a request has been written to a connection, on a thread of librdkafka's.
-pub(crate) trait SentObserver: Send + Sync + 'static {
+/// Told of what happens on librdkafka's own threads.
+pub(crate) trait Observer: Send + Sync + 'static {
+    /// A request has been written to a connection.
     fn sent(&self, api_key: i16);
+
+    /// A record was refused, with words that the broker or librdkafka had for it. Comes before its report.
+    fn refused(&self, tag: u64, words: &CStr);
 }
 
 /// One instance with its threads and connections.
@@ -108,8 +112,8 @@ impl Client {
         Self::build(kind, client_id, conf, None)
     }
 
-    /// Makes an instance that reports each request it sends.
-    pub(crate) fn observed<O: SentObserver>(
+    /// Makes a producer that tells `observer` of requests sent and records refused.
+    pub(crate) fn observed<O: Observer>(
         kind: Kind,
         client_id: &str,
         conf: Conf,
@@ -213,7 +217,7 @@ impl Drop for TopicRef {
 }
 
 /// Adds the observer to an instance that is being made.
-unsafe extern "C" fn on_new<O: SentObserver>(
+unsafe extern "C" fn on_new<O: Observer>(
     rk: *mut sys::rd_kafka_t,
     _conf: *const sys::rd_kafka_conf_t,
     opaque: *mut c_void,
@@ -222,11 +226,33 @@ unsafe extern "C" fn on_new<O: SentObserver>(
 ) -> sys::rd_kafka_resp_err_t {
     // SAFETY: librdkafka calls this with the instance under construction; `opaque` is the observer.
     unsafe {
+        sys::rd_kafka_interceptor_add_on_acknowledgement(
+            rk,
+            INTERCEPTOR.as_ptr(),
+            Some(on_acknowledgement::<O>),
+            opaque,
+        );
         sys::rd_kafka_interceptor_add_on_request_sent(rk, INTERCEPTOR.as_ptr(), Some(on_sent::<O>), opaque)
     }
 }
 
-unsafe extern "C" fn on_sent<O: SentObserver>(
+unsafe extern "C" fn on_acknowledgement<O: Observer>(
+    _rk: *mut sys::rd_kafka_t,
+    message: *mut sys::rd_kafka_message_t,
+    opaque: *mut c_void,
+) -> sys::rd_kafka_resp_err_t {
+    // SAFETY: the message is live during the call, and so are its words: librdkafka frees those of the broker
+    // before the report is taken, so this is the only place where they can be read. `opaque` as in `on_sent`.
+    unsafe {
+        let words = sys::rd_kafka_message_produce_errstr(message);
+        if !words.is_null() {
+            (*opaque.cast::<O>()).refused((*message)._private as u64, CStr::from_ptr(words));
+        }
+    }
+    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+}
+
+unsafe extern "C" fn on_sent<O: Observer>(
     _rk: *mut sys::rd_kafka_t,
     _socket: c_int,
     _broker: *const c_char,

@@ -1,7 +1,7 @@
 //! Queues, what comes out of them, and calls that are answered through them.
 
 use std::{
-    ffi::c_int,
+    ffi::{CStr, CString, c_int},
     ptr::NonNull,
     time::{Duration, Instant},
 };
@@ -84,6 +84,29 @@ impl Event {
     pub(crate) fn error_text(&self) -> String {
         // SAFETY: the event is live; the text is copied.
         unsafe { owned_text(sys::rd_kafka_event_error_string(self.as_ptr())) }
+    }
+
+    /// The next message of the event: of a fetch the one record, of delivery reports each.
+    ///
+    /// It belongs to the event. Taking a fetched record moves its partition's position.
+    pub(crate) fn next_message(&self) -> Option<NonNull<sys::rd_kafka_message_t>> {
+        // SAFETY: the event is live.
+        NonNull::new(unsafe { sys::rd_kafka_event_message_next(self.as_ptr()) }.cast_mut())
+    }
+
+    /// The partition that an error is about, and its offset; `None` when it is about none.
+    pub(crate) fn place(&self) -> Option<(CString, i32, i64)> {
+        // SAFETY: the event is live; the object returned is ours, read and then freed once.
+        unsafe {
+            let place = sys::rd_kafka_event_topic_partition(self.as_ptr());
+            if place.is_null() {
+                return None;
+            }
+            let topic = CStr::from_ptr((*place).topic).to_owned();
+            let found = (topic, (*place).partition, (*place).offset);
+            sys::rd_kafka_topic_partition_destroy(place);
+            Some(found)
+        }
     }
 
     /// The number given by [`AdminOptions::set_opaque`].

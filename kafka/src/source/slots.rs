@@ -23,8 +23,8 @@ pub(super) struct Slot {
     /// Whether librdkafka fetches it: not after it was lost.
     pub(super) running: bool,
     pub(super) paused: bool,
-    /// Whether the next report of a lost position is believed: the first may be older than the assignment.
-    pub(super) reset_confirmed: bool,
+    /// The first report of a lost position, which is not believed: it may be older than the assignment.
+    pub(super) reset_reported: Option<String>,
     pub(super) lso: Option<i64>,
     pub(super) hw: Option<i64>,
     place: Place,
@@ -104,7 +104,7 @@ impl Slots {
             epoch,
             running: false,
             paused: false,
-            reset_confirmed: false,
+            reset_reported: None,
             lso: None,
             hw: None,
             place,
@@ -153,12 +153,6 @@ impl Slots {
     pub(super) fn by_name(&mut self, topic: &CStr, partition: i32) -> Option<usize> {
         let address = self.topics.get(topic)?.topic.as_ptr();
         self.by_place(address, partition)
-    }
-
-    /// The slots of a topic.
-    pub(super) fn of_topic(&self, topic: &CStr) -> Vec<usize> {
-        let of_topic = |slot: &Option<Slot>| slot.as_ref().is_some_and(|slot| slot.topic.as_c_str() == topic);
-        (0..self.slots.len()).filter(|index| of_topic(&self.slots[*index])).collect()
     }
 
     pub(super) fn get(&self, index: usize) -> &Slot {

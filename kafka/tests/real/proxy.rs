@@ -1,0 +1,84 @@
+//! A TCP proxy that, once, lets an EndTxn request through, swallows its answer and cuts the connection.
+
+use std::{
+    io::{self, Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    thread,
+};
+
+pub(crate) struct Proxy {
+    /// Where it listens.
+    pub(crate) address: String,
+    swallow: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    /// Listens on loopback and forwards to `target`, as long as the process lives.
+    pub(crate) fn start(target: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let swallow = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&swallow);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(&target) else { continue };
+                connect(client, server, Arc::clone(&flag));
+            }
+        });
+        Self { address, swallow }
+    }
+
+    /// Swallows the answer to the next EndTxn.
+    pub(crate) fn swallow_next_end_txn(&self) {
+        self.swallow.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn has_swallowed(&self) -> bool {
+        !self.swallow.load(Ordering::SeqCst)
+    }
+}
+
+fn connect(client: TcpStream, server: TcpStream, swallow: Arc<AtomicBool>) {
+    // The correlation id whose answer is swallowed on this connection.
+    let wanted = Arc::new(AtomicI64::new(-1));
+    let (from, mut to, mark) =
+        (client.try_clone().unwrap(), server.try_clone().unwrap(), Arc::clone(&wanted));
+    thread::spawn(move || {
+        let result = frames(from, |frame| {
+            let api_key = i16::from_be_bytes([frame[4], frame[5]]);
+            let correlation = i32::from_be_bytes([frame[8], frame[9], frame[10], frame[11]]);
+            if api_key == 26 && swallow.swap(false, Ordering::SeqCst) {
+                mark.store(i64::from(correlation), Ordering::SeqCst);
+            }
+            to.write_all(frame)
+        });
+        let _ = (result, to.shutdown(Shutdown::Both));
+    });
+    let (mut to, from) = (client, server);
+    thread::spawn(move || {
+        let result = frames(from, |frame| {
+            let correlation = i32::from_be_bytes([frame[4], frame[5], frame[6], frame[7]]);
+            if i64::from(correlation) == wanted.load(Ordering::SeqCst) {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            to.write_all(frame)
+        });
+        let _ = (result, to.shutdown(Shutdown::Both));
+    });
+}
+
+/// Calls `f` with each frame, its length field included, until the stream ends or `f` fails.
+fn frames(mut stream: TcpStream, mut f: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    loop {
+        let mut frame = vec![0; 4];
+        stream.read_exact(&mut frame)?;
+        let len = u32::from_be_bytes([frame[0], frame[1], frame[2], frame[3]]) as usize;
+        frame.resize(4 + len, 0);
+        stream.read_exact(&mut frame[4..])?;
+        f(&frame)?;
+    }
+}
