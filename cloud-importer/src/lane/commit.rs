@@ -45,6 +45,8 @@ struct Share {
     runs: Runs,
     last: Option<i64>,
     refusal: Option<KafkaCode>,
+    /// A failure that says nothing of the record itself.
+    failure: Option<KafkaCode>,
     next: i64,
     leader_epoch: Option<i32>,
     tally: Tally,
@@ -372,7 +374,7 @@ fn drain(
     Ok(())
 }
 
-/// A delivery report. Failures that say nothing about the record itself show when the transaction is committed.
+/// A delivery report.
 fn note(shares: &mut [Share], delivery: &Delivery) {
     let Some(share) = shares.get_mut((delivery.tag >> 32) as usize) else { return };
     match delivery.outcome {
@@ -381,8 +383,12 @@ fn note(shares: &mut [Share], delivery: &Delivery) {
             share.runs.push(source, offset);
             share.last = Some(offset);
         }
-        Err(code) if code.is_refusal() => drop(share.refusal.get_or_insert(code)),
-        Err(_) => {}
+        Err(code) if code.is_refusal() => {
+            share.refusal.get_or_insert(code);
+        }
+        Err(code) => {
+            share.failure.get_or_insert(code);
+        }
     }
 }
 
@@ -408,7 +414,8 @@ fn produce_progress(
     for share in shares.iter() {
         let partition = &share.part.partition;
         if share.runs.len() != share.sources.len() {
-            return Err(Failure::Recycle("not every record was delivered".into()));
+            let code = share.failure.unwrap_or(KafkaCode::NONE);
+            return Err(Failure::Recycle(format!("not every record was delivered: {code}")));
         }
         let Some(before) = owned.table.entries.get(partition) else {
             return Err(Failure::Recycle(format!("{partition} has no progress to continue")));
@@ -444,7 +451,7 @@ fn put(owned: &mut Owned, is_progress: bool, lane: i32, key: &[u8], value: &[u8]
         ) {
             Ok(()) => return Ok(()),
             Err(ProduceError::QueueFull) => {
-                drop(owned.producer.deliveries(Duration::from_millis(10), |_| {}))
+                owned.producer.deliveries(Duration::from_millis(10), |_| {});
             }
             Err(error) => return Err(Failure::Recycle(error.to_string())),
         }
@@ -519,6 +526,7 @@ impl Share {
             runs: Runs::default(),
             last: None,
             refusal: None,
+            failure: None,
             next: 0,
             leader_epoch: None,
             tally: Tally::starting(Offset(0)),
