@@ -164,6 +164,7 @@ impl Lane {
                 let input = Input {
                     offset: record.offset,
                     timestamp: record.timestamp,
+                    leader_epoch: record.leader_epoch,
                     key: record.key,
                     value: record.value,
                 };

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use codec::{Batch, GapReason};
+use codec::{Batch, GapReason, UNKNOWN_LEADER_EPOCH};
 use proto::{
     ids::{Offset, ResumeEpoch, Slot},
     limits,
@@ -49,6 +49,8 @@ struct Reading {
     resume_epoch: ResumeEpoch,
     /// The next offset that is in no group yet.
     covered: i64,
+    /// Epoch of the leader that wrote the last record of the open batch, where known.
+    leader_epoch: i32,
     /// Whether the open batch has a group of it.
     in_open: bool,
     /// The named gap that is being read over.
@@ -97,6 +99,8 @@ pub(crate) struct NamedGap {
 pub(crate) struct Input<'a> {
     pub(crate) offset: i64,
     pub(crate) timestamp: i64,
+    /// Epoch of the leader that wrote it, where known.
+    pub(crate) leader_epoch: Option<i32>,
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) value: Option<&'a [u8]>,
 }
@@ -148,6 +152,7 @@ impl Assembly {
             token,
             resume_epoch,
             covered: next.0,
+            leader_epoch: UNKNOWN_LEADER_EPOCH,
             in_open: false,
             gap: None,
         };
@@ -162,6 +167,7 @@ impl Assembly {
     /// The slot is not read any more; what the open batch has of it is dropped. Gives the token that it had.
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<u64> {
         let reading = &mut self.readings[*self.by_slot.get(&slot)?];
+        reading.leader_epoch = UNKNOWN_LEADER_EPOCH;
         if std::mem::take(&mut reading.in_open) {
             self.open.batch.retain_groups(|group| group.slot != slot.0);
             if self.open.batch.is_empty() {
@@ -245,7 +251,9 @@ impl Assembly {
         let slot = self.group(index, now);
         let group = self.open.batch.group_index(slot.0);
         self.open.batch.push(group, input.offset, input.timestamp, input.key, input.value, headers);
-        self.readings[index].covered = input.offset + 1;
+        let reading = &mut self.readings[index];
+        reading.covered = input.offset + 1;
+        reading.leader_epoch = input.leader_epoch.unwrap_or(UNKNOWN_LEADER_EPOCH);
         if self.open.batch.plain_size() >= limits::PARCEL_TARGET {
             self.close();
         }
@@ -298,6 +306,7 @@ impl Assembly {
             let reading = &mut self.readings[index];
             group.resume_epoch = reading.resume_epoch.0;
             group.next = reading.covered;
+            group.leader_epoch = std::mem::replace(&mut reading.leader_epoch, UNKNOWN_LEADER_EPOCH);
             reading.in_open = false;
             reading.partition.facts().position = Some(reading.covered);
             if let Some(gap) = &mut reading.gap {

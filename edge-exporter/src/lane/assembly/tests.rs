@@ -22,7 +22,7 @@ impl Bench {
 
     fn push(&mut self, token: u64, offset: i64, bytes: usize) -> Taken {
         let value = vec![7; bytes];
-        let input = Input { offset, timestamp: 0, key: None, value: Some(&value) };
+        let input = Input { offset, timestamp: 0, leader_epoch: Some(3), key: None, value: Some(&value) };
         self.assembly.record(token, input, std::iter::empty(), self.now)
     }
 
@@ -66,7 +66,9 @@ fn records_wait_for_the_linger_and_leave_together() {
     bench.assembly.close_due(bench.now + LINGER - Duration::from_millis(1));
     assert!(!bench.assembly.is_waiting());
     bench.assembly.close_due(bench.now + LINGER);
-    assert_eq!(bench.assembly.front().unwrap().topics.len(), 2);
+    let front = bench.assembly.front().unwrap();
+    assert_eq!(front.topics.len(), 2);
+    assert!(front.batch.groups().iter().all(|group| group.leader_epoch == 3));
     assert_eq!(bench.pop().unwrap(), [(1, 1, 13, PLAIN, vec![10, 12]), (2, 4, 6, PLAIN, vec![5])]);
     assert!(bench.assembly.is_empty());
 }
