@@ -13,7 +13,7 @@ use observe::{
     Audit, admin, audit, event,
     metrics::{Flow, Metrics, Side},
 };
-use proto::policy::Policy;
+use proto::{ids::Lane, policy::Policy};
 use serde::Serialize;
 use tokio::{runtime::Handle as Runtime, sync::watch, task::JoinHandle};
 
@@ -23,8 +23,8 @@ use crate::{
     lane::{Context, LaneHandle},
     links::LinkState,
     mailbox::Order,
-    session,
-    target::Claims,
+    progress_topic, session,
+    target::{Claims, Obstacle},
 };
 
 /// What all sessions share.
@@ -88,7 +88,7 @@ pub struct Handle {
     local_addr: SocketAddr,
 }
 
-/// Starts an importer on the current tokio runtime. Brokers are first asked when an exporter connects.
+/// Starts an importer on the current tokio runtime. It does not wait for brokers.
 ///
 /// # Errors
 /// What is wrong with certificates, audit log, ports or Kafka settings.
@@ -154,6 +154,10 @@ pub async fn start(config: Config) -> Result<Handle, StartError> {
         None => None,
     };
     tracing::info!(listen = %local_addr, links = shared.links.len(), "cloud-importer is up");
+    for link in shared.links.values() {
+        let (link, admin) = (link.clone(), kafka_admin.clone());
+        drop(tokio::task::spawn_blocking(move || prepare(&link, &admin)));
+    }
     let accepting = tokio::spawn(accept(shared.clone(), listener.clone()));
     let refreshing = tokio::spawn(refresh(shared.clone(), flow));
     Ok(Handle { shared: Some(shared), listener, accepting, refreshing, admin, metrics, local_addr })
@@ -262,6 +266,15 @@ fn endpoints(shared: &Arc<Shared>, metrics: &Arc<Metrics>) -> admin::Endpoints {
             let status = status.upgrade().map(|shared| shared.status());
             serde_json::to_value(status).unwrap_or_default()
         }),
+    }
+}
+
+/// Creates and verifies a link's own topics before its exporter comes, so that it need not wait for them. Every
+/// take-over verifies them again.
+fn prepare(link: &LinkState, admin: &kafka::Admin) {
+    match progress_topic::verify(admin, &link.config) {
+        Ok(()) => {}
+        Err(Obstacle::Passing(why) | Obstacle::Hold(_, why)) => link.board.trouble(Lane(0), &why),
     }
 }
 
