@@ -52,6 +52,9 @@ pub struct Topic {
     pub partitions: Vec<Partition>,
 }
 
+/// The answer to a question for a topic: or its name, and why it cannot be described.
+pub type Described = Result<Topic, (String, KafkaCode)>;
+
 /// A partition as the cluster describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
@@ -125,11 +128,7 @@ impl Admin {
     ///
     /// # Errors
     /// No answer in time.
-    pub fn describe(
-        &self,
-        topics: &[&str],
-        timeout: Duration,
-    ) -> Result<Vec<Result<Topic, (String, KafkaCode)>>, Error> {
+    pub fn describe(&self, topics: &[&str], timeout: Duration) -> Result<Vec<Described>, Error> {
         if topics.is_empty() {
             return Ok(Vec::new());
         }
@@ -150,7 +149,7 @@ impl Admin {
                 sys::rd_kafka_TopicCollection_destroy(collection);
             },
         )?;
-        let mut described: BTreeMap<String, Result<Topic, (String, KafkaCode)>> =
+        let mut described: BTreeMap<String, Described> =
             describe_result(&event).map(|answer| (topic_name(&answer).to_owned(), answer)).collect();
         Ok(topics
             .iter()

@@ -9,20 +9,27 @@
 //!    one of the same id is made: `init_transactions` ends what was open and fences what is still under way.
 //! 3. Delivery reports are drained before the commit: librdkafka would otherwise wait in slices of 100 ms.
 
+mod headers;
+mod outcome;
+mod watch;
+
 use std::{
-    collections::{HashSet, VecDeque},
-    ffi::{CStr, c_char, c_void},
-    ptr::NonNull,
+    collections::VecDeque,
+    ffi::c_void,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use headers::HeaderList;
+pub use outcome::{CommitError, Delivery, ProduceError, TransactionError};
+use watch::Watch;
+
 use crate::{
     Error, KafkaCode, Settings,
-    native::{self, Client, Conf, Event, Failure, Kind, Observer, Queue, TopicRef, sys},
+    native::{self, Client, Conf, Event, Failure, Kind, Queue, TopicRef, sys},
 };
 
 /// How a producer behaves.
@@ -59,90 +66,6 @@ impl Default for ProducerOptions {
 pub struct TopicHandle {
     instance: u64,
     index: usize,
-}
-
-/// What became of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Delivery {
-    /// The tag given to `produce`.
-    pub tag: u64,
-    /// The record's offset in the target partition, or why it is not there. `KafkaCode::is_refusal` tells a
-    /// record that the target will never take.
-    pub outcome: Result<i64, KafkaCode>,
-}
-
-/// Why a record was not taken.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ProduceError {
-    /// The local queue is full: take deliveries, then produce the same record again.
-    #[error("the producer's queue is full")]
-    QueueFull,
-    /// This very record cannot be sent; the producer goes on.
-    #[error("the record is refused: {0}")]
-    Refused(KafkaCode),
-    /// The producer is of no use any more: recycle it.
-    #[error("the producer failed: {code}: {reason}")]
-    Fatal {
-        /// The error.
-        code: KafkaCode,
-        /// librdkafka's words.
-        reason: String,
-    },
-}
-
-/// Why a transaction could not be prepared or begun. The producer must be recycled.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TransactionError {
-    /// No answer in time, or a fault that passes.
-    #[error("passing fault: {code}: {reason}")]
-    Passing {
-        /// The error.
-        code: KafkaCode,
-        /// librdkafka's words.
-        reason: String,
-    },
-    /// A newer producer of the same id exists, or the transaction timed out at the broker.
-    #[error("fenced: {reason}")]
-    Fenced {
-        /// librdkafka's words.
-        reason: String,
-    },
-    /// Anything else: rights, state, configuration.
-    #[error("{code}: {reason}")]
-    Failed {
-        /// The error.
-        code: KafkaCode,
-        /// librdkafka's words.
-        reason: String,
-    },
-}
-
-/// Why a commit is not known to be clean. Whatever it says: recycle the producer and re-read progress.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CommitError {
-    /// `EndTxn` was sent; its fate, or that of a second copy, is open.
-    #[error("the commit's outcome is open: EndTxn was sent {sends} times, result {code}")]
-    Indefinite {
-        /// How often `EndTxn` was sent since `begin`.
-        sends: u64,
-        /// What librdkafka reported; [`KafkaCode::NONE`] for success.
-        code: KafkaCode,
-    },
-    /// A newer producer of the same id exists, or the transaction timed out at the broker.
-    #[error("the producer is fenced")]
-    Fenced,
-    /// Nothing was committed: a record failed, or the transaction did.
-    #[error("the transaction cannot be committed: {code}")]
-    Abortable {
-        /// The first cause.
-        code: KafkaCode,
-    },
-    /// Nothing was sent that could commit: anything else.
-    #[error("the commit failed: {code}")]
-    Failed {
-        /// The cause.
-        code: KafkaCode,
-    },
 }
 
 /// The producer of one lane. See the module's rules.
@@ -475,96 +398,6 @@ impl Drop for TransactionalProducer {
     }
 }
 
-/// What librdkafka's threads tell us.
-#[derive(Default)]
-struct Watch {
-    end_txns: AtomicU64,
-    /// Tags of records refused only because of another record in their batch; taken out with their reports.
-    ///
-    /// librdkafka (2.12) reports the batch's error for all of them when exactly one record was at fault. Only
-    /// the words tell which that is, and they can be read only before the report.
-    neighbours: Mutex<HashSet<u64>>,
-}
-
-impl Watch {
-    fn end_txns(&self) -> u64 {
-        // A send is counted before its answer can arrive, and the answer reaches us through librdkafka's locks.
-        self.end_txns.load(Ordering::Acquire)
-    }
-
-    fn neighbours(&self) -> MutexGuard<'_, HashSet<u64>> {
-        self.neighbours.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Observer for Watch {
-    fn sent(&self, api_key: i16) {
-        if api_key == END_TXN {
-            self.end_txns.fetch_add(1, Ordering::Release);
-        }
-    }
-
-    fn refused(&self, tag: u64, words: &CStr) {
-        if words.to_bytes().starts_with(NEIGHBOUR_OF_THE_REFUSED) {
-            self.neighbours().insert(tag);
-        }
-    }
-}
-
-/// Headers on their way to librdkafka.
-struct HeaderList(Option<NonNull<sys::rd_kafka_headers_t>>);
-
-impl HeaderList {
-    fn copy<'h>(headers: impl IntoIterator<Item = (&'h [u8], Option<&'h [u8]>)>) -> Self {
-        let mut list = Self(None);
-        for (name, value) in headers {
-            let pointer = *list.0.get_or_insert_with(|| {
-                // SAFETY: makes a new object.
-                NonNull::new(unsafe { sys::rd_kafka_headers_new(8) })
-                    .expect("librdkafka aborts when it cannot allocate")
-            });
-            let (value, value_size) = match value {
-                Some(value) => (value.as_ptr().cast::<c_void>(), value.len()),
-                None => (std::ptr::null(), 0),
-            };
-            // SAFETY: the list is live; name and value are copied by their lengths, which a slice's length
-            // always fits; a null value stays null, an empty one has a non-null pointer.
-            unsafe {
-                sys::rd_kafka_header_add(
-                    pointer.as_ptr(),
-                    name.as_ptr().cast::<c_char>(),
-                    name.len() as isize,
-                    value,
-                    value_size as isize,
-                );
-            }
-        }
-        list
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.is_none()
-    }
-
-    fn as_ptr(&self) -> *mut sys::rd_kafka_headers_t {
-        self.0.map_or(std::ptr::null_mut(), NonNull::as_ptr)
-    }
-
-    /// The message owns the list now.
-    fn taken_over(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for HeaderList {
-    fn drop(&mut self) {
-        if let Some(list) = self.0 {
-            // SAFETY: still ours, freed once.
-            unsafe { sys::rd_kafka_headers_destroy(list.as_ptr()) };
-        }
-    }
-}
-
 type Value = sys::rd_kafka_vu_s__bindgen_ty_1;
 
 fn argument(vtype: sys::rd_kafka_vtype_t, u: Value) -> sys::rd_kafka_vu_t {
@@ -638,10 +471,6 @@ fn configuration(
 }
 
 static INSTANCES: AtomicU64 = AtomicU64::new(0);
-/// Kafka's ApiKey of `EndTxn`.
-const END_TXN: i16 = 26;
-/// How librdkafka's words for a record begin that is refused for another's sake.
-const NEIGHBOUR_OF_THE_REFUSED: &[u8] = b"Failed to append record because it was part of a batch";
 const POLL_SLICE: Duration = Duration::from_millis(1);
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 const _: () = assert!(size_of::<usize>() >= size_of::<u64>(), "tags travel as pointers");

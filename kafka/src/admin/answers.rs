@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use proto::ids::TopicId;
 
-use super::{Partition, Topic, TopicInfo};
+use super::{Described, Partition, Topic, TopicInfo};
 use crate::{
     Error, KafkaCode,
     native::{self, Client, Event, call_error, owned_text, sys},
@@ -58,7 +58,7 @@ impl Drop for Metadata {
     }
 }
 
-pub(super) fn topic_name(answer: &Result<Topic, (String, KafkaCode)>) -> &str {
+pub(super) fn topic_name(answer: &Described) -> &str {
     match answer {
         Ok(topic) => &topic.name,
         Err((name, _)) => name,
@@ -118,7 +118,7 @@ pub(super) fn configs_result(what: String, event: &Event) -> Result<BTreeMap<Str
     Ok(configs)
 }
 
-pub(super) fn describe_result(event: &Event) -> impl Iterator<Item = Result<Topic, (String, KafkaCode)>> {
+pub(super) fn describe_result(event: &Event) -> impl Iterator<Item = Described> {
     // SAFETY: the event is the answer to DescribeTopics and outlives what is got from it.
     let topics = unsafe {
         let mut count = 0;

@@ -1,4 +1,5 @@
 //! The Kafka client against a real Apache Kafka: one KRaft node, started once for all tests here.
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // helpers of tests are tests
 
 mod admin;
 mod broker;
