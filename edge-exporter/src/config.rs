@@ -23,8 +23,9 @@ use settings::{ByteSize, Properties, Rate, Span};
 pub struct Config {
     /// Name of the link, the same in the importer's configuration. No default.
     pub link: String,
-    /// Names this exporter process to the importer and in both audit logs. Default: one made of process id and start
-    /// time, another one at each start. Give a fixed one only where a single process can ever use it.
+    /// Names this exporter process to the importer and in both audit logs. Default: one made of the host's name and
+    /// the audit log's path, the same after a restart. Two processes of one name replace each other at the importer: give
+    /// one only where a single process can ever use it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
     /// How log lines look: `people` or `json`. Default `people`.

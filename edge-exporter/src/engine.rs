@@ -1,10 +1,10 @@
 //! The exporter as one thing that is started, asked, and stopped.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use certs::{Identity, SpiffeId};
@@ -110,7 +110,8 @@ impl Engine {
         let link_settings = link::Settings { rate, ..link::Settings::default() };
         let dialer = Dialer::new(&identity, importer, link_settings)?;
         let rules = config.topic_rules()?;
-        let instance: Arc<str> = config.instance.clone().unwrap_or_else(instance).into();
+        let instance: Arc<str> =
+            config.instance.clone().unwrap_or_else(|| instance(&config.audit.file)).into();
         let audit = Audit::open(&config.audit.file, audit::Options::default())?;
         audit.record(Start {
             program: "edge-exporter".into(),
@@ -360,10 +361,12 @@ async fn join(threads: Vec<JoinHandle<()>>, patience: Duration) -> bool {
     true
 }
 
-/// A name that no other run has: process id and start time.
-fn instance() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("edge-{}-{:x}", std::process::id(), since.as_micros())
+/// The name of this exporter, the same after a restart: then the importer lets it in at once in place of the run
+/// before, which may have died without a word. The audit log is in the name because one process at a time can hold it.
+fn instance(audit: &Path) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "localhost".into());
+    let audit = std::path::absolute(audit).unwrap_or_else(|_| audit.into());
+    format!("{}:{}", host.trim(), audit.display())
 }
 
 const TICK: Duration = Duration::from_secs(1);
