@@ -34,3 +34,14 @@ pub use source::{Event, Headers, Record, SourceConsumer, SourceError, SourceOpti
 
 /// The crate underneath, for the lab's loaders only.
 pub use rdkafka;
+
+/// Handles may be made on one thread and used on another; questions may be asked from several at once.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    const fn is_sync<T: Sync>() {}
+    is_send::<TransactionalProducer>();
+    is_send::<SourceConsumer>();
+    is_send::<reader::Reader>();
+    is_send::<Admin>();
+    is_sync::<Admin>();
+};

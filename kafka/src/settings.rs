@@ -127,6 +127,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("enable.auto.offset.store", "positions are committed only after the target has the records"),
     ("auto.offset.reset", "a position that is gone must be reported, never replaced"),
     ("enable.partition.eof", "progress over markers depends on it"),
+    ("log.queue", "librdkafka's log goes into ours"),
     ("check.crcs", "a record that was damaged must not be carried"),
     ("allow.auto.create.topics", "topics are created with the source's partition count or not at all"),
 ];

@@ -256,7 +256,10 @@ impl SourceConsumer {
         let list = PartitionList::of(&slot.topic, slot.partition, slot.position, slot.epoch);
         // SAFETY: client and list are live; the error object returned is ours.
         unsafe { native::check(sys::rd_kafka_incremental_assign(self.client.as_ptr(), list.as_ptr())) }
-            .map_err(|failure| failure.into_error(format!("assign {}", slot.name())))?;
+            .map_err(|failure| {
+                self.set_paused(slot, false);
+                failure.into_error(format!("assign {}", slot.name()))
+            })?;
         self.slots.get_mut(index).running = true;
         let validated = if has_epoch { self.validate(index) } else { Ok(()) };
         let slot = self.slots.get(index);

@@ -18,7 +18,6 @@ pub(crate) struct Broker {
     pub(crate) bootstrap: String,
     /// A way to the node that can break; one test at a time.
     pub(crate) proxy: Mutex<Proxy>,
-    _dir: tempfile::TempDir,
 }
 
 /// The node, or `None` after saying loudly which suite is left out.
@@ -69,11 +68,11 @@ fn jars() -> Result<PathBuf, String> {
 }
 
 fn start(jars: &Path) -> Broker {
-    let dir = tempfile::Builder::new().prefix("kafka-tests-").tempdir().unwrap();
+    let dir = tempfile::Builder::new().prefix("kafka-tests-").tempdir().unwrap().keep();
     let [port, controller, behind] = free_ports();
     let proxy = Proxy::start(format!("127.0.0.1:{behind}"));
     let proxied = &proxy.address;
-    let properties = dir.path().join("server.properties");
+    let properties = dir.join("server.properties");
     fs::write(
         &properties,
         format!(
@@ -93,7 +92,7 @@ fn start(jars: &Path) -> Broker {
              transaction.state.log.num.partitions=4\n\
              group.initial.rebalance.delay.ms=0\n\
              auto.create.topics.enable=true\n",
-            dir.path().join("data").display(),
+            dir.join("data").display(),
         ),
     )
     .unwrap();
@@ -106,10 +105,13 @@ fn start(jars: &Path) -> Broker {
         .output()
         .expect("java can be run");
     assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
-    let log = fs::File::create(dir.path().join("kafka.log")).unwrap();
-    // The shell outlives the tests by a moment, whatever ends them: its input closes, and it kills the node.
+    let log = fs::File::create(dir.join("kafka.log")).unwrap();
+    // The shell outlives the tests by a moment, whatever ends them: its input closes, it kills the node and
+    // removes what that wrote.
     let node = Command::new("sh")
-        .args(["-c", r#""$@" < /dev/null & pid=$!; read _; kill -9 $pid"#, "sh", "java"])
+        .args(["-c", r#""$@" < /dev/null & pid=$!; read _; kill -9 $pid; wait $pid; rm -rf "$0""#])
+        .arg(&dir)
+        .arg("java")
         .args(["-Xmx512m", "-XX:+UseSerialGC", "-cp", &class_path, "kafka.Kafka"])
         .arg(&properties)
         .stdin(Stdio::piped())
@@ -125,11 +127,11 @@ fn start(jars: &Path) -> Broker {
         assert!(
             Instant::now() < deadline,
             "the node does not answer:\n{}",
-            fs::read_to_string(dir.path().join("kafka.log")).unwrap_or_default()
+            fs::read_to_string(dir.join("kafka.log")).unwrap_or_default()
         );
         thread::sleep(Duration::from_millis(100));
     }
-    Broker { bootstrap, proxy: Mutex::new(proxy), _dir: dir }
+    Broker { bootstrap, proxy: Mutex::new(proxy) }
 }
 
 fn answers(bootstrap: &str) -> bool {
