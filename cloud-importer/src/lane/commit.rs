@@ -273,6 +273,8 @@ fn transact(
     wanted: impl Fn(&Part) -> bool,
     mailbox: &crate::mailbox::Mailbox,
 ) -> Result<Vec<Share>, Failure> {
+    // Reports of the link's own records, which nobody waited for.
+    owned.producer.deliveries(Duration::ZERO, |_| {});
     owned.producer.begin().map_err(transaction_failed)?;
     // The broker would end the transaction; better to be first.
     let deadline = Instant::now() + context.transaction.timeout.duration() * 3 / 4;
@@ -458,8 +460,8 @@ fn put(owned: &mut Owned, is_progress: bool, lane: i32, key: &[u8], value: &[u8]
     }
 }
 
-/// Commits the first positions of partitions that nothing was known of.
-pub(super) fn commit_new(
+/// Commits progress without records: first positions, or what the audit log has.
+pub(super) fn commit_entries(
     context: &super::Context,
     owned: &mut Owned,
     entries: Vec<(SourcePartition, Entry)>,
@@ -471,7 +473,7 @@ pub(super) fn commit_new(
         put(owned, true, lane, &key_of(partition), &entry.encode())
             .map_err(|_| "progress was not taken".to_owned())?;
     }
-    owned.producer.commit(NEW_PATIENCE).map_err(|error| failed(&error))?;
+    owned.producer.commit(ENTRIES_PATIENCE).map_err(|error| failed(&error))?;
     owned.table.entries.extend(entries);
     Ok(())
 }
@@ -554,8 +556,8 @@ pub(crate) fn now_ms() -> i64 {
 }
 
 /// Tag of records of our own: no share has it.
-const OWN_TAG: u64 = u64::MAX;
+pub(super) const OWN_TAG: u64 = u64::MAX;
 /// A commit is given at least this long, however late it is.
 const MIN_COMMIT: Duration = Duration::from_secs(1);
-/// How long the commit of first positions may take.
-const NEW_PATIENCE: Duration = Duration::from_secs(15);
+/// How long a commit without records may take.
+const ENTRIES_PATIENCE: Duration = Duration::from_secs(15);

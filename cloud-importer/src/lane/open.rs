@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use observe::event::{self, Event};
 use proto::{hold::Reason, ids::SourcePartition, receiver::OpenPartition};
 
-use super::{Stopped, Worker, commit::commit_new, record::place};
+use super::{Stopped, Worker, commit::commit_entries, record::place};
 use crate::{
     config::Recreated,
     progress::{Entry, Table, Tally, Target},
@@ -157,7 +157,7 @@ impl Worker {
         if !new.is_empty() {
             let context = &self.context;
             let committed = match &mut self.owned {
-                Some(owned) => commit_new(context, owned, new),
+                Some(owned) => commit_entries(context, owned, new),
                 None => Err("no producer".to_owned()),
             };
             if let Err(why) = committed {

@@ -8,7 +8,7 @@ use proto::{
     ids::{Offset, SourcePartition},
 };
 
-use super::{Stopped, Worker, pending::Pending};
+use super::{Stopped, Worker, commit::commit_entries, pending::Pending};
 use crate::progress::Tally;
 
 impl Worker {
@@ -115,16 +115,21 @@ impl Worker {
         if events.is_empty() {
             return;
         }
-        match self.context.audit.record_many(events) {
-            Ok(()) => {
-                for (partition, next) in written {
-                    if let Some(entry) = owned.table.entries.get_mut(&partition) {
-                        entry.unaudited = Tally::starting(next);
-                    }
-                    self.audited.insert(partition, next);
-                }
+        if let Err(error) = self.context.audit.record_many(events) {
+            tracing::error!("{error}; tried again later");
+            return;
+        }
+        let mut entries = Vec::with_capacity(written.len());
+        for (partition, next) in written {
+            if let Some(entry) = owned.table.entries.get_mut(&partition) {
+                entry.unaudited = Tally::starting(next);
+                entries.push((partition.clone(), entry.clone()));
             }
-            Err(error) => tracing::error!("{error}; tried again later"),
+            self.audited.insert(partition, next);
+        }
+        // A successor is not to write the same lines again.
+        if let Err(why) = commit_entries(&self.context, owned, entries) {
+            self.recycle(&format!("what is on record was not noted in progress: {why}"));
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
 use kafka::{ProducerOptions, TopicHandle, TransactionError, TransactionalProducer};
 use proto::hold::Reason;
 
-use super::{Context, Stopped, Worker};
+use super::{Context, Stopped, Worker, commit::OWN_TAG};
 use crate::{
     progress::{Owner, Table},
     progress_topic,
@@ -169,7 +169,7 @@ fn sign(context: &Context, owned: &mut Owned) -> Result<(), Obstacle> {
     let (key, value) = (Owner::key(), owner.encode());
     let now = super::commit::now_ms();
     producer
-        .produce(&owned.progress, partition, now, Some(&key), Some(&value), std::iter::empty(), 0)
+        .produce(&owned.progress, partition, now, Some(&key), Some(&value), std::iter::empty(), OWN_TAG)
         .map_err(|error| failed(&error))?;
     producer.commit(INIT_PATIENCE).map_err(|error| failed(&error))?;
     owned.table.owner = Some(owner);

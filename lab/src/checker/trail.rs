@@ -60,7 +60,7 @@ struct PartitionTrail {
     gaps: Vec<(Range, String)>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Delivered {
     range: Range,
     records: u64,
@@ -125,11 +125,17 @@ impl Trail {
             ("gap", Some(first), Some(next)) => {
                 trail.gaps.push((Range { first, next }, line.reason.unwrap_or_default()));
             }
-            ("delivered", Some(first), Some(next)) => trail.delivered.push(Delivered {
-                range: Range { first, next },
-                records: line.records.unwrap_or(0),
-                digest: line.digest.and_then(|digest| Digest::from_str(&digest).ok()),
-            }),
+            ("delivered", Some(first), Some(next)) => {
+                let line = Delivered {
+                    range: Range { first, next },
+                    records: line.records.unwrap_or(0),
+                    digest: line.digest.and_then(|digest| Digest::from_str(&digest).ok()),
+                };
+                // An importer that dies between a line and noting it in progress writes the very same line again.
+                if !trail.delivered.contains(&line) {
+                    trail.delivered.push(line);
+                }
+            }
             _ => {}
         }
     }

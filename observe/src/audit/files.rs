@@ -4,6 +4,7 @@ use std::{
     fs::{self, File, TryLockError},
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use super::AuditError;
@@ -60,7 +61,7 @@ pub(super) fn lock(path: &Path) -> Result<File, AuditError> {
         .truncate(false)
         .open(PathBuf::from(name))
         .map_err(unopenable)?;
-    match file.try_lock() {
+    match lock_soon(&file) {
         Ok(()) => {}
         Err(TryLockError::Error(source)) => return Err(unopenable(source)),
         Err(TryLockError::WouldBlock) => {
@@ -75,12 +76,27 @@ pub(super) fn lock(path: &Path) -> Result<File, AuditError> {
     Ok(file)
 }
 
+/// Takes the lock, waiting a little for a process that was killed a moment ago and is not quite gone.
+fn lock_soon(file: &File) -> Result<(), TryLockError> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_RETRY),
+            outcome => return outcome,
+        }
+    }
+}
+
 /// File name without extension, and the extension with its dot.
 fn name_parts(path: &Path) -> (String, String) {
     let text = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
     let extension = path.extension().map(|extension| format!(".{}", extension.to_string_lossy()));
     (text(path.file_stem()), extension.unwrap_or_default())
 }
+
+/// How long a dying process may keep the lock.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {

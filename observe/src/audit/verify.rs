@@ -208,11 +208,14 @@ fn add_delivered(totals: &mut BTreeMap<Place, Delivery>, line: &RawLine) -> Resu
         wire_bytes: 0,
         lines: 0,
     });
-    total.from = total.from.min(delivered.from);
-    total.next = total.next.max(delivered.next);
-    total.records = total.records.saturating_add(delivered.records);
-    total.plain_bytes = total.plain_bytes.saturating_add(delivered.plain_bytes);
-    total.wire_bytes = total.wire_bytes.saturating_add(delivered.wire_bytes);
+    // An importer that dies between a line and noting it in progress writes the same line again when it is back.
+    if delivered.next > total.next || total.lines == 0 {
+        total.from = total.from.min(delivered.from);
+        total.next = delivered.next;
+        total.records = total.records.saturating_add(delivered.records);
+        total.plain_bytes = total.plain_bytes.saturating_add(delivered.plain_bytes);
+        total.wire_bytes = total.wire_bytes.saturating_add(delivered.wire_bytes);
+    }
     total.lines += 1;
     Ok(())
 }
