@@ -1,13 +1,14 @@
 //! What the documents say is true: their commands run, their configurations load, their tables are complete.
 
 use std::collections::BTreeSet;
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use lab::kafka::Cluster;
-use longhaul_tests::bridge::{PATIENCE, Pair, Turns, binary, topic, wait_until};
+use lab::kafka::{Cluster, ClusterOptions, Mechanism, Security, require_kafka};
+use longhaul_tests::bridge::{Bridge, PATIENCE, Pair, Turns, binary, fill, topic, wait_until};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use proto::hold::Reason;
@@ -30,13 +31,15 @@ fn the_deployment_of_the_readme_works_exactly_as_written() {
         &["--bootstrap-server", &at, "--topic", "greetings"],
         lines.as_bytes(),
     );
+    let free = wait_until(PATIENCE, || UdpSocket::bind("0.0.0.0:7443").is_ok());
+    assert!(free, "UDP port 7443, which the README uses, is taken by another program on this machine");
     let mut deployed = Deployed::start(&deployment, folder.path(), &pair);
 
     let admin = pair.target_admin();
     let ends = || admin.ends("greetings", &[0, 1, 2], Duration::from_secs(5)).unwrap_or_default();
+    // The consumer must not be the one who makes the topic.
     let arrived = wait_until(PATIENCE, || {
-        assert!(deployed.is_running(), "a program ended:\n{}", deployed.log());
-        // Markers of transactions take offsets too: only the consumer below counts.
+        assert!(deployed.is_running(), "the exporter ended:\n{}", deployed.log());
         ends().iter().map(|ends| ends.lso).sum::<i64>() > 0
     });
     assert!(arrived, "nothing arrived:\n{}", deployed.log());
@@ -68,6 +71,40 @@ fn the_deployment_of_the_readme_works_exactly_as_written() {
     for log in ["audit/edge.jsonl", "audit/cloud.jsonl"] {
         observe::audit::verify(&folder.path().join(log)).unwrap();
     }
+}
+
+#[test]
+fn the_documented_permissions_are_enough() {
+    let Some(installation) = require_kafka("readme: permissions") else { return };
+    let guarded = |user: &str| {
+        let plain = Security::Sasl { mechanism: Mechanism::Plain, tls: false };
+        ClusterOptions::default().security(plain).user(user, "a-password").acls()
+    };
+    let pair = Pair::with(&installation, guarded("longhaul-exporter"), guarded("longhaul-importer"));
+    for (cluster, variable, mark) in [
+        (&pair.source, "$EDGE_KAFKA", "test: permissions at the source"),
+        (&pair.target, "$CLOUD_KAFKA", "test: permissions at the target"),
+    ] {
+        for command in marked_block("docs/OPERATIONS.md", mark).lines() {
+            let command = command.replace(variable, &cluster.admin_bootstrap());
+            let words: Vec<&str> = command.split_whitespace().collect();
+            assert_eq!(words[0], "kafka-acls.sh");
+            tool(cluster, "org.apache.kafka.tools.AclCommand", &words[1..], b"");
+        }
+    }
+    let topics = ["orders", "payments.eu"];
+    let source = pair.source.admin_bootstrap();
+    topics.iter().for_each(|name| topic(&source, name, 2));
+    let mut bridge = Bridge::new(&pair, "fra-to-aws", &["orders", "payments.*"]);
+    bridge.exporter.properties = pair.source.client_properties(Some("longhaul-exporter"));
+    bridge.importer.properties = pair.target.client_properties(Some("longhaul-importer"));
+    bridge.start();
+    topics.iter().for_each(|name| drop(fill(&source, name, 500, 1)));
+    bridge.settle(&topics, PATIENCE);
+    // Alter: the source grows, and the target with it.
+    pair.source_admin().create_partitions("orders", 3, PATIENCE).unwrap();
+    fill(&source, "orders", 500, 2);
+    bridge.settle(&topics, PATIENCE);
 }
 
 #[test]
@@ -169,6 +206,38 @@ fn every_link_between_the_documents_leads_somewhere() {
             }
         }
     }
+}
+
+#[test]
+fn every_file_and_every_test_that_the_documents_name_is_there() {
+    let mut sources = String::new();
+    for folder in fs::read_dir(root()).unwrap() {
+        let folder = folder.unwrap().path();
+        for part in ["src", "tests"] {
+            if folder.join(part).is_dir() {
+                let texts = rust_files(&folder.join(part)).into_iter().map(fs::read_to_string);
+                sources.extend(texts.map(|text| text.unwrap()));
+            }
+        }
+    }
+    let mut named = 0;
+    for document in documents() {
+        for word in read(&document).split('`').skip(1).step_by(2) {
+            if word.contains('/') && word.ends_with(".rs") {
+                assert!(root().join(word).exists(), "{document} names {word}, which is not there");
+                named += 1;
+            }
+            let is_sentence = word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            if is_sentence && word.matches('_').count() >= 4 && Reason::from_word(word) == Reason::Other {
+                assert!(
+                    sources.contains(&format!("fn {word}(")),
+                    "{document} names the test {word}, which is not there"
+                );
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 30, "only {named} were found");
 }
 
 /// A shell with everything that a deployment started, in a process group of its own.
