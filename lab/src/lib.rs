@@ -7,7 +7,9 @@
 //! | requests held, dropped and cut on their way to a broker | [`proxy::Proxy`] |
 //! | a long, lossy, slow or dead link | [`relay::Relay`] |
 //! | records that look like the real thing, or that torture | [`generator`], [`topicfile::TopicFile`] |
-//! | topics full of them | [`load::load`] |
+//! | topics full of them | [`load::load`], at a steady rate with [`pace::Paced`] |
+//! | the two programs set up between two clusters | [`deployment::Deployment`] |
+//! | how long records are on their way | [`tail::Tail`] |
 //! | the verdict: lost, repeated, reordered, changed, ... | [`checker::Check`] |
 //!
 //! Everything blocks and can be used from a plain test as well as inside a runtime (on a thread that may block).
@@ -15,13 +17,16 @@
 //! [`kafka::require_kafka`].
 
 pub mod checker;
+pub mod deployment;
 pub mod embedded;
 pub mod generator;
 pub mod kafka;
 pub mod load;
 mod net;
+pub mod pace;
 pub mod proxy;
 pub mod record;
 pub mod relay;
+pub mod tail;
 pub mod topicfile;
 pub mod wire;

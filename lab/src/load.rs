@@ -16,7 +16,7 @@ use crate::checker::client_config;
 use crate::record::Record;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Records that go from the generating to the producing thread at once, and how many such loads wait.
+/// Default of [`LoadOptions::at_once`], and how many such loads wait.
 const LOAD: usize = 500;
 const LOADS_WAITING: usize = 16;
 /// Delivery reports are collected after so many records.
@@ -31,6 +31,9 @@ pub struct LoadOptions {
     pub properties: BTreeMap<String, String>,
     /// In transactions of so many records.
     pub transactions: Option<Transactions>,
+    /// Records that are made before they go to the producer, without transactions. Default 500: quick. 1 where each
+    /// must leave as soon as there is one.
+    pub at_once: usize,
 }
 
 /// How transactions are made.
@@ -44,7 +47,12 @@ pub struct Transactions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { compression: "none".to_owned(), properties: BTreeMap::new(), transactions: None }
+        Self {
+            compression: "none".to_owned(),
+            properties: BTreeMap::new(),
+            transactions: None,
+            at_once: LOAD,
+        }
     }
 }
 
@@ -98,7 +106,7 @@ pub fn load(
     let started = Instant::now();
     let mut loader = Loader::new(settings, topic, options)?;
     let (sender, receiver) = crossbeam_channel::bounded(LOADS_WAITING);
-    let size = options.transactions.map_or(LOAD, |it| it.records.max(1));
+    let size = options.transactions.map_or(options.at_once, |it| it.records).max(1);
     let mut loaded = std::thread::scope(|scope| {
         scope.spawn(move || feed(records, size, &sender));
         // Dropped at an error, the receiver ends the feeding thread.

@@ -1,6 +1,7 @@
 //! A running cluster, read with librdkafka.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::kafka::Settings;
@@ -20,12 +21,14 @@ const READ_PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct LiveHistory {
     settings: Settings,
+    /// Kept from one partition to the next: a new one takes half a second to get going.
+    consumer: Arc<Mutex<Option<BaseConsumer>>>,
 }
 
 impl LiveHistory {
     /// The cluster that these settings lead to.
     pub fn new(settings: Settings) -> Self {
-        Self { settings }
+        Self { settings, consumer: Arc::default() }
     }
 
     /// The cluster at this address, without any security.
@@ -34,7 +37,18 @@ impl LiveHistory {
         Self::new(Settings { bootstrap: bootstrap.to_owned(), properties: BTreeMap::new(), client_id })
     }
 
-    fn consumer(&self) -> Result<BaseConsumer, Error> {
+    /// Does something with the consumer; after an error the next one is new.
+    fn with_consumer<T>(&self, act: impl FnOnce(&BaseConsumer) -> Result<T, Error>) -> Result<T, Error> {
+        let mut kept = self.consumer.lock().unwrap_or_else(PoisonError::into_inner);
+        let consumer = kept.take().map_or_else(|| self.new_consumer(), Ok)?;
+        let outcome = act(&consumer);
+        if outcome.is_ok() {
+            *kept = Some(consumer);
+        }
+        outcome
+    }
+
+    fn new_consumer(&self) -> Result<BaseConsumer, Error> {
         let mut config = client_config(&self.settings);
         config
             .set("group.id", "longhaul-checker")
@@ -54,16 +68,20 @@ impl LiveHistory {
 
 impl History for LiveHistory {
     fn topics(&self) -> Result<Vec<String>, Error> {
-        let metadata = self.consumer()?.fetch_metadata(None, REQUEST_PATIENCE);
-        let metadata = metadata.map_err(|source| self.client_error(source))?;
-        Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+        self.with_consumer(|consumer| {
+            let metadata = consumer.fetch_metadata(None, REQUEST_PATIENCE);
+            let metadata = metadata.map_err(|source| self.client_error(source))?;
+            Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+        })
     }
 
     fn partitions(&self, topic: &str) -> Result<i32, Error> {
-        let metadata = self.consumer()?.fetch_metadata(Some(topic), REQUEST_PATIENCE);
-        let metadata = metadata.map_err(|source| self.client_error(source))?;
-        let count =
-            metadata.topics().iter().find(|it| it.name() == topic).map_or(0, |it| it.partitions().len());
+        let count = self.with_consumer(|consumer| {
+            let metadata = consumer.fetch_metadata(Some(topic), REQUEST_PATIENCE);
+            let metadata = metadata.map_err(|source| self.client_error(source))?;
+            let found = metadata.topics().iter().find(|it| it.name() == topic);
+            Ok(found.map_or(0, |it| it.partitions().len()))
+        })?;
         if count == 0 {
             return Err(Error::NoTopic {
                 bootstrap: self.settings.bootstrap.clone(),
@@ -74,31 +92,43 @@ impl History for LiveHistory {
     }
 
     fn read(&self, topic: &str, partition: i32, visit: &mut dyn FnMut(Seen<'_>)) -> Result<(), Error> {
-        let consumer = self.consumer()?;
-        let mut list = TopicPartitionList::new();
-        let assigned = list
-            .add_partition_offset(topic, partition, Offset::Beginning)
-            .and_then(|()| consumer.assign(&list));
-        assigned.map_err(|source| self.client_error(source))?;
-        let mut offset = -1;
-        let mut last_sign = Instant::now();
-        loop {
-            match consumer.poll(Duration::from_millis(100)) {
-                Some(Ok(message)) => {
-                    offset = message.offset();
-                    last_sign = Instant::now();
-                    show(&message, visit);
-                }
-                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
-                Some(Err(source)) if is_fatal(&source) => {
-                    return Err(Error::Read { topic: topic.to_owned(), partition, offset, source });
-                }
-                _ if last_sign.elapsed() > READ_PATIENCE => {
-                    let seconds = READ_PATIENCE.as_secs();
-                    return Err(Error::Stuck { topic: topic.to_owned(), partition, offset, seconds });
-                }
-                _ => {}
+        self.with_consumer(|consumer| {
+            let assign = |list: &TopicPartitionList| consumer.assign(list);
+            let mut list = TopicPartitionList::new();
+            let assigned =
+                list.add_partition_offset(topic, partition, Offset::Beginning).and_then(|()| assign(&list));
+            assigned.map_err(|source| self.client_error(source))?;
+            read_to_end(consumer, topic, partition, visit)?;
+            assign(&TopicPartitionList::new()).map_err(|source| self.client_error(source))
+        })
+    }
+}
+
+/// Reads what is assigned until its end.
+fn read_to_end(
+    consumer: &BaseConsumer,
+    topic: &str,
+    partition: i32,
+    visit: &mut dyn FnMut(Seen<'_>),
+) -> Result<(), Error> {
+    let mut offset = -1;
+    let mut last_sign = Instant::now();
+    loop {
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                offset = message.offset();
+                last_sign = Instant::now();
+                show(&message, visit);
             }
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+            Some(Err(source)) if is_fatal(&source) => {
+                return Err(Error::Read { topic: topic.to_owned(), partition, offset, source });
+            }
+            _ if last_sign.elapsed() > READ_PATIENCE => {
+                let seconds = READ_PATIENCE.as_secs();
+                return Err(Error::Stuck { topic: topic.to_owned(), partition, offset, seconds });
+            }
+            _ => {}
         }
     }
 }

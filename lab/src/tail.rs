@@ -1,0 +1,193 @@
+//! Follows topics as an application at the target would, and tells how long records were on their way.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ::kafka::rdkafka::consumer::{BaseConsumer, Consumer as _};
+use ::kafka::rdkafka::error::KafkaError;
+use ::kafka::rdkafka::message::Message as _;
+use ::kafka::rdkafka::{Offset, TopicPartitionList};
+use ::kafka::{Admin, Settings};
+
+use crate::checker::client_config;
+use crate::generator::now_ms;
+
+const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(50);
+
+/// Why a tail ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot ask the cluster")]
+    Admin(#[from] ::kafka::Error),
+    #[error("cannot read from the cluster")]
+    Client(#[from] KafkaError),
+    #[error("cannot start a thread")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A read_committed reader of some topics from their beginnings on. Dropped: ended.
+#[derive(Debug)]
+pub struct Tail {
+    counts: Arc<Vec<AtomicU64>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<Vec<Delays>, Error>>>,
+}
+
+/// How long the records of a topic were on their way: from their timestamps until the tail had them.
+///
+/// The clocks of writer and reader must be one. Precise to a millisecond.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Delays {
+    by_ms: BTreeMap<u64, u64>,
+    count: u64,
+}
+
+impl Tail {
+    /// Follows these topics with their numbers of partitions. Those that do not exist yet are waited for.
+    pub fn start(settings: &Settings, topics: &[(String, i32)]) -> Result<Self, Error> {
+        let counts: Arc<Vec<AtomicU64>> = Arc::new(topics.iter().map(|_| AtomicU64::new(0)).collect());
+        let stop = Arc::new(AtomicBool::new(false));
+        let follower = Follower {
+            settings: settings.named("longhaul-tail".to_owned()),
+            topics: topics.to_owned(),
+            counts: counts.clone(),
+            stop: stop.clone(),
+        };
+        let thread = std::thread::Builder::new().name("lab-tail".to_owned()).spawn(move || follower.run())?;
+        Ok(Self { counts, stop, thread: Some(thread) })
+    }
+
+    /// Records seen so far of the topic at this index.
+    pub fn seen(&self, topic: usize) -> u64 {
+        self.counts[topic].load(Ordering::Relaxed)
+    }
+
+    /// Records seen so far of all topics.
+    pub fn seen_in_all(&self) -> u64 {
+        self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Whether it ended by itself: [`Tail::stop`] tells why.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Ends it, and gives the delays of each topic.
+    pub fn stop(mut self) -> Result<Vec<Delays>, Error> {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().expect("a tail is stopped once");
+        thread.join().expect("a tail does not panic")
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+impl Delays {
+    /// One more.
+    pub fn add(&mut self, ms: u64) {
+        *self.by_ms.entry(ms).or_default() += 1;
+        self.count += 1;
+    }
+
+    /// The delay in milliseconds that this share of the records did not exceed; `None` without records.
+    pub fn quantile_ms(&self, share: f64) -> Option<u64> {
+        let rank = ((self.count as f64 * share).ceil() as u64).clamp(1, self.count.max(1));
+        let mut below = 0;
+        self.by_ms.iter().find_map(|(ms, count)| {
+            below += count;
+            (below >= rank).then_some(*ms)
+        })
+    }
+}
+
+struct Follower {
+    settings: Settings,
+    topics: Vec<(String, i32)>,
+    counts: Arc<Vec<AtomicU64>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Follower {
+    fn run(self) -> Result<Vec<Delays>, Error> {
+        let mut delays = vec![Delays::default(); self.topics.len()];
+        let consumer: BaseConsumer = client_config(&self.settings)
+            .set("group.id", "longhaul-tail")
+            .set("enable.auto.commit", "false")
+            .set("isolation.level", "read_committed")
+            .set("auto.offset.reset", "earliest")
+            .set("fetch.wait.max.ms", "50")
+            .set("fetch.queue.backoff.ms", "5")
+            .set("queued.max.messages.kbytes", "16384")
+            .create()?;
+        let admin = Admin::new(&self.settings)?;
+        let mut followed = vec![false; self.topics.len()];
+        let mut looked: Option<Instant> = None;
+        while !self.stop.load(Ordering::Relaxed) {
+            if followed.contains(&false) && looked.is_none_or(|it| it.elapsed() >= POLL) {
+                self.follow_new(&admin, &consumer, &mut followed)?;
+                looked = Some(Instant::now());
+            }
+            match consumer.poll(POLL) {
+                Some(Ok(message)) => {
+                    let index = self.topics.iter().position(|(name, _)| name == message.topic());
+                    let index = index.expect("only these topics are read");
+                    let since = now_ms() - message.timestamp().to_millis().unwrap_or_default();
+                    delays[index].add(u64::try_from(since).unwrap_or(0));
+                    self.counts[index].fetch_add(1, Ordering::Relaxed);
+                }
+                // Brokers come and go; whoever waits for records sees that none come.
+                Some(Err(error)) => tracing::debug!(%error, "tail"),
+                None => {}
+            }
+        }
+        Ok(delays)
+    }
+
+    /// Begins to read the topics that exist by now.
+    fn follow_new(&self, admin: &Admin, consumer: &BaseConsumer, followed: &mut [bool]) -> Result<(), Error> {
+        let existing = admin.topics(REQUEST_PATIENCE)?;
+        let mut list = TopicPartitionList::new();
+        for ((name, partitions), followed) in self.topics.iter().zip(followed) {
+            let exists = existing.iter().any(|it| it.name == *name && it.partitions >= *partitions);
+            if exists && !*followed {
+                *followed = true;
+                for partition in 0..*partitions {
+                    list.add_partition_offset(name, partition, Offset::Beginning)?;
+                }
+            }
+        }
+        if list.count() > 0 {
+            consumer.incremental_assign(&list)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_those_of_the_records() {
+        let mut delays = Delays::default();
+        assert_eq!(delays.quantile_ms(0.5), None);
+        for ms in 1..=100 {
+            delays.add(ms);
+        }
+        assert_eq!(delays.quantile_ms(0.5), Some(50));
+        assert_eq!(delays.quantile_ms(0.99), Some(99));
+        assert_eq!(delays.quantile_ms(1.0), Some(100));
+        assert_eq!(delays.quantile_ms(0.0), Some(1));
+    }
+}
