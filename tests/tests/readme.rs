@@ -193,7 +193,9 @@ fn every_link_between_the_documents_leads_somewhere() {
     for document in documents() {
         let text = read(&document);
         let folder = Path::new(&document).parent().unwrap().to_owned();
-        for target in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target) {
+        for target in
+            text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target)
+        {
             if target.contains("://") {
                 continue;
             }
@@ -410,7 +412,8 @@ fn config_fields(source: &str) -> Vec<String> {
             let lines: Vec<&str> = body.lines().collect();
             for (index, line) in lines.iter().enumerate() {
                 let is_skipped = index > 0 && lines[index - 1].trim() == "#[serde(skip)]";
-                if let Some((name, _)) = line.trim().strip_prefix("pub ").and_then(|rest| rest.split_once(':'))
+                if let Some((name, _)) =
+                    line.trim().strip_prefix("pub ").and_then(|rest| rest.split_once(':'))
                     && !is_skipped
                 {
                     fields.push(name.to_owned());
@@ -446,13 +449,15 @@ fn table_words(heading: &str) -> BTreeSet<String> {
     let text = read("docs/OPERATIONS.md");
     let (_, rest) = text.split_once(&format!("\n{heading}\n")).expect("the heading is there");
     let section = rest.split("\n## ").next().unwrap_or_default();
-    let cells = section.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|row| row.split('`').next());
+    let cells =
+        section.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|row| row.split('`').next());
     cells.map(|cell| cell.split('{').next().unwrap_or_default().to_owned()).collect()
 }
 
 /// The anchors that a reader of Markdown makes of headings.
 fn anchors(text: &str) -> BTreeSet<String> {
-    let headings = text.lines().filter_map(|line| line.strip_prefix('#')).map(|line| line.trim_start_matches('#'));
+    let headings =
+        text.lines().filter_map(|line| line.strip_prefix('#')).map(|line| line.trim_start_matches('#'));
     let anchor = |heading: &str| -> String {
         let kept = heading.trim().to_lowercase();
         kept.chars()
