@@ -1,17 +1,21 @@
 //! The exporter as one thing that is started, asked, and stopped.
 
+mod view;
+
+pub(crate) use view::View;
+
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use certs::{Identity, SpiffeId};
 use link::Dialer;
 use observe::{
     Audit, AuditError,
-    admin::{self, Admin, Endpoints, Readiness},
+    admin::{self, Admin},
     audit,
     event::{Start, Stop as Stopped},
 };
@@ -20,14 +24,14 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     clerk,
     config::Config,
-    holds::Holds,
     lane::Shared,
     lanes::Lanes,
     metrics::Meters,
-    partition::Table,
+    partition::Cluster,
+    reload::Reload,
     session::{Parts, Session},
     source::{News, Source},
-    status::{LinkFacts, PartitionStatus, Status},
+    status::Status,
     stop::Stop,
     topic_check,
 };
@@ -39,12 +43,13 @@ pub struct Engine;
 /// A running exporter. Dropping it kills it.
 pub struct Handle {
     view: View,
-    audit: Audit,
     stop: Stop,
     leave: watch::Sender<bool>,
     session: tokio::task::JoinHandle<Vec<JoinHandle<()>>>,
-    ticker: tokio::task::JoinHandle<()>,
+    helpers: Vec<tokio::task::JoinHandle<()>>,
     threads: Vec<JoinHandle<()>>,
+    /// Shared with each lane.
+    alive: Arc<()>,
     admin: Option<Admin>,
 }
 
@@ -83,19 +88,6 @@ pub enum Error {
     Thread(#[from] std::io::Error),
 }
 
-/// What can be asked at any time.
-#[derive(Clone)]
-struct View {
-    link: Arc<str>,
-    instance: Arc<str>,
-    table: Arc<Table>,
-    holds: Arc<Mutex<Holds>>,
-    facts: Arc<LinkFacts>,
-    meters: Arc<Meters>,
-    cluster: watch::Receiver<Option<Arc<str>>>,
-    audit: Audit,
-}
-
 impl Engine {
     /// Starts an exporter on the caller's tokio runtime. Neither the source cluster nor the importer needs to be up:
     /// both are tried until they are.
@@ -105,96 +97,77 @@ impl Engine {
     pub async fn start(config: Config) -> Result<Handle, Error> {
         let identity = Identity::load(&config.tls.dir)
             .map_err(|source| Error::Identity { dir: config.tls.dir.clone(), source })?;
-        let importer: SpiffeId = config.importer.identity.parse()?;
-        let rate = config.importer.rate.map(settings::Rate::bits_per_second);
-        let link_settings = link::Settings { rate, ..link::Settings::default() };
-        let dialer = Dialer::new(&identity, importer, link_settings)?;
+        let dialer = Arc::new(dialer(&config, &identity)?);
         let rules = config.topic_rules()?;
         let instance: Arc<str> =
             config.instance.clone().unwrap_or_else(|| instance(&config.audit.file)).into();
-        let audit = Audit::open(&config.audit.file, audit::Options::default())?;
-        audit.record(Start {
-            program: "edge-exporter".into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            instance: instance.to_string(),
-            identity: identity.spiffe_id().to_string(),
-            config: Some(blake3::hash(settings::effective(&config)?.as_bytes()).to_hex().to_string()),
-        })?;
-
-        let config = Arc::new(config);
-        let (stop, table) = (Stop::default(), Arc::<Table>::default());
+        let audit = open_audit(&config, &instance, &identity)?;
         let (meters, metrics) = Meters::new(&config.link);
-        let (tell, news) = mpsc::channel(MAX_NEWS);
-        let (source, asks) = Source::new(&config, Arc::clone(&table), tell.clone(), stop.clone(), rules)?;
-        let check_settings = config.kafka_settings().named(format!("longhaul-{}-check", config.link));
-        let (asker, checker) =
-            topic_check::channel(kafka::Admin::new(&check_settings)?, move |topic, loss| {
-                // Without a session there is nobody to be told; the next one finds out.
-                let _ = tell.blocking_send(News::Lost(Arc::clone(topic), loss));
-            });
-        let (clerk, items) = mpsc::channel(MAX_ITEMS);
-        let (leave, leaving) = watch::channel(false);
-        let (cluster_told, cluster) = watch::channel(None);
         let view = View {
             link: config.link.as_str().into(),
-            instance: Arc::clone(&instance),
-            table: Arc::clone(&table),
+            instance,
+            cluster: Cluster::default(),
+            table: Arc::default(),
             holds: Arc::default(),
             facts: Arc::default(),
-            meters: Arc::clone(&meters),
-            cluster,
-            audit: audit.clone(),
+            meters,
+            audit,
         };
+        let (stop, alive) = (Stop::default(), Arc::new(()));
+        let (tell, news) = mpsc::channel(MAX_NEWS);
+        let (source, asks) =
+            Source::new(&config, Arc::clone(&view.table), tell.clone(), stop.clone(), rules)?;
+        let check = config.kafka_settings().named(format!("longhaul-{}-check", config.link));
+        let (asker, checker) = topic_check::channel(kafka::Admin::new(&check)?, move |topic, loss| {
+            // Without a session there is nobody to be told; the next one finds out.
+            let _ = tell.blocking_send(News::Lost(Arc::clone(topic), loss));
+        });
         let admin = match &config.admin {
             Some(settings) => Some(admin::serve(settings.listen, view.endpoints(metrics)).await?),
             None => None,
         };
+        let reload = Reload::new(
+            config.tls.dir.clone(),
+            Arc::clone(&dialer),
+            Arc::clone(&view.facts),
+            view.audit.clone(),
+        );
 
-        let (checker_stop, clerk_audit, clerk_stop) = (stop.clone(), audit.clone(), stop.clone());
+        let (clerk, items) = mpsc::channel(MAX_ITEMS);
+        let (checker_stop, clerk_audit, clerk_stop) = (stop.clone(), view.audit.clone(), stop.clone());
         let threads = vec![
             spawn("source", move || source.run())?,
             spawn("topic-check", move || checker.run(|| checker_stop.is_killed()))?,
             spawn("clerk", move || clerk::run(&clerk_audit, items, &clerk_stop))?,
         ];
-        let (lane_tell, lane_events) = mpsc::channel(MAX_LANE_EVENTS);
-        let waiting = Waiting {
-            news,
-            cluster_told,
-            leave: leaving,
-            make: {
-                let (view, audit, stop) = (view.clone(), audit.clone(), stop.clone());
-                Box::new(move |cluster, news, leave| {
-                    let shared = Shared {
-                        config: Arc::clone(&config),
-                        cluster: Arc::clone(&cluster),
-                        audit,
-                        asker,
-                        meters: Arc::clone(&meters),
-                        events: lane_tell,
-                        stop,
-                    };
-                    Session::new(Parts {
-                        config,
-                        instance,
-                        dialer,
-                        table,
-                        holds: view.holds,
-                        facts: view.facts,
-                        meters,
-                        asks,
-                        news,
-                        lane_events,
-                        clerk,
-                        cluster,
-                        lanes: Lanes::new(shared),
-                        leave,
-                    })
-                })
-            },
+        let (leave, leaving) = watch::channel(false);
+        let (events, lane_events) = mpsc::channel(MAX_LANE_EVENTS);
+        let config = Arc::new(config);
+        let shared = Shared {
+            config: Arc::clone(&config),
+            cluster: view.cluster.clone(),
+            audit: view.audit.clone(),
+            asker,
+            meters: Arc::clone(&view.meters),
+            events,
+            stop: stop.clone(),
+            _alive: Arc::clone(&alive),
         };
-        let session = tokio::spawn(waiting.run());
-        let ticker = tokio::spawn(view.clone().tick());
-        Ok(Handle { view, audit, stop, leave, session, ticker, threads, admin })
+        let lanes = Lanes::new(shared);
+        let parts = Parts {
+            view: view.clone(),
+            config,
+            dialer,
+            asks,
+            news,
+            lane_events,
+            clerk,
+            lanes,
+            leave: leaving,
+        };
+        let session = tokio::spawn(Session::new(parts).run());
+        let helpers = vec![tokio::spawn(view.clone().tick()), tokio::spawn(reload.run())];
+        Ok(Handle { view, stop, leave, session, helpers, threads, alive, admin })
     }
 }
 
@@ -221,14 +194,14 @@ impl Handle {
         if !joined {
             tracing::warn!("a thread still waits for the source cluster; it is left behind");
         }
-        let audit = self.audit.clone();
+        let audit = self.view.audit.clone();
         let recorded =
             tokio::task::spawn_blocking(move || audit.record(Stopped { reason: "told to stop".into() }))
                 .await;
         if let Ok(Err(error)) = recorded {
             tracing::error!(%error, "the stop is not on record");
         }
-        self.ticker.abort();
+        self.helpers.iter().for_each(tokio::task::JoinHandle::abort);
         if let Some(admin) = self.admin.take() {
             admin.shutdown().await;
         }
@@ -239,10 +212,14 @@ impl Handle {
     pub async fn kill(mut self) {
         self.stop.kill();
         self.session.abort();
-        self.ticker.abort();
+        self.helpers.iter().for_each(tokio::task::JoinHandle::abort);
         let _ = (&mut self.session).await;
-        let threads = self.threads.drain(..).collect();
-        join(threads, KILL_PATIENCE).await;
+        let until = Instant::now() + KILL_PATIENCE;
+        // The lanes' threads went with the session: what they share tells when the last one is gone.
+        while Arc::strong_count(&self.alive) > 1 && Instant::now() < until {
+            tokio::time::sleep(JOIN_INTERVAL).await;
+        }
+        join(self.threads.drain(..).collect(), until.saturating_duration_since(Instant::now())).await;
     }
 }
 
@@ -250,94 +227,27 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.stop.kill();
         self.session.abort();
-        self.ticker.abort();
+        self.helpers.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
 
-impl View {
-    fn status(&self) -> Status {
-        let holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
-        let partitions = PartitionStatus::all(&self.table, &holds, &self.meters);
-        let path = self.facts.path();
-        Status {
-            link: self.link.to_string(),
-            instance: self.instance.to_string(),
-            cluster: self.cluster.borrow().as_ref().map(ToString::to_string),
-            session: self.facts.session().map(|session| session.0),
-            importer: self.facts.importer(),
-            sessions: self.facts.sessions(),
-            last_failure: self.facts.last_failure(),
-            rtt_seconds: path.rtt.map(|rtt| rtt.as_secs_f64()),
-            wire_bytes: path.wire_bytes,
-            lost_packets: path.lost_packets,
-            records: partitions.iter().map(|partition| partition.records).sum(),
-            plain_bytes: partitions.iter().map(|partition| partition.plain_bytes).sum(),
-            lag_records: partitions.iter().map(|partition| partition.lag_records).sum(),
-            lag_seconds: partitions.iter().map(|partition| partition.lag_seconds).fold(0.0, f64::max),
-            audit_healthy: self.audit.healthy(),
-            partitions,
-        }
-    }
-
-    fn endpoints(&self, metrics: Arc<observe::metrics::Metrics>) -> Endpoints {
-        let (ready, status) = (self.clone(), self.clone());
-        Endpoints {
-            metrics,
-            readiness: Arc::new(move || {
-                Readiness::ready()
-                    .and(ready.cluster.borrow().is_some(), "the source cluster was not reached yet")
-                    .and(ready.facts.session().is_some(), "no session with the importer")
-                    .and(ready.audit.healthy(), "the audit log cannot be written")
-            }),
-            status: Arc::new(move || serde_json::to_value(status.status()).unwrap_or_default()),
-        }
-    }
-
-    /// Keeps numbers up to date, and tries an audit log again that could not be written.
-    async fn tick(self) {
-        let mut every = tokio::time::interval(TICK);
-        loop {
-            every.tick().await;
-            self.meters.refresh(&self.table, &self.facts, self.audit.healthy());
-            if !self.audit.healthy() {
-                let audit = self.audit.clone();
-                // Its failure shows as a log that stays unhealthy.
-                let _ = tokio::task::spawn_blocking(move || audit.probe()).await;
-            }
-        }
-    }
+fn dialer(config: &Config, identity: &Identity) -> Result<Dialer, Error> {
+    let importer: SpiffeId = config.importer.identity.parse()?;
+    let rate = config.importer.rate.map(settings::Rate::bits_per_second);
+    Ok(Dialer::new(identity, importer, link::Settings { rate, ..link::Settings::default() })?)
 }
 
-/// The session before the source cluster has told its id.
-struct Waiting<F> {
-    news: mpsc::Receiver<News>,
-    cluster_told: watch::Sender<Option<Arc<str>>>,
-    leave: watch::Receiver<bool>,
-    make: Box<F>,
-}
-
-impl<F> Waiting<F>
-where
-    F: FnOnce(Arc<str>, mpsc::Receiver<News>, watch::Receiver<bool>) -> Session,
-{
-    async fn run(self) -> Vec<JoinHandle<()>> {
-        let Self { mut news, cluster_told, mut leave, make } = self;
-        loop {
-            let told = tokio::select! {
-                told = news.recv() => told,
-                _ = leave.wait_for(|leave| *leave) => None,
-            };
-            match told {
-                Some(News::Cluster(id)) => {
-                    tracing::info!(cluster = %id, "the source cluster answers");
-                    cluster_told.send_replace(Some(Arc::clone(&id)));
-                    return make(id, news, leave).run().await;
-                }
-                Some(_) => {}
-                None => return Vec::new(),
-            }
-        }
-    }
+/// Opens the audit log; its first line of this run is on record when this returns.
+fn open_audit(config: &Config, instance: &str, identity: &Identity) -> Result<Audit, Error> {
+    let audit = Audit::open(&config.audit.file, audit::Options::default())?;
+    audit.record(Start {
+        program: "edge-exporter".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        instance: instance.into(),
+        identity: identity.spiffe_id().to_string(),
+        config: Some(audit::fingerprint(&settings::effective(config)?)),
+    })?;
+    Ok(audit)
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
@@ -346,12 +256,12 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<Joi
 
 /// Waits for threads without blocking the runtime. Says whether all ended in time.
 async fn join(threads: Vec<JoinHandle<()>>, patience: Duration) -> bool {
-    let until = std::time::Instant::now() + patience;
+    let until = Instant::now() + patience;
     while threads.iter().any(|thread| !thread.is_finished()) {
-        if std::time::Instant::now() > until {
+        if Instant::now() > until {
             return false;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(JOIN_INTERVAL).await;
     }
     for thread in threads {
         if thread.join().is_err() {
@@ -369,10 +279,10 @@ fn instance(audit: &Path) -> String {
     format!("{}:{}", host.trim(), audit.display())
 }
 
-const TICK: Duration = Duration::from_secs(1);
 const MAX_NEWS: usize = 4096;
 const MAX_ITEMS: usize = 256;
 const MAX_LANE_EVENTS: usize = 1024;
 /// How long threads may take to end after the session has.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
+const JOIN_INTERVAL: Duration = Duration::from_millis(5);
 const KILL_PATIENCE: Duration = Duration::from_secs(2);

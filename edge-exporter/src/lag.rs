@@ -32,9 +32,14 @@ enum Since {
 impl Lag {
     /// The source was looked at: its first offset and its end (the high watermark).
     pub(crate) fn looked(&mut self, now: Instant, log_start: i64, end: i64) {
-        let since = self.looked.map_or(Since::Before(now), Since::Look);
-        self.looked = Some(now);
         self.log_start = self.log_start.max(log_start);
+        self.at_least(now, end);
+        self.looked = Some(now);
+    }
+
+    /// The source reaches to `end` at least; nobody looked how much further.
+    pub(crate) fn at_least(&mut self, now: Instant, end: i64) {
+        let since = self.looked.map_or(Since::Before(now), Since::Look);
         // An end that moved back is a log that was cut, or an older answer: what was there is still owed.
         if end > self.end {
             self.end = end;
@@ -75,6 +80,11 @@ impl Lag {
     /// Timestamp of the oldest record that was read and is not committed, ms since 1970.
     pub(crate) fn oldest(&mut self, timestamp_ms: Option<i64>) {
         self.oldest = timestamp_ms;
+    }
+
+    /// How far the source reaches, as far as is known.
+    pub(crate) fn end(&self) -> i64 {
+        self.end
     }
 
     /// When the source was last looked at.
@@ -158,6 +168,19 @@ mod tests {
         assert!(lag.seconds(start, wall) >= 3600.0);
         lag.oldest(Some(-1));
         assert_eq!(lag.seconds(at(start, 4), wall), 4.0, "a record without a timestamp");
+    }
+
+    #[test]
+    fn what_is_read_beyond_the_last_look_counts_from_that_look() {
+        let (start, wall) = (Instant::now(), SystemTime::now());
+        let mut lag = Lag::default();
+        lag.looked(start, 0, 10);
+        lag.committed(10);
+        lag.at_least(at(start, 2), 15);
+        lag.looked(at(start, 3), 0, 30);
+        assert_eq!((lag.records(), lag.seconds(at(start, 3), wall)), (20, 3.0));
+        lag.committed(15);
+        assert_eq!(lag.seconds(at(start, 3), wall), 3.0, "the rest may be as old: nobody looked at 2 s");
     }
 
     #[test]

@@ -37,7 +37,7 @@ use crate::{
     commit::Commit,
     config::Config,
     metrics::Meters,
-    partition::Topic,
+    partition::{Cluster, Topic},
     repeats::Repeats,
     stop::Stop,
     topic_check::{Asker, Loss},
@@ -47,12 +47,14 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
-    pub(crate) cluster: Arc<str>,
+    pub(crate) cluster: Cluster,
     pub(crate) audit: Audit,
     pub(crate) asker: Asker,
     pub(crate) meters: Arc<Meters>,
     pub(crate) events: mpsc::Sender<LaneEvent>,
     pub(crate) stop: Stop,
+    /// Held for as long as the lane's thread runs.
+    pub(crate) _alive: Arc<()>,
 }
 
 /// See the [module](self).
@@ -372,7 +374,7 @@ impl Lane {
     /// Puts on record what was acknowledged. While the log cannot be written it adds up.
     fn write_lines(&mut self) {
         self.next_lines = Instant::now() + LINES_INTERVAL;
-        let lines = self.ledger.lines(&self.shared.config.link, &self.shared.cluster);
+        let lines = self.ledger.lines(&self.shared.config.link, self.shared.cluster.id());
         if lines.is_empty() {
             return;
         }
@@ -430,9 +432,9 @@ impl Lane {
 /// Records that librdkafka fetches ahead for one lane, in bytes.
 const QUEUED_BYTES: usize = 16 << 20;
 /// How long a turn waits for records when nothing else is due.
-const READ_WAIT: Duration = Duration::from_millis(5);
+const READ_WAIT: Duration = Duration::from_millis(10);
 /// How long a turn waits while batches wait for release, credit or room.
-const BUSY_WAIT: Duration = Duration::from_millis(1);
+const BUSY_WAIT: Duration = Duration::from_millis(2);
 /// How long a turn waits without a session.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

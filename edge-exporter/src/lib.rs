@@ -28,6 +28,7 @@ mod lanes;
 mod metrics;
 mod partition;
 mod position;
+mod reload;
 mod repeats;
 mod session;
 mod source;

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicI32, Ordering},
     },
     time::{Instant, SystemTime},
@@ -62,8 +62,6 @@ pub(crate) struct Facts {
     pub(crate) start: Option<i64>,
     /// First offset the source still has, and its last stable offset.
     pub(crate) ends: Option<Ends>,
-    /// High watermark.
-    pub(crate) high: i64,
     /// The next offset to be read.
     pub(crate) position: Option<i64>,
     /// The next offset that is not durable at the target, where known.
@@ -130,20 +128,22 @@ impl Partition {
     pub(crate) fn looked(&self, now: Instant, log_start: i64, stable: i64, high: i64) {
         let mut facts = self.facts();
         facts.ends = Some(Ends { log_start, stable });
-        facts.high = high;
         facts.lag.looked(now, log_start, high.max(stable));
     }
 
-    /// The source is at least this far. It says nothing about when it was not further.
+    /// The source is at least this far.
     pub(crate) fn grown(&self, now: Instant, stable: i64, high: i64) {
         let mut facts = self.facts();
-        if high > facts.high {
-            facts.high = high;
-            facts.lag.looked(now, 0, high);
-        }
+        facts.lag.at_least(now, high.max(stable));
         if let Some(ends) = &mut facts.ends {
             ends.stable = ends.stable.max(stable);
         }
+    }
+
+    /// Everything below `next` was read.
+    pub(crate) fn read(&self, next: i64) {
+        self.facts().position = Some(next);
+        self.grown(Instant::now(), next, next);
     }
 
     /// Everything below `next` is durable at the target.
@@ -190,6 +190,28 @@ impl Partition {
 impl fmt::Display for Partition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.topic.name, self.number)
+    }
+}
+
+/// The source cluster's id, as soon as it was told.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cluster(Arc<OnceLock<Arc<str>>>);
+
+impl Cluster {
+    /// The cluster told its id. It stays what was told first.
+    pub(crate) fn tell(&self, id: Arc<str>) {
+        // Told once, at the start.
+        let _ = self.0.set(id);
+    }
+
+    /// The id, once it was told.
+    pub(crate) fn known(&self) -> Option<&str> {
+        self.0.get().map(|id| &**id)
+    }
+
+    /// The id; empty before it was told, when there are no source partitions yet.
+    pub(crate) fn id(&self) -> &str {
+        self.known().unwrap_or_default()
     }
 }
 

@@ -10,15 +10,14 @@ mod streams;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::Sender as AskSender;
+use crossbeam_channel::{Sender as AskSender, TrySendError};
 use link::{CloseCode, Connection, ControlRecv, ControlSend, Dialer};
 use observe::event::{Disconnect, Event};
 use proto::{
-    hold::Reason,
     ids::{Lane as LaneId, LaneEpoch, Offset, ResumeEpoch, SessionId, Slot},
     sender::{self, Sender},
     wire::{Hello, SourceEnd, ToExporter},
@@ -28,31 +27,27 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     clerk::Item,
     config::Config,
-    holds::{Cause, Holds, Until},
+    engine::View,
+    holds::Holds,
     lane::{Command, LaneEvent},
     lanes::Lanes,
-    partition::{Partition, State, Table},
+    partition::{Partition, State},
     repeats::Repeats,
     source::{Ask, News},
-    status::{LinkFacts, wall_micros},
+    status::wall_micros,
 };
 
 use streams::Streams;
 
 /// Everything the session works with.
 pub(crate) struct Parts {
+    pub(crate) view: View,
     pub(crate) config: Arc<Config>,
-    pub(crate) instance: Arc<str>,
-    pub(crate) dialer: Dialer,
-    pub(crate) table: Arc<Table>,
-    pub(crate) holds: Arc<Mutex<Holds>>,
-    pub(crate) facts: Arc<LinkFacts>,
-    pub(crate) meters: Arc<crate::metrics::Meters>,
+    pub(crate) dialer: Arc<Dialer>,
     pub(crate) asks: AskSender<Ask>,
     pub(crate) news: mpsc::Receiver<News>,
     pub(crate) lane_events: mpsc::Receiver<LaneEvent>,
     pub(crate) clerk: mpsc::Sender<Item>,
-    pub(crate) cluster: Arc<str>,
     pub(crate) lanes: Lanes,
     /// Becomes true when the exporter is to leave.
     pub(crate) leave: watch::Receiver<bool>,
@@ -79,6 +74,8 @@ struct Live {
     opened: BTreeSet<Slot>,
     /// Opened for the first time, and not answered yet: the position given is what is committed.
     awaiting: BTreeSet<Slot>,
+    /// Slots that the source is to be asked about.
+    to_ask: BTreeSet<Slot>,
     /// Positions that wait for fresh ends of their log.
     doubtful: BTreeMap<Slot, Position>,
     /// What is to be recorded and passed on.
@@ -141,6 +138,9 @@ impl Session {
     /// Runs until the exporter is told to leave; gives the threads that are left to be waited for.
     pub(crate) async fn run(mut self) -> Vec<std::thread::JoinHandle<()>> {
         let mut failures = 0_u32;
+        if !self.meet_source().await {
+            return self.parts.lanes.end();
+        }
         while let Some((connection, address)) = self.dial().await {
             let began = Instant::now();
             let ended = self.serve(connection, &address).await;
@@ -149,6 +149,10 @@ impl Session {
             }
             // Who turns us away at once would be asked in a tight loop otherwise.
             failures = if began.elapsed() > STABLE { 0 } else { failures + 1 };
+            if failures > 0 {
+                // Perhaps another one takes us.
+                self.next_address = self.next_address.wrapping_add(1);
+            }
             let pause = if failures > 1 { dial::backoff(failures - 1) } else { Duration::ZERO };
             if !self.idle(pause.max(ended.pause)).await {
                 break;
@@ -157,16 +161,35 @@ impl Session {
         self.parts.lanes.end()
     }
 
+    /// Waits until the source cluster has told its id. Says whether to go on.
+    async fn meet_source(&mut self) -> bool {
+        loop {
+            let told = tokio::select! {
+                told = self.parts.news.recv() => told,
+                _ = self.parts.leave.wait_for(|leave| *leave) => None,
+            };
+            match told {
+                Some(News::Cluster(id)) => {
+                    tracing::info!(cluster = %id, "the source cluster answers");
+                    self.parts.view.cluster.tell(id);
+                    return true;
+                }
+                Some(_) => {}
+                None => return false,
+            }
+        }
+    }
+
     /// Works on one connection until it ends.
     async fn serve(&mut self, connection: Connection, address: &str) -> Ended {
         tracing::info!(importer = %address, remote = %connection.remote_address(), "connected");
-        self.parts.facts.connected(&connection);
+        self.parts.view.facts.connected(&connection);
         self.nonce += 1;
         let hello = Hello {
             versions: vec![proto::limits::PROTOCOL_VERSION],
             link: self.parts.config.link.clone(),
-            source_cluster_id: self.parts.cluster.to_string(),
-            instance: self.parts.instance.to_string(),
+            source_cluster_id: self.parts.view.cluster.id().into(),
+            instance: self.parts.view.instance.to_string(),
             nonce: self.nonce,
         };
         let mut live = Live::new(connection.clone(), Sender::new(hello, self.started.elapsed()));
@@ -191,6 +214,7 @@ impl Session {
         let mut leave = self.parts.leave.clone();
         tokio::pin!(closed, stalled);
         loop {
+            self.ask(live);
             if let Err(ended) = self.flush(live, &mut control, closed.as_mut(), stalled.as_mut()).await {
                 return ended;
             }
@@ -286,9 +310,9 @@ impl Session {
             live.next_ends = now + ENDS_INTERVAL;
             self.report_ends(live)?;
         }
-        if let Some(session) = live.session.filter(|_| live.leave_by.is_none()) {
+        if live.session.is_some() {
             let due = self.holds().due(now);
-            self.ask(session, due);
+            live.to_ask.extend(due);
         }
         self.step(live, sender::Event::Tick)
     }
@@ -301,6 +325,9 @@ impl Session {
             if let Some(due) = self.holds().next_due() {
                 next = next.min(due);
             }
+            if !live.to_ask.is_empty() {
+                next = next.min(Instant::now() + ASK_AGAIN);
+            }
         }
         live.leave_by.map_or(next, |leave_by| next.min(leave_by))
     }
@@ -308,33 +335,28 @@ impl Session {
     /// Tells the importer how far the source is, so that it knows its lag.
     fn report_ends(&mut self, live: &mut Live) -> Result<(), Ended> {
         for slot in live.opened.iter().copied().collect::<Vec<_>>() {
-            let Some(partition) = self.parts.table.get(slot) else { continue };
+            let Some(partition) = self.parts.view.table.get(slot) else { continue };
             let (stable, high) = {
                 let facts = partition.facts();
-                (facts.ends.map_or(0, |ends| ends.stable), facts.high)
+                (facts.ends.map_or(0, |ends| ends.stable), facts.lag.end())
             };
             self.step(live, sender::Event::End(SourceEnd { slot: slot.0, stable, high }))?;
         }
         Ok(())
     }
 
-    /// Asks how to open `slots`; the answers come as news.
-    fn ask(&self, session: SessionId, slots: Vec<Slot>) {
-        if slots.is_empty() {
+    /// Asks the source how to open what is to be opened; the answers come as news.
+    fn ask(&self, live: &mut Live) {
+        let Some(session) = live.session.filter(|_| live.leave_by.is_none()) else {
+            return live.to_ask.clear();
+        };
+        if live.to_ask.is_empty() {
             return;
         }
-        // The source thread answers everything it is asked; should its box ever be full, the next try asks again.
-        if self.parts.asks.try_send(Ask { round: session.0, slots: slots.clone() }).is_err() {
-            let now = Instant::now();
-            for slot in slots {
-                self.holds().hold(
-                    slot,
-                    Cause::Hold(Reason::Other),
-                    "the source is busy",
-                    Until::Resumed,
-                    now,
-                );
-            }
+        let slots = std::mem::take(&mut live.to_ask);
+        if let Err(TrySendError::Full(ask)) = self.parts.asks.try_send(Ask { round: session.0, slots }) {
+            // It is asked again with the next turn.
+            live.to_ask = ask.slots;
         }
     }
 
@@ -384,7 +406,7 @@ impl Session {
 
     /// The connection is over.
     async fn finish(&mut self, live: Live, ended: &Ended) {
-        self.parts.facts.disconnected(&ended.why);
+        self.parts.view.facts.disconnected(&ended.why);
         let Live { connection, session, streams, mut item, .. } = live;
         streams.end();
         if !ended.left {
@@ -395,7 +417,7 @@ impl Session {
             );
         }
         let Some(session) = session else { return };
-        for partition in self.parts.table.active() {
+        for partition in self.parts.view.table.active() {
             if partition.state() == State::Flowing {
                 partition.set_state(State::Opening);
             }
@@ -415,11 +437,11 @@ impl Session {
     }
 
     fn holds(&self) -> MutexGuard<'_, Holds> {
-        self.parts.holds.lock().unwrap_or_else(PoisonError::into_inner)
+        self.parts.view.holds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn place(&self, partition: &Partition) -> observe::event::Place {
-        partition.place(&self.parts.config.link, &self.parts.cluster)
+        partition.place(&self.parts.config.link, self.parts.view.cluster.id())
     }
 }
 
@@ -432,6 +454,7 @@ impl Live {
             session: None,
             opened: BTreeSet::new(),
             awaiting: BTreeSet::new(),
+            to_ask: BTreeSet::new(),
             doubtful: BTreeMap::new(),
             item: Item::default(),
             drained: BTreeSet::new(),
@@ -452,4 +475,6 @@ const STABLE: Duration = Duration::from_secs(5);
 const ENDS_INTERVAL: Duration = Duration::from_secs(2);
 /// How long leaving waits for acknowledgements.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
+/// How soon a question is put again that the source had no room for.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);

@@ -12,7 +12,7 @@ mod catalogue;
 mod ends;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Bound,
     sync::Arc,
     time::{Duration, Instant},
@@ -63,7 +63,7 @@ pub(crate) struct Ask {
     /// Given back with the answers.
     pub(crate) round: u64,
     /// The partitions.
-    pub(crate) slots: Vec<Slot>,
+    pub(crate) slots: BTreeSet<Slot>,
 }
 
 /// The source thread.

@@ -74,7 +74,7 @@ pub struct PartitionStatus {
     pub since: Option<u64>,
     /// First offset that the source still has.
     pub log_start: Option<i64>,
-    /// The source's high watermark.
+    /// How far the source reaches, as far as is known: its high watermark.
     pub end: i64,
     /// The next offset to be read.
     pub position: Option<i64>,
@@ -110,7 +110,7 @@ impl PartitionStatus {
                 .and_then(|held| held.since.duration_since(UNIX_EPOCH).ok())
                 .map(|since| since.as_secs()),
             log_start: facts.ends.map(|ends| ends.log_start),
-            end: facts.high,
+            end: facts.lag.end(),
             position: facts.position,
             committed: facts.committed,
             lag_records,
@@ -182,6 +182,11 @@ impl LinkFacts {
 
     pub(crate) fn session(&self) -> Option<SessionId> {
         self.lock().session
+    }
+
+    /// The connection, while there is one.
+    pub(crate) fn connection(&self) -> Option<Connection> {
+        self.lock().connection.clone()
     }
 
     pub(crate) fn sessions(&self) -> u64 {

@@ -308,7 +308,7 @@ impl Assembly {
             group.next = reading.covered;
             group.leader_epoch = std::mem::replace(&mut reading.leader_epoch, UNKNOWN_LEADER_EPOCH);
             reading.in_open = false;
-            reading.partition.facts().position = Some(reading.covered);
+            reading.partition.read(reading.covered);
             if let Some(gap) = &mut reading.gap {
                 group.gap = gap.reason;
                 gaps.push(NamedGap {

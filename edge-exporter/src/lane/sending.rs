@@ -91,7 +91,7 @@ impl Lane {
         if front.gaps.is_empty() {
             return true;
         }
-        let (link, cluster) = (&self.shared.config.link, &self.shared.cluster);
+        let (link, cluster) = (&self.shared.config.link, self.shared.cluster.id());
         let lines: Vec<Event> = front.gaps.iter().flat_map(|gap| lines_of(gap, link, cluster)).collect();
         match self.shared.audit.record_many(lines) {
             Ok(()) => {

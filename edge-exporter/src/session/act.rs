@@ -43,7 +43,7 @@ impl Session {
                 self.resets.remove(&slot);
                 let ended = self.holds().committed(slot, next.0);
                 if let Some(held) = ended
-                    && let Some(partition) = self.parts.table.get(slot)
+                    && let Some(partition) = self.parts.view.table.get(slot)
                 {
                     partition.set_state(State::Flowing);
                     self.release(&partition, &held, "records beyond it are committed", live);
@@ -74,15 +74,15 @@ impl Session {
         }
         tracing::info!(%session, lanes, rate, granted = ?topics, "the session stands");
         live.session = Some(session);
-        self.parts.facts.established(session);
+        self.parts.view.facts.established(session);
         live.item.events.push(
             Connect {
                 link: self.parts.config.link.clone(),
                 peer: live.connection.peer().to_string(),
                 remote: live.connection.remote_address().to_string(),
                 session: Some(session.0),
-                cluster: Some(self.parts.cluster.to_string()),
-                instance: Some(self.parts.instance.to_string()),
+                cluster: Some(self.parts.view.cluster.id().into()),
+                instance: Some(self.parts.view.instance.to_string()),
             }
             .into(),
         );
@@ -92,15 +92,14 @@ impl Session {
         });
         let begins: Vec<_> = begins.collect();
         live.item.commands.extend(begins);
-        let slots = self.parts.table.active().iter().map(|partition| partition.slot).collect();
-        self.ask(session, slots);
+        live.to_ask = self.parts.view.table.active().iter().map(|partition| partition.slot).collect();
         Ok(())
     }
 
     /// Opens a source partition at the importer, its ends just looked at.
     pub(super) fn open(&mut self, open: wire::Open, live: &mut Live) {
         let slot = Slot(open.slot);
-        let Some(partition) = self.parts.table.get(slot) else { return };
+        let Some(partition) = self.parts.view.table.get(slot) else { return };
         if live.opened.insert(slot) {
             live.awaiting.insert(slot);
             let (log_start, end) = (open.log_start, open.end);
@@ -111,7 +110,7 @@ impl Session {
 
     /// The importer gave a position. When it looks wrong, the log's ends are looked at once more first.
     fn positioned(&mut self, slot: Slot, position: Position, live: &mut Live) {
-        let (Some(partition), Some(session)) = (self.parts.table.get(slot), live.session) else { return };
+        let Some(partition) = self.parts.view.table.get(slot) else { return };
         let known = partition.facts().ends;
         match known {
             Some(ends) if position.next.0 >= ends.log_start && position.next.0 <= ends.stable => {
@@ -119,7 +118,7 @@ impl Session {
             }
             _ => {
                 live.doubtful.insert(slot, position);
-                self.ask(session, vec![slot]);
+                live.to_ask.insert(slot);
             }
         }
     }
@@ -173,7 +172,7 @@ impl Session {
 
     /// A source partition stands still; it is tried again by itself.
     pub(super) fn hold(&mut self, slot: Slot, cause: Cause, detail: &str, until: Until, live: &mut Live) {
-        let Some(partition) = self.parts.table.get(slot) else { return };
+        let Some(partition) = self.parts.view.table.get(slot) else { return };
         let news = self.holds().hold(slot, cause, detail, until, Instant::now());
         partition.set_state(match cause {
             Cause::Hold(reason) => State::Held(reason),
@@ -199,7 +198,7 @@ impl Session {
                 live.item.events.push(
                     Refuse {
                         link: Some(self.parts.config.link.clone()),
-                        cluster: Some(self.parts.cluster.to_string()),
+                        cluster: Some(self.parts.view.cluster.id().into()),
                         peer: Some(live.connection.peer().to_string()),
                         remote: Some(live.connection.remote_address().to_string()),
                         topic: Some(partition.topic.name.to_string()),

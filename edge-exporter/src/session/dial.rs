@@ -26,6 +26,8 @@ impl Session {
             match outcome {
                 Ok(connection) => {
                     self.dial_failures.clear();
+                    // Stay with the importer that has the lanes for as long as it answers.
+                    self.next_address = self.next_address.wrapping_sub(1);
                     return Some((connection, address));
                 }
                 Err(error) => self.dial_failed(&address, &error),
@@ -43,7 +45,7 @@ impl Session {
 
     fn dial_failed(&mut self, address: &str, error: &link::DialError) {
         let words = error.to_string();
-        self.parts.facts.failed(&words);
+        self.parts.view.facts.failed(&words);
         if let Some(times) = self.dial_failures.is_due(&words, Instant::now()) {
             tracing::warn!(
                 importer = %address, times,

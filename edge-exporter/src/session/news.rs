@@ -26,12 +26,10 @@ impl Session {
             News::Cluster(_) => {}
             News::Found(slots) => {
                 tracing::info!(partitions = slots.len(), "source partitions found");
-                if let Some(session) = live.session.filter(|_| live.leave_by.is_none()) {
-                    self.ask(session, slots);
-                }
+                live.to_ask.extend(slots);
             }
             News::Lost(topic, loss) => {
-                for partition in self.parts.table.active() {
+                for partition in self.parts.view.table.active() {
                     if Arc::ptr_eq(&partition.topic, &topic) {
                         self.topic_lost(&partition, loss, live);
                     }
@@ -42,7 +40,7 @@ impl Session {
                     return;
                 }
                 let Some(partition) =
-                    self.parts.table.get(slot).filter(|partition| partition.state() != State::Closed)
+                    self.parts.view.table.get(slot).filter(|partition| partition.state() != State::Closed)
                 else {
                     return;
                 };
@@ -66,7 +64,7 @@ impl Session {
         let topic: &Topic = &partition.topic;
         let outstanding = {
             let facts = partition.facts();
-            facts.committed.is_none_or(|committed| committed < facts.high)
+            facts.committed.is_none_or(|committed| committed < facts.lag.end())
         };
         let (name, id) = (&topic.name, topic.id);
         let (reason, what) = match loss {
@@ -110,7 +108,7 @@ impl Session {
         tracing::info!(%partition, "closed: {why}; everything it had was delivered");
         partition.set_state(State::Closed);
         self.holds().forget(slot);
-        self.parts.meters.forget(partition);
+        self.parts.view.meters.forget(partition);
         let reason = format!("closed: {why}; everything it had was delivered");
         live.item.events.push(Release { at: self.place(partition), reason }.into());
         if let Some(session) = live.session {
@@ -146,16 +144,18 @@ impl Session {
     }
 
     fn lost(&mut self, slot: Slot, cause: SourceError, live: &mut Live) {
-        let (Some(partition), Some(session)) = (self.parts.table.get(slot), live.session) else { return };
-        // What it was read up to is no proof of anything until more than that is committed.
-        let beyond = Until::Committed(partition.facts().committed.unwrap_or(0));
+        let Some(partition) = self.parts.view.table.get(slot) else { return };
+        // A position alone proves nothing: only what is read beyond it shows that the trouble is over.
+        let read = partition.facts().position.unwrap_or(0);
+        let beyond = Until::Committed(read);
         match cause {
             SourceError::Reset { reason } => {
                 let resets = self.resets.entry(slot).or_default();
                 *resets += 1;
                 if *resets == 1 {
                     // Fresh ends tell truncation from divergence; a passing trouble shows none of them.
-                    return self.ask(session, vec![slot]);
+                    live.to_ask.insert(slot);
+                    return;
                 }
                 let detail = format!(
                     "the source does not have the position of {partition} any more although its log reaches beyond \
@@ -177,7 +177,8 @@ impl Session {
                 *losses += 1;
                 if *losses == 1 {
                     // The topic's id tells whether it is gone, made again, or not known to a broker for a moment.
-                    return self.ask(session, vec![slot]);
+                    live.to_ask.insert(slot);
+                    return;
                 }
                 let detail = format!(
                     "a broker does not know {partition} ({code}); the partition waits and all others go on; it is tried \
@@ -196,7 +197,7 @@ impl Session {
     }
 
     fn too_large(&mut self, slot: Slot, offset: i64, bytes: u64, live: &mut Live) {
-        let Some(partition) = self.parts.table.get(slot) else { return };
+        let Some(partition) = self.parts.view.table.get(slot) else { return };
         let detail = format!(
             "the record at offset {offset} of {partition} takes {bytes} bytes with its headers, a parcel carries {} at \
              most; the partition waits and all others go on; to leave the record out, add to edge-exporter.toml and \

@@ -1,0 +1,104 @@
+//! A new identity without a restart.
+//!
+//! The files of `[tls] dir` are looked at every few seconds. When they changed and are good, the next dial uses them; a
+//! connection that lives stays, unless the importer's certificate is no longer trusted.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use certs::Identity;
+use link::{CloseCode, Dialer};
+use observe::{Audit, event::Operator};
+
+use crate::status::LinkFacts;
+
+/// See the [module](self).
+pub(crate) struct Reload {
+    dir: PathBuf,
+    dialer: Arc<Dialer>,
+    facts: Arc<LinkFacts>,
+    audit: Audit,
+    seen: Seen,
+}
+
+/// What tells a changed file: when it was written, and its length.
+type Seen = Vec<Option<(SystemTime, u64)>>;
+
+impl Reload {
+    /// Watches the folder that the identity was just loaded from.
+    pub(crate) fn new(dir: PathBuf, dialer: Arc<Dialer>, facts: Arc<LinkFacts>, audit: Audit) -> Self {
+        let seen = look(&dir);
+        Self { dir, dialer, facts, audit, seen }
+    }
+
+    /// Runs for as long as the exporter.
+    pub(crate) async fn run(mut self) {
+        let mut every = tokio::time::interval(INTERVAL);
+        loop {
+            every.tick().await;
+            let turn = tokio::task::spawn_blocking(move || {
+                self.turn();
+                self
+            });
+            match turn.await {
+                Ok(reload) => self = reload,
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn turn(&mut self) {
+        let now = look(&self.dir);
+        if now == self.seen {
+            return;
+        }
+        // Files are replaced one after the other: a mixture fails, and is tried again when the next one changed.
+        match self.replace() {
+            Ok(()) => self.seen = now,
+            Err(Refusal::Unusable(why)) => {
+                tracing::error!(
+                    dir = %self.dir.display(),
+                    "the identity changed and the new one cannot be used: {why}; the exporter goes on with the old one"
+                );
+                self.seen = now;
+            }
+            // Tried again with the next turn.
+            Err(Refusal::NotOnRecord) => {}
+        }
+    }
+
+    fn replace(&self) -> Result<(), Refusal> {
+        let unusable = |error: &dyn std::fmt::Display| Refusal::Unusable(error.to_string());
+        let identity = Identity::load(&self.dir).map_err(|error| unusable(&error))?;
+        let act = format!("replaced the identity by {} from {}", identity.spiffe_id(), self.dir.display());
+        let line = Operator { who: "configuration".into(), act, at: None };
+        self.audit.record(line).map_err(|_| Refusal::NotOnRecord)?;
+        self.dialer.replace_identity(&identity).map_err(|error| unusable(&error))?;
+        tracing::info!(identity = %identity.spiffe_id(), "the identity was replaced");
+        if let Some(connection) = self.facts.connection()
+            && let Err(error) = connection.check_peer(&identity)
+        {
+            connection.close(CloseCode::Untrusted, &error.to_string());
+        }
+        Ok(())
+    }
+}
+
+enum Refusal {
+    Unusable(String),
+    NotOnRecord,
+}
+
+fn look(dir: &std::path::Path) -> Seen {
+    let files = [certs::KEY_FILE, certs::CHAIN_FILE, certs::ROOTS_FILE, certs::CRL_FILE];
+    let look = |file| {
+        let metadata = std::fs::metadata(dir.join(file)).ok()?;
+        Some((metadata.modified().ok()?, metadata.len()))
+    };
+    files.into_iter().map(look).collect()
+}
+
+const INTERVAL: Duration = Duration::from_secs(5);
