@@ -19,6 +19,7 @@ mod importer;
 mod journal;
 mod pair;
 mod stream;
+mod tools;
 mod whole;
 
 pub use binaries::binary;
@@ -29,9 +30,13 @@ pub use importer::{Importer, LinkSettings};
 pub use journal::{Journal, events};
 pub use pair::{Clusters, Pair, Turn, Turns, settings_at};
 pub use stream::{Stream, compressed, transactional};
-pub use whole::{Behind, Bridge, behind, check_of};
+pub use tools::{allow_all, alter_topic, deny, deny_no_more};
+pub use whole::{Behind, Bridge, behind, check_copy, check_of};
 
 use std::time::{Duration, Instant};
+
+use lab::generator::{TortureOptions, torture};
+use lab::load::{Loaded, load};
 
 /// How long a busy machine may take for one step of a test. Not a promise: a limit after which it is stuck.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -54,6 +59,35 @@ pub fn wait_until(patience: Duration, mut ready: impl FnMut() -> bool) -> bool {
 /// Says something about the run on stderr, which the test runner shows on failure or with `--nocapture`.
 pub fn say(what: impl std::fmt::Display) {
     eprintln!("[longhaul] {what}");
+}
+
+/// Creates a topic with the broker's default of replicas.
+///
+/// # Panics
+/// When the cluster refuses.
+pub fn topic(bootstrap: &str, name: &str, partitions: i32) {
+    topic_with(bootstrap, name, partitions, &[]);
+}
+
+/// Creates a topic with settings of its own, and waits until the cluster shows it.
+///
+/// # Panics
+/// When the cluster refuses.
+pub fn topic_with(bootstrap: &str, name: &str, partitions: i32, configs: &[(&str, &str)]) {
+    let settings = settings_at(bootstrap);
+    lab::load::create_topic(&settings, name, partitions, configs).expect("a topic can be made");
+    let admin = kafka::Admin::new(&settings).expect("an admin client can be made");
+    let all: Vec<i32> = (0..partitions).collect();
+    assert!(wait_until(PATIENCE, || admin.ends(name, &all, PATIENCE).is_ok()), "{name} does not appear");
+}
+
+/// Writes so many torture records, all that a seed gives, without transactions.
+///
+/// # Panics
+/// When the cluster refuses.
+pub fn fill(bootstrap: &str, name: &str, count: usize, seed: u64) -> Loaded {
+    let records = torture(seed, TortureOptions { large_one_in: 10_000, ..Default::default() });
+    load(&settings_at(bootstrap), name, records.take(count), &compressed("lz4")).expect("the cluster takes records")
 }
 
 /// A number from the environment, for suites whose full size is too much for every run.

@@ -5,26 +5,17 @@ use std::time::{Duration, Instant};
 
 use lab::checker::{Check, Pair as Names};
 use lab::generator::{TortureOptions, torture};
-use lab::load::{Loaded, create_topic, load};
+use lab::load::load;
 use lab::record::Record;
 use longhaul_tests::bridge::{
-    Bridge, Exporter, LinkSettings, PATIENCE, Pair, Stream, Turns, behind, check_of, compressed, say, scale,
-    settings_at, transactional, wait_until,
+    Bridge, Exporter, LinkSettings, PATIENCE, Pair, Stream, Turns, behind, check_of, compressed, fill, say, scale,
+    settings_at, topic, transactional, wait_until,
 };
 use observe::event::Event;
 
 static TURNS: Turns<Pair> = Turns::new();
 
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
-
-fn topic(bootstrap: &str, name: &str, partitions: i32) {
-    create_topic(&settings_at(bootstrap), name, partitions, &[]).unwrap();
-}
-
-fn fill(bootstrap: &str, name: &str, count: usize, seed: u64) -> Loaded {
-    let records = torture(seed, TortureOptions::default()).take(count);
-    load(&settings_at(bootstrap), name, records, &compressed("lz4")).unwrap()
-}
 
 ///
 #[test]

@@ -40,7 +40,19 @@ pub struct Exporter {
 impl Exporter {
     /// The exporter of `link`, with an identity of its own and the rest of its configuration usual.
     pub fn new(ground: &Ground, link: &str, bootstrap: &str, importer: &str, topics: &[&str]) -> Self {
-        let folder = ground.folder(&format!("exporter-{link}"));
+        Self::named(ground, &format!("exporter-{link}"), link, bootstrap, importer, topics)
+    }
+
+    /// [`Exporter::new`] in a folder of another name: a second one of the same link.
+    pub fn named(
+        ground: &Ground,
+        name: &str,
+        link: &str,
+        bootstrap: &str,
+        importer: &str,
+        topics: &[&str],
+    ) -> Self {
+        let folder = ground.folder(name);
         Self {
             link: link.to_owned(),
             bootstrap: bootstrap.to_owned(),

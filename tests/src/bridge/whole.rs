@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use kafka::Admin;
 use lab::checker::{self, Check, LiveHistory, Report, Trail, group_offsets};
+use observe::event::Hold;
 
 use super::pair::CALL;
-use super::{Exporter, Ground, Importer, LinkSettings, Pair, say, settings_at};
+use super::{Exporter, Ground, Importer, LinkSettings, PATIENCE, Pair, say, settings_at, wait_until};
 
 /// Exporter and importer of one link. Not started yet when made.
 pub struct Bridge<'a> {
@@ -93,6 +94,32 @@ impl<'a> Bridge<'a> {
         self.wait_but_for(topics, &[], patience);
     }
 
+    /// Waits until one of the audit logs holds the partition for one of these reasons; its words must contain `words`.
+    ///
+    /// # Panics
+    /// When that takes longer than [`PATIENCE`], or a word is missing.
+    pub fn await_hold(&self, (topic, partition): (&str, i32), reasons: &[&str], words: &[&str]) -> Hold {
+        let started = Instant::now();
+        let find = || {
+            let logs = [self.importer.journal(), self.exporter.journal()];
+            let last = logs.iter().filter_map(|log| log.hold_of(topic, partition).cloned());
+            last.filter(|hold| reasons.contains(&hold.reason.as_str())).last()
+        };
+        let mut found = None;
+        let held = wait_until(PATIENCE, || {
+            found = find();
+            found.is_some()
+        });
+        let logs = (self.importer.journal().held(), self.exporter.journal().held());
+        assert!(held, "{topic} [{partition}] is not held for any of {reasons:?}; held are {logs:?}");
+        let hold = found.expect("it was just found");
+        say(format_args!("{} after {:.1} s: {}", hold.reason, started.elapsed().as_secs_f64(), hold.detail));
+        for word in words {
+            assert!(hold.detail.contains(word), "{word:?} is not in {:?}", hold.detail);
+        }
+        hold
+    }
+
     /// Compares topics that keep their names.
     pub fn check(&self, topics: &[&str]) -> Report {
         self.run_check(Check::of(topics))
@@ -139,18 +166,26 @@ impl<'a> Bridge<'a> {
     }
 }
 
-/// Compares what `check` says, with the group offsets and audit logs as they are now. Topics at the target that are none
-/// of this link's are not its business: those whose name does not begin as the link's does.
+/// Compares what `check` says, with the group offsets and audit logs as they are now; see [`check_copy`].
 ///
 /// # Panics
 /// When something cannot be read.
 pub fn check_of(pair: &Pair, exporter: &Exporter, importer: &Importer, mut check: Check) -> Report {
+    check.edge = Some(Trail::read(exporter.audit_file()).expect("the exporter's audit log is readable"));
+    check.cloud = Some(Trail::read(importer.audit_file()).expect("the importer's audit log is readable"));
+    check_copy(pair, exporter, check)
+}
+
+/// Compares what `check` says, with the group offsets as they are now. Topics at the target that are none of this link's
+/// are not its business: those whose name does not begin as the link's does.
+///
+/// # Panics
+/// When something cannot be read.
+pub fn check_copy(pair: &Pair, exporter: &Exporter, mut check: Check) -> Report {
     let sources: Vec<&str> = check.pairs.iter().map(|pair| pair.source.as_str()).collect();
     let source = pair.source.admin_bootstrap();
     check.committed = group_offsets(&settings_at(&source), &exporter.group(), &sources)
         .expect("the source tells group offsets");
-    check.edge = Some(Trail::read(exporter.audit_file()).expect("the exporter's audit log is readable"));
-    check.cloud = Some(Trail::read(importer.audit_file()).expect("the importer's audit log is readable"));
     let target = LiveHistory::at(&pair.target.admin_bootstrap());
     let names = checker::History::topics(&target).expect("the target lists its topics");
     let mine = namespace(&exporter.link);

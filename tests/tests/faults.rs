@@ -1,0 +1,154 @@
+//! Everything that can die dies, in random order under load: processes, the link, the brokers of both clusters.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use lab::load::LoadOptions;
+use lab::relay::{Conditions, Relay};
+use longhaul_tests::bridge::{
+    Bridge, PATIENCE, Pair, Stream, Turns, say, scale, topic, transactional, wait_until,
+};
+use rand::seq::SliceRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+static TURNS: Turns<Pair> = Turns::new();
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    KillExporter,
+    KillImporter,
+    KillBoth,
+    CutLink(Duration),
+    RestartTargetBroker,
+    RestartSourceBroker,
+}
+
+/// `LONGHAUL_ROUNDS` kills of each side, half as many cuts, one restart of each broker; the order is the seed's.
+fn schedule(rng: &mut ChaCha8Rng, rounds: u64) -> Vec<Fault> {
+    let mut faults = vec![Fault::RestartTargetBroker, Fault::RestartSourceBroker, Fault::KillBoth];
+    let longest = if rounds >= 20 { 10_000 } else { 4_000 };
+    for round in 0..rounds {
+        faults.extend([Fault::KillExporter, Fault::KillImporter]);
+        if round % 2 == 0 {
+            faults.push(Fault::CutLink(Duration::from_millis(rng.random_range(1000..=longest))));
+        }
+    }
+    faults.shuffle(rng);
+    faults
+}
+
+fn inflict(fault: Fault, bridge: &mut Bridge<'_>, relay: &Relay, rng: &mut ChaCha8Rng) {
+    let mut wait = |most: u64| std::thread::sleep(Duration::from_millis(rng.random_range(0..=most)));
+    match fault {
+        Fault::KillExporter => {
+            bridge.exporter.kill();
+            wait(500);
+            bridge.exporter.start();
+        }
+        Fault::KillImporter => {
+            bridge.importer.kill();
+            wait(500);
+            bridge.importer.start();
+        }
+        Fault::KillBoth => {
+            bridge.importer.kill();
+            bridge.exporter.kill();
+            wait(500);
+            bridge.start();
+        }
+        Fault::CutLink(duration) => {
+            relay.cut(duration);
+            std::thread::sleep(duration);
+        }
+        Fault::RestartTargetBroker => {
+            bridge.pair.target.kill(1);
+            wait(1000);
+            bridge.pair.target.start_node(1).unwrap();
+        }
+        Fault::RestartSourceBroker => {
+            bridge.pair.source.kill(1);
+            wait(1000);
+            bridge.pair.source.start_node(1).unwrap();
+        }
+    }
+}
+
+/// Where the group stands, by partition.
+fn positions(bridge: &Bridge<'_>) -> BTreeMap<(String, i32), i64> {
+    let committed = bridge.pair.source_admin().committed(&bridge.exporter.group(), PATIENCE).unwrap_or_default();
+    committed.into_iter().map(|(topic, partition, offset)| ((topic, partition), offset)).collect()
+}
+
+///
+#[test]
+fn killed_cut_and_restarted_in_any_order_nothing_is_lost_repeated_or_reordered() {
+    let Some(pair) = TURNS.take("faults") else { return };
+    let rounds = scale("LONGHAUL_ROUNDS", 6);
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let seed = scale("LONGHAUL_SEED", since_1970.as_secs());
+    say(format_args!(
+        "replay: LONGHAUL_SEED={seed} LONGHAUL_ROUNDS={rounds} cargo test -p longhaul-tests --test faults -- --nocapture"
+    ));
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let source = pair.source.bootstrap();
+    let topics = ["faults.plain", "faults.half"];
+    topics.iter().for_each(|name| topic(&source, name, 6));
+
+    let mut bridge = Bridge::new(&pair, "faults", &["faults.*"]);
+    let importer = bridge.importer.address().parse().unwrap();
+    let path = Conditions { delay: Duration::from_millis(5), ..Conditions::default() };
+    let relay = Relay::start(importer, path, seed).unwrap();
+    bridge.exporter.importers = vec![relay.address().to_string()];
+    let streams = [
+        Stream::start(&source, "faults.plain", 800, seed, LoadOptions::default()),
+        Stream::start(&source, "faults.half", 800, seed + 1, transactional(100)),
+    ];
+    bridge.start();
+    assert!(wait_until(PATIENCE, || positions(&bridge).len() == 12), "nothing flows before the first fault");
+    for (number, fault) in (1..).zip(schedule(&mut rng, rounds)) {
+        say(format_args!("fault {number}: {fault:?}"));
+        inflict(fault, &mut bridge, &relay, &mut rng);
+        std::thread::sleep(Duration::from_millis(rng.random_range(100..2500)));
+        assert!(bridge.exporter.is_running() && bridge.importer.is_running(), "a process ended by itself");
+    }
+    inflict(Fault::KillBoth, &mut bridge, &relay, &mut rng);
+
+    let (before, ended) = (positions(&bridge), Instant::now());
+    let moves = || positions(&bridge).iter().all(|(at, offset)| before.get(at).is_none_or(|was| offset > was));
+    assert!(wait_until(PATIENCE, moves), "some partition does not come back: {before:?}, {:?}", positions(&bridge));
+    say(format_args!("every partition moves {:.1} s after the last fault", ended.elapsed().as_secs_f64()));
+    let written: u64 = streams.map(|stream| stream.stop().visible).iter().sum();
+    let report = bridge.settle(&topics, Duration::from_secs(120));
+    assert_eq!(report.records(), written);
+    say(format_args!("{written} records, zeros all over"));
+}
+
+/// after `kill -9` under load records are to flow again within 3 s, and none is repeated.
+#[test]
+fn after_a_kill_of_either_side_records_flow_again_at_once() {
+    let Some(pair) = TURNS.take("faults: time to come back") else { return };
+    let source = pair.source.bootstrap();
+    topic(&source, "back.orders", 4);
+    let stream = Stream::start(&source, "back.orders", 500, 1, LoadOptions::default());
+    let mut bridge = Bridge::new(&pair, "back", &["back.*"]);
+    bridge.start();
+    let admin = pair.target_admin();
+    let there = || -> i64 {
+        admin.ends("back.orders", &[0, 1, 2, 3], PATIENCE).map_or(0, |ends| ends.iter().map(|it| it.lso).sum())
+    };
+    assert!(wait_until(PATIENCE, || there() > 100), "nothing flows");
+    for kill_importer in [false, true] {
+        if kill_importer { bridge.importer.kill() } else { bridge.exporter.kill() }
+        std::thread::sleep(Duration::from_millis(300));
+        let before = there();
+        let started = Instant::now();
+        if kill_importer { bridge.importer.start() } else { bridge.exporter.start() }
+        assert!(wait_until(PATIENCE, || there() > before), "nothing flows after the kill");
+        let who = if kill_importer { "importer" } else { "exporter" };
+        say(format_args!("records flow {:.2} s after the {who}'s new start", started.elapsed().as_secs_f64()));
+    }
+    let written = stream.stop();
+    let report = bridge.settle(&["back.orders"], PATIENCE);
+    assert_eq!(report.records(), written.visible);
+}
