@@ -24,8 +24,8 @@ use crate::topics::Topic;
 
 const LINK: &str = "demo";
 const SEED: u64 = 1;
-/// Records are produced over so much time, or faster than that never.
-const PRODUCING: Duration = Duration::from_secs(12);
+/// Records are produced over so much time, or over more where there are too many.
+const PRODUCING: Duration = Duration::from_secs(16);
 const CUT: Duration = Duration::from_secs(2);
 const DOWN: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(100);
@@ -90,7 +90,7 @@ impl Journey {
         let held = held(&link.exporter.status());
         let Link { exporter, importer, relay, .. } = link;
         display.clear();
-        display.event("everything is stopped, and both clusters are read back");
+        display.event("both ends are stopped, both clusters are read back and compared");
         self.close(exporter, importer);
         let run = Run {
             produced: feeders.iter().map(|it| it.loaded.map_or(0, |it| it.visible)).collect(),

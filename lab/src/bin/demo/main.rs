@@ -43,7 +43,7 @@ struct Arguments {
     /// a line; .kds.zst: packed records
     #[arg(long, value_name = "FILE", num_args = 1..)]
     input: Vec<PathBuf>,
-    /// Records to carry, over all topics [default: 60000, or all of the files]
+    /// Records to carry, over all topics [default: 150000, or all of the files]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     records: Option<u64>,
     /// The clusters: inside this program, or two real Apache Kafka brokers (Java 17, and Maven or KAFKA_HOME)
@@ -102,6 +102,7 @@ fn run(arguments: &Arguments, topics: Vec<Topic>) -> Result<bool> {
     display.clear();
     let result =
         journey.with_context(|| format!("the demo could not be finished (see {})", log.display()))?;
+    display.say("");
     display.say(&report::people(&result, arguments.price, display.paint()));
     if arguments.json {
         let line = report::json(&result, arguments.price);

@@ -187,8 +187,9 @@ fn records(text: &mut String, outcome: &Outcome, paint: Paint) -> std::fmt::Resu
     write!(text, "{}", paint.dim(&note))
 }
 
+/// Dollars, to the millionth.
 fn cost(bytes: u64, price: f64) -> f64 {
-    bytes as f64 / 1e9 * price
+    (bytes as f64 / 1e9 * price * 1e6).round() / 1e6
 }
 
 /// Decimal units, as links are billed.

@@ -9,7 +9,7 @@ use longhaul_lab::record::Record;
 use longhaul_lab::topicfile::TopicFile;
 
 /// Records over all topics, without files and without `--records`.
-const DEFAULT_RECORDS: u64 = 60_000;
+const DEFAULT_RECORDS: u64 = 150_000;
 const SEED: u64 = 20;
 const PARTITIONS: i32 = 4;
 /// Kafka's own limit is 249.
