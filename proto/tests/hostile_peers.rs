@@ -6,7 +6,7 @@ use codec::{Batch, GapReason, Group};
 use longhaul_proto::{
     ids::{Lane as LaneId, LaneEpoch, Offset, SessionId, Slot, SourcePartition, TopicId},
     limits,
-    policy::{Grant, LinkPolicy, Mapping, Policy},
+    policy::{Grant, LinkPolicy, Mapping, Pattern, Policy},
     receiver::{self, Receiver},
     sender::{self, Sender},
     wire::{self, LanePreface, ParcelHeader, ToExporter, ToImporter},
@@ -116,13 +116,13 @@ fn grant() -> Grant {
     let link = LinkPolicy {
         identity: "id".into(),
         cluster: None,
-        topics: vec!["orders".parse().unwrap(), "payments.*".parse().unwrap()],
+        topics: vec![Pattern::Exact("orders".into()), Pattern::Prefix("payments.".into())],
         mapping: Mapping::default(),
         rate: None,
     };
     let mut policy = Policy::new();
     policy.insert("l", link);
-    policy.admit("l", "id", "c").unwrap()
+    policy.admit("l", "id", "c").expect("the policy grants it")
 }
 
 /// A batch of one group that was read for `slot`, or of a bare range.
@@ -148,11 +148,11 @@ impl Exporter {
         let mut sender = Sender::new(wire::Hello::default(), Duration::ZERO);
         let credit = limits::LANE_CREDIT;
         let welcome = wire::Welcome { version: 1, session: 1, lanes: 2, credit, ..wire::Welcome::default() };
-        sender.handle(sender::Event::Message(welcome.into()), Duration::ZERO).unwrap();
+        sender.handle(sender::Event::Message(welcome.into()), Duration::ZERO).expect("it is well-formed");
         for slot in 0..4 {
             let topic = ["orders", "payments.card"][slot as usize % 2].into();
             let open = wire::Open { slot, topic, ..wire::Open::default() };
-            sender.handle(sender::Event::Open(open), Duration::ZERO).unwrap();
+            sender.handle(sender::Event::Open(open), Duration::ZERO).expect("it is well-formed");
         }
         let lanes = (0..2).map(|_| sender::Lane::new(LaneEpoch(1), credit)).collect();
         Self { sender, lanes }

@@ -40,6 +40,9 @@ pub enum Stamped {
 
 impl Lane {
     /// A lane at the beginning of `epoch`, with `credit` plain bytes to send.
+    ///
+    /// Each session has lanes of its own. Slots and resume epochs begin anew with it: what was read for another
+    /// session must not be stamped here, as nothing in a batch would tell.
     pub fn new(epoch: LaneEpoch, credit: u64) -> Self {
         Self { epoch, sequence: 0, sent: 0, credit, slots: BTreeMap::new() }
     }
