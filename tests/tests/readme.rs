@@ -99,7 +99,9 @@ fn the_documented_permissions_are_enough() {
     bridge.exporter.properties = pair.source.client_properties(Some("longhaul-exporter"));
     bridge.importer.properties = pair.target.client_properties(Some("longhaul-importer"));
     bridge.start();
-    topics.iter().for_each(|name| drop(fill(&source, name, 500, 1)));
+    for name in topics {
+        fill(&source, name, 500, 1);
+    }
     bridge.settle(&topics, PATIENCE);
     // Alter: the source grows, and the target with it.
     pair.source_admin().create_partitions("orders", 3, PATIENCE).unwrap();
@@ -251,12 +253,13 @@ struct Deployed {
 impl Deployed {
     fn start(deployment: &str, folder: &Path, pair: &Pair) -> Self {
         let script = folder.join("deployment.sh");
-        fs::write(&script, deployment).unwrap();
+        fs::write(&script, deployment).expect("a script can be written");
         let log = folder.join("deployment.log");
-        let output = fs::File::create(&log).unwrap();
-        let programs = binary("longhaul").parent().unwrap().to_owned();
+        let output = fs::File::create(&log).expect("a log can be made");
+        let programs = binary("longhaul").parent().expect("programs lie in a folder").to_owned();
         let path = env::var_os("PATH").unwrap_or_default();
-        let path = env::join_paths([programs].into_iter().chain(env::split_paths(&path))).unwrap();
+        let path = env::join_paths([programs].into_iter().chain(env::split_paths(&path)));
+        let path = path.expect("no folder has a colon in its name");
         let shell = {
             use std::os::unix::process::CommandExt as _;
             Command::new("sh")
@@ -267,11 +270,11 @@ impl Deployed {
                 .env("EDGE_KAFKA", pair.source.admin_bootstrap())
                 .env("CLOUD_KAFKA", pair.target.admin_bootstrap())
                 .stdin(Stdio::piped())
-                .stdout(output.try_clone().unwrap())
+                .stdout(output.try_clone().expect("a file can be written by two"))
                 .stderr(output)
                 .process_group(0)
                 .spawn()
-                .unwrap()
+                .expect("a shell runs")
         };
         Self { shell, log }
     }
@@ -347,8 +350,9 @@ fn read(path: &str) -> String {
 fn documents() -> Vec<String> {
     let mut documents = vec!["README.md".to_owned(), "CHANGELOG.md".to_owned()];
     for folder in ["docs", "docs/decisions"] {
-        for entry in fs::read_dir(root().join(folder)).unwrap() {
-            let name = entry.unwrap().file_name().into_string().unwrap();
+        for entry in fs::read_dir(root().join(folder)).expect("the folder is there") {
+            let name = entry.expect("a folder can be listed").file_name();
+            let name = name.into_string().expect("names are plain");
             if name.ends_with(".md") {
                 documents.push(format!("{folder}/{name}"));
             }
@@ -374,10 +378,10 @@ fn marked_block(document: &str, mark: &str) -> String {
 /// Loads a whole configuration as the program that it is for would.
 fn accepted(folder: &Path, text: &str, what: &str) {
     let secret = folder.join("kafka-password");
-    fs::write(&secret, "secret\n").unwrap();
+    fs::write(&secret, "secret\n").expect("a secret can be written");
     let text = text.replace("secrets/kafka-password", &secret.display().to_string());
     let file = folder.join("config.toml");
-    fs::write(&file, &text).unwrap();
+    fs::write(&file, &text).expect("a configuration can be written");
     let is_importer = text.lines().any(|line| line.starts_with("listen = ") && !line.contains("127.0.0.1"));
     let loaded = if is_importer {
         cloud_importer::config::Config::load(&file).map(drop).map_err(|error| error.to_string())
@@ -404,7 +408,7 @@ fn config_fields(source: &str) -> Vec<String> {
     let files = if path.is_dir() { rust_files(&path) } else { vec![path] };
     let mut fields = Vec::new();
     for file in files {
-        let text = fs::read_to_string(file).unwrap();
+        let text = fs::read_to_string(file).expect("a source can be read");
         let text = text.split("#[cfg(test)]").next().unwrap_or_default();
         // Faults that tests plant are no settings.
         for item in text.split("\npub struct ").skip(1).filter(|item| !item.starts_with("Planted")) {
@@ -470,8 +474,8 @@ fn anchors(text: &str) -> BTreeSet<String> {
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(folder).expect("the folder is there") {
+        let path = entry.expect("a folder can be listed").path();
         if path.is_dir() {
             files.extend(rust_files(&path));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -495,7 +499,7 @@ fn snake_case(name: &str) -> String {
 /// Runs one of Kafka's own tools and gives what it prints.
 fn tool(cluster: &Cluster, class: &str, args: &[&str], stdin: &[u8]) -> String {
     let started = Instant::now();
-    let output = cluster.run_tool(class, args, stdin).unwrap();
+    let output = cluster.run_tool(class, args, stdin).expect("Kafka's tools run");
     let took = started.elapsed();
     assert!(output.status.success(), "{class} {args:?} after {took:?}: {}{}", output.stdout, output.stderr);
     output.stdout
