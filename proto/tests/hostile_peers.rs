@@ -1,6 +1,6 @@
 //! Whatever a peer sends, each machine takes it or says what is wrong with it: nothing panics.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use codec::{Batch, GapReason, Group};
 use longhaul_proto::{
@@ -141,6 +141,8 @@ fn batch(slot: u32, resume_epoch: u32, offsets: std::ops::Range<i64>) -> Batch {
 struct Exporter {
     sender: Sender,
     lanes: Vec<sender::Lane>,
+    /// Sent of each slot since its last position.
+    sent: BTreeMap<Slot, Offset>,
 }
 
 impl Exporter {
@@ -155,7 +157,7 @@ impl Exporter {
             sender.handle(sender::Event::Open(open), Duration::ZERO).expect("it is well-formed");
         }
         let lanes = (0..2).map(|_| sender::Lane::new(LaneEpoch(1), credit)).collect();
-        Self { sender, lanes }
+        Self { sender, lanes, sent: BTreeMap::new() }
     }
 
     fn act(&mut self) -> Result<(), longhaul_proto::PeerMisbehaved> {
@@ -165,21 +167,29 @@ impl Exporter {
                     let lane = &mut self.lanes[usize::from(lane.0)];
                     lane.resume(slot, resume_epoch, next);
                     let mut batch = batch(slot.0, resume_epoch.0, next.0..next.0.saturating_add(2));
+                    self.sent.insert(slot, next);
                     if lane.credit_left() >= 100 && lane.stamp(&mut batch) == sender::Stamped::Send {
                         lane.header(50, 100);
+                        self.sent.insert(slot, Offset(next.0.saturating_add(2)));
                     }
                 }
                 sender::Action::Hold { lane, slot, .. } | sender::Action::Refuse { lane, slot, .. } => {
                     self.lanes[usize::from(lane.0)].remove(slot);
+                    self.sent.remove(&slot);
                 }
                 sender::Action::Committed { lane, slot, next } => {
                     self.lanes[usize::from(lane.0)].committed(slot, next)?;
+                    // whatever an importer claims, nothing unsent is taken as committed.
+                    if let Some(sent) = self.sent.get(&slot) {
+                        assert!(next <= *sent, "slot {slot}: {next} taken as committed, {sent} sent");
+                    }
                 }
                 sender::Action::Credit { lane, epoch, total } => {
                     self.lanes[usize::from(lane.0)].grant(epoch, total);
                 }
                 sender::Action::LaneReset { lane, epoch, credit, .. } => {
                     self.lanes[usize::from(lane.0)].reset(epoch, credit);
+                    self.sent.clear();
                 }
                 _ => {}
             }
@@ -195,7 +205,11 @@ impl Exporter {
 #[derive(Debug, Clone)]
 enum ToLane {
     Parcel(u64, ParcelHeader),
+    /// The parcel that is due, with so many plain bytes.
+    Due(u32),
     Group(Group, Option<(i64, i64)>),
+    /// The group that would follow what this slot sent last, so long.
+    Follow(u32, i64),
     Open(u32, i32, i64),
     Close(u32),
     Session,
@@ -209,7 +223,9 @@ fn to_lane() -> impl Strategy<Value = ToLane> {
         4 => (0..3_u64, header).prop_map(|(session, (epoch, sequence, coded, plain))| {
             ToLane::Parcel(session, ParcelHeader { epoch: LaneEpoch(epoch), sequence, coded, plain })
         }),
-        8 => group.prop_map(|(slot, resume_epoch, prev_next, next, leader_epoch, records)| {
+        4 => (0..700_u32).prop_map(ToLane::Due),
+        8 => (0..6_u32, 1..9_i64).prop_map(|(slot, length)| ToLane::Follow(slot, length)),
+        4 => group.prop_map(|(slot, resume_epoch, prev_next, next, leader_epoch, records)| {
             let mut batch = Batch::new();
             let index = batch.group_index(slot);
             let mut group = batch.groups_mut()[index].clone();
@@ -222,6 +238,90 @@ fn to_lane() -> impl Strategy<Value = ToLane> {
         1 => Just(ToLane::Session),
         1 => Just(ToLane::Broken),
     ]
+}
+
+/// A lane of the importer, and what an exporter can know of it.
+struct Hostile {
+    lane: receiver::Lane,
+    session: SessionId,
+    sequence: u64,
+    /// Where each slot would go on, and the resume epoch it was given.
+    slots: BTreeMap<u32, (i64, u32)>,
+    /// Accepted of each partition, under whichever slot.
+    accepted: BTreeMap<i32, i64>,
+    outstanding: u64,
+}
+
+impl Hostile {
+    fn new() -> Self {
+        let mut lane = receiver::Lane::new(LaneId(0), 1000);
+        lane.begin_session(SessionId(1));
+        let (slots, accepted) = (BTreeMap::new(), BTreeMap::new());
+        Self { lane, session: SessionId(1), sequence: 0, slots, accepted, outstanding: 0 }
+    }
+
+    fn act(&mut self, input: ToLane) {
+        match input {
+            ToLane::Parcel(of, header) => self.parcel(SessionId(of), header),
+            ToLane::Due(plain) => {
+                let header =
+                    ParcelHeader { epoch: self.lane.epoch(), sequence: self.sequence, coded: 1, plain };
+                self.parcel(self.session, header);
+            }
+            ToLane::Group(group, records) => self.group(&group, records),
+            ToLane::Follow(slot, length) => {
+                let Some((next, resume_epoch)) = self.slots.get(&slot).copied() else { return };
+                let mut batch = batch(slot, resume_epoch, next..next + length);
+                batch.groups_mut()[0].prev_next = next;
+                self.slots.insert(slot, (next + length, resume_epoch));
+                self.group(&batch.groups()[0].clone(), Some((next, next + length - 1)));
+            }
+            ToLane::Open(slot, number, next) => {
+                let next = *self.accepted.entry(number).or_insert(next);
+                let (cluster, topic) = ("c".into(), TopicId([1; 16]));
+                let partition = SourcePartition { cluster, topic, partition: number };
+                let permit = grant().permit("orders").expect("it is granted");
+                self.lane.open(Slot(slot), partition, permit, Offset(next), None, false);
+            }
+            ToLane::Close(slot) => self.lane.close(Slot(slot)),
+            ToLane::Session => {
+                self.session = SessionId(self.session.0 + 1);
+                (self.outstanding, self.sequence) = (0, 0);
+                self.slots.clear();
+                self.lane.begin_session(self.session);
+            }
+            ToLane::Broken => {
+                (self.outstanding, self.sequence) = (0, 0);
+                self.lane.broken("bits");
+            }
+        }
+        while let Some(message) = self.lane.poll_transmit() {
+            message.encode_frame();
+            if let Some(wire::Answer::Resume(resume)) = message.answer {
+                self.slots.insert(resume.slot, (resume.next, resume.resume_epoch));
+            }
+        }
+    }
+
+    fn parcel(&mut self, of: SessionId, header: ParcelHeader) {
+        if self.lane.parcel(of, &header) != Ok(receiver::Admission::Decode) {
+            return;
+        }
+        self.sequence += 1;
+        self.outstanding += u64::from(header.plain);
+        assert!(self.outstanding <= 1000, "{} bytes above the window", self.outstanding);
+        if header.plain.is_multiple_of(2) {
+            self.outstanding -= u64::from(header.plain);
+            self.lane.free(of, header.epoch, header.plain.into());
+        }
+    }
+
+    fn group(&mut self, group: &Group, records: Option<(i64, i64)>) {
+        if let Ok(receiver::Verdict::Accept(partition, _)) = self.lane.judge(group, records) {
+            let before = self.accepted.insert(partition.partition, group.next);
+            assert_eq!(before, Some(group.prev_next), "a chain without gap or overlap");
+        }
+    }
 }
 
 proptest! {
@@ -315,51 +415,9 @@ proptest! {
 
     #[test]
     fn no_exporter_brings_a_lane_down_or_is_accepted_twice(inputs in vec(to_lane(), 0..80)) {
-        let mut lane = receiver::Lane::new(LaneId(0), 1000);
-        let mut session = 1;
-        lane.begin_session(SessionId(session));
-        let permit = grant().permit("orders").unwrap();
-        let mut expected = std::collections::BTreeMap::<i32, i64>::new();
-        let mut outstanding = 0_u64;
+        let mut hostile = Hostile::new();
         for input in inputs {
-            match input {
-                ToLane::Parcel(of, header) => {
-                    if lane.parcel(SessionId(of), &header) == Ok(receiver::Admission::Decode) {
-                        outstanding += u64::from(header.plain);
-                        prop_assert!(outstanding <= 1000, "{outstanding} bytes above the window");
-                        if header.plain % 2 == 0 {
-                            outstanding -= u64::from(header.plain);
-                            lane.free(SessionId(of), header.epoch, header.plain.into());
-                        }
-                    }
-                }
-                ToLane::Group(group, records) => {
-                    if let Ok(receiver::Verdict::Accept(partition, _)) = lane.judge(&group, records) {
-                        let expected = expected.get_mut(&partition.partition).expect("it was opened");
-                        prop_assert_eq!(*expected, group.prev_next, "a chain without gap or overlap");
-                        *expected = group.next;
-                    }
-                }
-                ToLane::Open(slot, number, next) => {
-                    let next = *expected.entry(number).or_insert(next);
-                    let (cluster, topic) = ("c".into(), TopicId([1; 16]));
-                    let partition = SourcePartition { cluster, topic, partition: number };
-                    lane.open(Slot(slot), partition, permit.clone(), Offset(next), None, false);
-                }
-                ToLane::Close(slot) => lane.close(Slot(slot)),
-                ToLane::Session => {
-                    session += 1;
-                    outstanding = 0;
-                    lane.begin_session(SessionId(session));
-                }
-                ToLane::Broken => {
-                    outstanding = 0;
-                    lane.broken("bits");
-                }
-            }
-            while let Some(message) = lane.poll_transmit() {
-                message.encode_frame();
-            }
+            hostile.act(input);
         }
     }
 }

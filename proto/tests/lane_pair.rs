@@ -37,8 +37,9 @@ enum Step {
     Commit,
     /// What is not committed is forgotten, and asked for again.
     Recycle,
-    /// A new connection replaces this one; parcels of the old one may still arrive.
-    Replace,
+    /// A new connection replaces this one; parcels of the old one may still arrive. What was accepted and is not
+    /// committed is kept, or forgotten.
+    Replace(bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -54,7 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => Just(Step::Hear),
         4 => Just(Step::Commit),
         1 => Just(Step::Recycle),
-        1 => Just(Step::Replace),
+        1 => any::<bool>().prop_map(Step::Replace),
     ]
 }
 
@@ -116,7 +117,7 @@ impl Pair {
             committed: BTreeMap::new(),
             outstanding: 0,
         };
-        pair.replace();
+        pair.replace(false);
         pair
     }
 
@@ -125,20 +126,23 @@ impl Pair {
         ((slot + self.session.0 as u32) % PARTITIONS as u32) as i32
     }
 
-    fn replace(&mut self) {
+    fn replace(&mut self, keep: bool) {
         self.session = SessionId(self.session.0 + 1);
         self.exporter = sender::Lane::new(LaneEpoch(1), WINDOW);
         // Slots and resume epochs begin anew: what was read for the session before could pass for this one's.
         self.reading.clear();
         self.read.clear();
         self.answers.clear();
-        self.memory.clear();
+        if !keep {
+            self.memory.clear();
+        }
         self.outstanding = 0;
         self.importer.begin_session(self.session);
         for slot in 0..PARTITIONS as u32 {
             let number = self.number_of(slot);
             let committed = self.committed.get(&number).copied();
-            let next = committed.unwrap_or(0);
+            let kept = self.memory.iter().rfind(|accepted| accepted.number == number);
+            let next = kept.map(|accepted| accepted.next).or(committed).unwrap_or(0);
             self.accepted.insert(number, next);
             let new = committed.is_none();
             self.importer.open(Slot(slot), partition(number), permit(), Offset(next), None, new);
@@ -296,14 +300,14 @@ impl Pair {
             Step::Hear => self.hear(),
             Step::Commit => self.commit(),
             Step::Recycle => self.recycle(),
-            Step::Replace => self.replace(),
+            Step::Replace(keep) => self.replace(keep),
         }
     }
 
     /// Nothing goes wrong any more.
     fn settle(&mut self) {
         // A last break: what was misplaced at the very end has nothing behind it that would tell.
-        self.replace();
+        self.replace(false);
         for _ in 0..400 {
             for step in [
                 Step::Speak,
