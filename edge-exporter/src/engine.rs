@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     clerk,
+    commit::Commit,
     config::Config,
     lane::Shared,
     lanes::Lanes,
@@ -50,6 +51,7 @@ pub struct Handle {
     threads: Vec<JoinHandle<()>>,
     /// Shared with each lane.
     alive: Arc<()>,
+    commit: Commit,
     admin: Option<Admin>,
 }
 
@@ -134,10 +136,15 @@ impl Engine {
         );
 
         let (clerk, items) = mpsc::channel(MAX_ITEMS);
+        let commit_settings = config.kafka_settings().named(format!("longhaul-{}-commit", config.link));
+        let group = kafka::GroupPositions::new(&commit_settings, &config.group())?;
+        let (commit, group_name) = (Commit::default(), config.group());
+        let (commits, commit_stop) = (commit.clone(), stop.clone());
         let (checker_stop, clerk_audit, clerk_stop) = (stop.clone(), view.audit.clone(), stop.clone());
         let threads = vec![
             spawn("source", move || source.run())?,
             spawn("topic-check", move || checker.run(|| checker_stop.is_killed()))?,
+            spawn("commit", move || commits.run(group, &group_name, &commit_stop))?,
             spawn("clerk", move || clerk::run(&clerk_audit, items, &clerk_stop))?,
         ];
         let (leave, leaving) = watch::channel(false);
@@ -147,6 +154,7 @@ impl Engine {
             config: Arc::clone(&config),
             cluster: view.cluster.clone(),
             audit: view.audit.clone(),
+            commit: commit.clone(),
             asker,
             meters: Arc::clone(&view.meters),
             events,
@@ -167,7 +175,7 @@ impl Engine {
         };
         let session = tokio::spawn(Session::new(parts).run());
         let helpers = vec![tokio::spawn(view.clone().tick()), tokio::spawn(reload.run())];
-        Ok(Handle { view, stop, leave, session, helpers, threads, alive, admin })
+        Ok(Handle { view, stop, leave, session, helpers, threads, alive, commit, admin })
     }
 }
 
@@ -188,8 +196,9 @@ impl Handle {
         self.stop.stop();
         self.leave.send_replace(true);
         let lanes = (&mut self.session).await.unwrap_or_default();
-        let threads: Vec<_> = lanes.into_iter().chain(self.threads.drain(..)).collect();
-        let joined = join(threads, STOP_PATIENCE).await;
+        let mut joined = join(lanes, STOP_PATIENCE).await;
+        self.commit.close();
+        joined &= join(self.threads.drain(..).collect(), STOP_PATIENCE).await;
         self.stop.kill();
         if !joined {
             tracing::warn!("a thread still waits for the source cluster; it is left behind");
@@ -214,6 +223,7 @@ impl Handle {
         self.session.abort();
         self.helpers.iter().for_each(tokio::task::JoinHandle::abort);
         let _ = (&mut self.session).await;
+        self.commit.close();
         let until = Instant::now() + KILL_PATIENCE;
         // The lanes' threads went with the session: what they share tells when the last one is gone.
         while Arc::strong_count(&self.alive) > 1 && Instant::now() < until {
@@ -226,6 +236,7 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.stop.kill();
+        self.commit.close();
         self.session.abort();
         self.helpers.iter().for_each(tokio::task::JoinHandle::abort);
     }

@@ -49,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
     pub(crate) cluster: Cluster,
     pub(crate) audit: Audit,
+    pub(crate) commit: Commit,
     pub(crate) asker: Asker,
     pub(crate) meters: Arc<Meters>,
     pub(crate) events: mpsc::Sender<LaneEvent>,
@@ -65,7 +66,6 @@ pub(crate) struct Lane {
     consumer: SourceConsumer,
     assembly: Assembly,
     ledger: Ledger,
-    commit: Commit,
     /// The session, while there is one.
     running: Option<Running>,
     /// What the session is to be told and was not yet.
@@ -88,7 +88,6 @@ impl Lane {
         let now = Instant::now();
         Ok(Self {
             id,
-            commit: Commit::new(config.group()),
             shared,
             commands,
             consumer,
@@ -279,7 +278,7 @@ impl Lane {
         if committed {
             self.settle(slot, next.0);
             partition.restart(next.0);
-            self.commit.note(&partition, next.0);
+            self.shared.commit.note(&partition, next.0);
         }
         self.ledger.rewound(slot, next.0);
         if self.draining {
@@ -333,7 +332,7 @@ impl Lane {
         let Some((partition, settled)) = self.ledger.committed(slot, next) else { return };
         if let Some(next) = settled.next {
             partition.committed(next);
-            self.commit.note(&partition, next);
+            self.shared.commit.note(&partition, next);
         }
         self.shared.meters.acknowledged(self.id, &partition, &settled);
     }
@@ -346,7 +345,6 @@ impl Lane {
         self.drop_everything();
         self.running = None;
         self.write_lines();
-        self.commit.flush(&mut self.consumer);
     }
 
     fn drop_everything(&mut self) {
@@ -355,7 +353,7 @@ impl Lane {
         }
     }
 
-    /// What is due now and then: committed offsets, looks at the source's ends, lines of the audit log.
+    /// What is due now and then: looks at the source's ends, lines of the audit log.
     fn keep_books(&mut self, now: Instant) {
         if now >= self.next_looks {
             self.next_looks = now + LOOK_INTERVAL;
@@ -364,7 +362,6 @@ impl Lane {
                     partition.grown(now, ends.lso, ends.hw);
                 }
             }
-            self.commit.flush(&mut self.consumer);
         }
         if now >= self.next_lines {
             self.write_lines();
@@ -403,11 +400,6 @@ impl Lane {
     fn leave(mut self) {
         self.end_session();
         self.write_lines();
-        self.commit.flush(&mut self.consumer);
-        let until = Instant::now() + COMMIT_PATIENCE;
-        while self.consumer.commit_pending() && Instant::now() < until {
-            self.consumer.poll(Duration::from_millis(10), |_| ());
-        }
     }
 
     /// The topic is not what was read: nothing of it leaves, and nothing more is read of it.
@@ -439,5 +431,3 @@ const BUSY_WAIT: Duration = Duration::from_millis(2);
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const LINES_INTERVAL: Duration = Duration::from_secs(5);
-/// How long the last commit into the group may take when the exporter stops.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(2);

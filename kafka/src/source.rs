@@ -16,17 +16,14 @@ mod beside;
 mod record;
 mod slots;
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 pub use record::{Event, Headers, Record, SourceError};
 use slots::{Slot, Slots};
 
 use crate::{
     Error, KafkaCode, Settings,
-    native::{self, Client, Kind, PartitionList, Queue, c_text, sys},
+    native::{self, Client, Kind, PartitionList, Queue, sys},
 };
 
 /// How a consumer behaves.
@@ -67,22 +64,15 @@ pub struct SourceConsumer {
     errors: Queue,
     answers: Queue,
     client: Client,
-    group: String,
     watermark_interval: Duration,
     watermarks_due: Instant,
     /// Requests for ends without an answer yet.
     watermarks_asked: u32,
-    /// The positions being written.
-    commit_running: BTreeMap<(String, i32), i64>,
-    /// Positions to write when the running commit is over; the newest of each partition.
-    commit_waiting: BTreeMap<(String, i32), i64>,
-    /// After a commit that failed for a while only.
-    commit_not_before: Instant,
 }
 
 impl SourceConsumer {
-    /// Makes the consumer; no broker is asked yet. `group` is where [`commit`](Self::commit) writes; the
-    /// consumer never joins it.
+    /// Makes the consumer; no broker is asked yet. `group` is a name only: the consumer never joins it and
+    /// commits nothing.
     ///
     /// # Errors
     /// A property that is refused, unknown or wrong, by name.
@@ -102,13 +92,9 @@ impl SourceConsumer {
             errors: Queue::main(&client),
             answers: Queue::new(&client),
             client,
-            group: group.to_owned(),
             watermark_interval: options.watermark_interval,
             watermarks_due: Instant::now(),
             watermarks_asked: 0,
-            commit_running: BTreeMap::new(),
-            commit_waiting: BTreeMap::new(),
-            commit_not_before: Instant::now(),
         })
     }
 
@@ -211,26 +197,6 @@ impl SourceConsumer {
         unsafe { sys::rd_kafka_position(self.client.as_ptr(), list.as_ptr()) };
         let known = list.entries().next().map_or(-1, |entry| entry.offset);
         Some(slot.position.max(known))
-    }
-
-    /// Writes positions (topic, partition, next offset) into the group without waiting. While one write is
-    /// under way the newest positions wait for it; what goes wrong comes as [`Event::Trouble`].
-    ///
-    /// The broker takes them only while the group has no members.
-    ///
-    /// # Errors
-    /// A topic's name that is none.
-    pub fn commit(&mut self, positions: &[(&str, i32, i64)]) -> Result<(), Error> {
-        for (topic, partition, offset) in positions {
-            c_text("commit", topic)?;
-            self.commit_waiting.insert(((*topic).to_owned(), *partition), *offset);
-        }
-        self.write_positions()
-    }
-
-    /// Whether a commit is under way or waits for one that is.
-    pub fn commit_pending(&self) -> bool {
-        !(self.commit_running.is_empty() && self.commit_waiting.is_empty())
     }
 
     /// The ends as last heard, also of a paused partition; `None` before the first answer.

@@ -4,7 +4,7 @@ use std::{
 };
 
 use longhaul_kafka::{
-    Admin, Event, KafkaCode, ProducerOptions, SourceConsumer, SourceError, SourceOptions,
+    Admin, Event, GroupPositions, KafkaCode, ProducerOptions, SourceConsumer, SourceError, SourceOptions,
     TransactionalProducer, Watermarks,
     rdkafka::{
         ClientConfig,
@@ -344,15 +344,14 @@ fn a_pause_loses_nothing_and_repeats_nothing() {
 fn positions_committed_are_seen_in_the_group() {
     let Some(broker) = broker() else { return };
     let topic = new_topic(&broker.bootstrap, "group", 2, &[]);
-    let mut source = Source::new(&broker.bootstrap, "positions");
+    let mut group = GroupPositions::new(&settings(&broker.bootstrap), "positions").unwrap();
     for offset in 0..50 {
-        source.0.commit(&[(&topic, 0, offset), (&topic, 1, offset * 2)]).unwrap();
-    }
-    let deadline = Instant::now() + TIMEOUT;
-    while source.0.commit_pending() {
-        assert!(Instant::now() < deadline);
-        // A coordinator that is not ready yet is reported, and asked again.
-        assert!(source.poll(Duration::from_millis(10)).iter().all(|seen| matches!(seen, Seen::Trouble(_))));
+        let positions = [(topic.as_str(), 0, offset), (topic.as_str(), 1, offset * 2)];
+        let deadline = Instant::now() + TIMEOUT;
+        while let Err(error) = group.write(&positions, TIMEOUT) {
+            // A coordinator that is not ready yet says so.
+            assert!(error.is_retriable() && Instant::now() < deadline, "{error}");
+        }
     }
     let admin = Admin::new(&settings(&broker.bootstrap)).unwrap();
     let committed = admin.committed("positions", TIMEOUT).unwrap();
@@ -360,7 +359,7 @@ fn positions_committed_are_seen_in_the_group() {
 }
 
 #[test]
-fn a_group_with_members_refuses_positions_and_the_data_goes_on() {
+fn a_group_with_members_refuses_positions() {
     let Some(broker) = broker() else { return };
     let topic = new_topic(&broker.bootstrap, "members", 1, &[]);
     commit_values(&broker.bootstrap, &topic, &numbers(3));
@@ -375,14 +374,18 @@ fn a_group_with_members_refuses_positions_and_the_data_goes_on() {
         assert!(Instant::now() < deadline);
         let _ = member.poll(Duration::from_millis(50));
     }
-    let mut source = Source::new(&broker.bootstrap, "members");
-    source.0.assign(&topic, 0, 0, None, 1).unwrap();
-    source.0.commit(&[(&topic, 0, 2)]).unwrap();
-    let seen = source.until(|seen| {
-        seen.iter().any(|seen| matches!(seen, Seen::Trouble(_)))
-            && seen.iter().any(|seen| matches!(seen, Seen::End(..)))
-    });
-    assert_eq!(offsets(&seen, 1), [0, 1, 2]);
+    let mut group = GroupPositions::new(&settings(&broker.bootstrap), "members").unwrap();
+    let error = group.write(&[(&topic, 0, 2)], TIMEOUT).unwrap_err();
+    assert!(error.to_string().contains("group `members`"), "{error}");
+}
+
+#[test]
+fn positions_that_no_broker_takes_time_out_again_and_again() {
+    let mut group = GroupPositions::new(&settings("127.0.0.1:1"), "away").unwrap();
+    for _ in 0..3 {
+        let error = group.write(&[("t", 0, 1)], Duration::from_millis(300)).unwrap_err();
+        assert!(error.is_retriable(), "{error}");
+    }
 }
 
 #[test]
