@@ -128,7 +128,8 @@ mod tests {
         let topics = vec!["shop.orders".to_owned(), "a\"b\\c".replace(['"', '\\'], "-")];
         let deployment = Deployment::create(folder.path(), "lab", topics).unwrap();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let exporter = deployment.write_exporter("127.0.0.1:9092", any, Some(any)).unwrap();
+        let importer: SocketAddr = "127.0.0.1:7443".parse().unwrap();
+        let exporter = deployment.write_exporter("127.0.0.1:9092", importer, Some(any)).unwrap();
         let exporter = edge_exporter::config::Config::load(&exporter).unwrap();
         assert_eq!(exporter.topics.include, deployment.topics());
         let importer = deployment.write_importer(any, "127.0.0.1:9092", None).unwrap();

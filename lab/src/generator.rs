@@ -1,8 +1,9 @@
 //! Records that look like the real thing, the same for the same seed.
 //!
-//! [`changes`] is what Debezium captures of a database, [`access_log`] what web servers log, [`metrics`] small samples
-//! of many series, [`torture`](fn@torture) everything that a careless copy gets wrong. All are endless: `take` what is
-//! needed. Records with a key go to a partition by their key, others in turns.
+//! [`changes`] is what Debezium captures of a database ([`wide_changes`]: of a table with more columns),
+//! [`access_log`] what web servers log, [`metrics`] small samples of many series, [`torture`](fn@torture) everything
+//! that a careless copy gets wrong. All are endless: `take` what is needed. Records with a key go to a partition by
+//! their key, others in turns.
 
 mod access;
 mod changes;
@@ -10,7 +11,7 @@ mod metrics;
 mod torture;
 
 pub use access::{AccessLog, access_log};
-pub use changes::{Changes, changes};
+pub use changes::{Changes, changes, wide_changes};
 pub use metrics::{Metrics, metrics};
 pub use torture::{Torture, TortureOptions, torture};
 
@@ -85,6 +86,12 @@ mod tests {
         }
         assert!(["c", "u", "d", "tombstone"].iter().all(|kind| kinds[*kind] > 20), "{kinds:?}");
         assert_eq!(kinds["d"], kinds["tombstone"]);
+    }
+
+    #[test]
+    fn wide_changes_are_about_a_kilobyte() {
+        let bytes: u64 = wide_changes(1, 1).take(2000).map(|record| record.payload_bytes()).sum();
+        assert!((900..1200).contains(&(bytes / 2000)), "{} bytes", bytes / 2000);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -32,9 +32,18 @@ pub enum Error {
 /// A read_committed reader of some topics from their beginnings on. Dropped: ended.
 #[derive(Debug)]
 pub struct Tail {
-    counts: Arc<Vec<AtomicU64>>,
-    stop: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<Result<Vec<Delays>, Error>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    counts: Vec<AtomicU64>,
+    /// Highest timestamp of a record seen.
+    newest_ms: AtomicI64,
+    /// Delays of records with an older timestamp do not count.
+    measured_from_ms: AtomicI64,
+    stop: AtomicBool,
 }
 
 /// How long the records of a topic were on their way: from their timestamps until the tail had them.
@@ -49,26 +58,39 @@ pub struct Delays {
 impl Tail {
     /// Follows these topics with their numbers of partitions. Those that do not exist yet are waited for.
     pub fn start(settings: &Settings, topics: &[(String, i32)]) -> Result<Self, Error> {
-        let counts: Arc<Vec<AtomicU64>> = Arc::new(topics.iter().map(|_| AtomicU64::new(0)).collect());
-        let stop = Arc::new(AtomicBool::new(false));
+        let shared = Arc::new(Shared {
+            counts: topics.iter().map(|_| AtomicU64::new(0)).collect(),
+            newest_ms: AtomicI64::new(i64::MIN),
+            measured_from_ms: AtomicI64::new(i64::MIN),
+            stop: AtomicBool::new(false),
+        });
         let follower = Follower {
             settings: settings.named("longhaul-tail".to_owned()),
             topics: topics.to_owned(),
-            counts: counts.clone(),
-            stop: stop.clone(),
+            shared: shared.clone(),
         };
         let thread = std::thread::Builder::new().name("lab-tail".to_owned()).spawn(move || follower.run())?;
-        Ok(Self { counts, stop, thread: Some(thread) })
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// Records seen so far of the topic at this index.
     pub fn seen(&self, topic: usize) -> u64 {
-        self.counts[topic].load(Ordering::Relaxed)
+        self.shared.counts[topic].load(Ordering::Relaxed)
     }
 
     /// Records seen so far of all topics.
     pub fn seen_in_all(&self) -> u64 {
-        self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+        self.shared.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The highest timestamp of all records seen so far, in milliseconds since 1970; far in the past before the first.
+    pub fn newest_ms(&self) -> i64 {
+        self.shared.newest_ms.load(Ordering::Relaxed)
+    }
+
+    /// From now on only delays of records count that are produced from now on.
+    pub fn measure_from_now(&self) {
+        self.shared.measured_from_ms.store(now_ms(), Ordering::Relaxed);
     }
 
     /// Whether it ended by itself: [`Tail::stop`] tells why.
@@ -78,7 +100,7 @@ impl Tail {
 
     /// Ends it, and gives the delays of each topic.
     pub fn stop(mut self) -> Result<Vec<Delays>, Error> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().expect("a tail is stopped once");
         thread.join().expect("a tail does not panic")
     }
@@ -86,7 +108,7 @@ impl Tail {
 
 impl Drop for Tail {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }
@@ -114,8 +136,7 @@ impl Delays {
 struct Follower {
     settings: Settings,
     topics: Vec<(String, i32)>,
-    counts: Arc<Vec<AtomicU64>>,
-    stop: Arc<AtomicBool>,
+    shared: Arc<Shared>,
 }
 
 impl Follower {
@@ -133,7 +154,7 @@ impl Follower {
         let admin = Admin::new(&self.settings)?;
         let mut followed = vec![false; self.topics.len()];
         let mut looked: Option<Instant> = None;
-        while !self.stop.load(Ordering::Relaxed) {
+        while !self.shared.stop.load(Ordering::Relaxed) {
             if followed.contains(&false) && looked.is_none_or(|it| it.elapsed() >= POLL) {
                 self.follow_new(&admin, &consumer, &mut followed)?;
                 looked = Some(Instant::now());
@@ -142,9 +163,12 @@ impl Follower {
                 Some(Ok(message)) => {
                     let index = self.topics.iter().position(|(name, _)| name == message.topic());
                     let index = index.expect("only these topics are read");
-                    let since = now_ms() - message.timestamp().to_millis().unwrap_or_default();
-                    delays[index].add(u64::try_from(since).unwrap_or(0));
-                    self.counts[index].fetch_add(1, Ordering::Relaxed);
+                    let produced_ms = message.timestamp().to_millis().unwrap_or_default();
+                    if produced_ms >= self.shared.measured_from_ms.load(Ordering::Relaxed) {
+                        delays[index].add(u64::try_from(now_ms() - produced_ms).unwrap_or(0));
+                    }
+                    self.shared.newest_ms.fetch_max(produced_ms, Ordering::Relaxed);
+                    self.shared.counts[index].fetch_add(1, Ordering::Relaxed);
                 }
                 // Brokers come and go; whoever waits for records sees that none come.
                 Some(Err(error)) => tracing::debug!(%error, "tail"),

@@ -11,6 +11,13 @@ use crate::record::{Header, Record};
 
 const CITIES: [&str; 6] = ["Frankfurt", "Lyon", "Torino", "Gdańsk", "Malmö", "Porto"];
 const STATES: [&str; 4] = ["new", "paid", "shipped", "returned"];
+const FIRST_NAMES: [&str; 8] = ["Anna", "Jonas", "Marta", "Luca", "Sofia", "Emil", "Clara", "Hugo"];
+const LAST_NAMES: [&str; 8] = ["Keller", "Rossi", "Novak", "Martin", "Silva", "Jensen", "Moreau", "Weber"];
+const STREETS: [&str; 6] = ["Hauptstrasse", "Via Roma", "Rue Nationale", "Storgatan", "Rua Nova", "Dluga"];
+const BROWSERS: [&str; 2] = [
+    "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/126.0",
+];
 /// A database has more rows, but not more that change.
 const MAX_ROWS: usize = 2000;
 
@@ -24,6 +31,8 @@ pub struct Changes {
     rows: Vec<Value>,
     /// Records that follow the last one: tombstones.
     ready: VecDeque<Record>,
+    /// Whether rows have columns of contact and delivery too.
+    wide: bool,
 }
 
 /// Inserts, updates and deletes of one table's rows from `start_ms` on, some milliseconds apart.
@@ -35,7 +44,13 @@ pub fn changes(seed: u64, start_ms: i64) -> Changes {
         next_id: 1000,
         rows: Vec::new(),
         ready: VecDeque::new(),
+        wide: false,
     }
+}
+
+/// As [`changes`] of a table with more columns: about 1 kB each.
+pub fn wide_changes(seed: u64, start_ms: i64) -> Changes {
+    Changes { wide: true, ..changes(seed, start_ms) }
 }
 
 impl Iterator for Changes {
@@ -61,7 +76,7 @@ impl Iterator for Changes {
 impl Changes {
     fn insert(&mut self) -> Record {
         self.next_id += 1;
-        let row = json!({
+        let mut row = json!({
             "id": self.next_id,
             "customer": format!("customer-{}", self.rng.random_range(1..5000_u32)),
             "city": CITIES[self.rng.random_range(0..CITIES.len())],
@@ -70,8 +85,32 @@ impl Changes {
             "note": Value::Null,
             "updated_at": self.now_ms,
         });
+        if self.wide {
+            self.widen(&mut row);
+        }
         self.rows.push(row.clone());
         self.change("c", &Value::Null, &row)
+    }
+
+    fn widen(&mut self, row: &mut Value) {
+        let (first, last) = (self.pick(&FIRST_NAMES), self.pick(&LAST_NAMES));
+        let number = self.rng.random_range(1..400_u32);
+        row["name"] = json!(format!("{first} {last}"));
+        row["email"] = json!(format!("{first}.{last}{number}@mail.example").to_lowercase());
+        row["phone"] = json!(format!("+49 69 {:07}", self.rng.random_range(0..10_000_000_u32)));
+        row["street"] = json!(format!("{} {number}", self.pick(&STREETS)));
+        row["postcode"] = json!(format!("{:05}", self.rng.random_range(10_000..99_999_u32)));
+        row["carrier"] = json!(self.pick(&["DHL", "UPS", "GLS"]));
+        row["currency"] = json!("EUR");
+        row["created_at"] = json!(self.now_ms);
+        row["created_by"] = json!("checkout-service");
+        row["session"] = json!(format!("{:032x}", self.rng.random::<u128>()));
+        row["browser"] = json!(self.pick(&BROWSERS));
+        row["tracking"] = json!(format!("{:016x}", self.rng.random::<u64>()));
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[self.rng.random_range(0..from.len())]
     }
 
     fn update(&mut self) -> Record {

@@ -1,6 +1,6 @@
 //! What a person sees while it runs: bars on a terminal, plain lines elsewhere. All of it on stderr.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,11 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The terminal, or what is in its place.
 pub(crate) struct Display {
-    bars: Option<Bars>,
+    terminal: bool,
+    /// Names of the topics and their numbers of records.
+    topics: Vec<(String, u64)>,
+    /// Drawn when there is something to show, on a terminal.
+    bars: OnceCell<Bars>,
     paint: Paint,
     started: Instant,
     last_line: Cell<Option<Instant>>,
@@ -50,8 +54,9 @@ impl Display {
         let terminal = std::io::stderr().is_terminal() && !dumb;
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let paint = Paint { on: terminal && !plain };
-        let bars = terminal.then(|| Bars::new(topics, paint));
-        Self { bars, paint, started: Instant::now(), last_line: Cell::new(None) }
+        let topics = topics.iter().map(|topic| (topic.name.clone(), topic.records)).collect();
+        let (bars, last_line) = (OnceCell::new(), Cell::new(None));
+        Self { terminal, topics, bars, paint, started: Instant::now(), last_line }
     }
 
     /// What will be done.
@@ -75,7 +80,7 @@ impl Display {
             // Nobody is left to tell when stderr is closed.
             let _ = writeln!(std::io::stderr(), "{line}");
         };
-        match &self.bars {
+        match self.bars.get() {
             Some(bars) => bars.all.suspend(print),
             None => print(),
         }
@@ -90,7 +95,8 @@ impl Display {
     pub(crate) fn update(&self, progress: &Progress) {
         let arrived: u64 = progress.arrived.iter().sum();
         let behind = progress.produced.saturating_sub(arrived);
-        if let Some(bars) = &self.bars {
+        if self.terminal {
+            let bars = self.bars.get_or_init(|| Bars::new(&self.topics, self.paint));
             for (bar, arrived) in bars.topics.iter().zip(&progress.arrived) {
                 bar.set_position(*arrived);
             }
@@ -117,7 +123,7 @@ impl Display {
 
     /// Takes the bars away.
     pub(crate) fn clear(&self) {
-        if let Some(bars) = &self.bars {
+        if let Some(bars) = self.bars.get() {
             for bar in bars.topics.iter().chain([&bars.link]) {
                 bar.finish_and_clear();
             }
@@ -132,15 +138,15 @@ impl Display {
 }
 
 impl Bars {
-    fn new(topics: &[Topic], paint: Paint) -> Self {
+    fn new(topics: &[(String, u64)], paint: Paint) -> Self {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-        let width = topics.iter().map(|topic| topic.name.len()).max().unwrap_or(0);
+        let width = topics.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         let colour = if paint.on { ".cyan/dim" } else { "" };
         let template = format!("  {{prefix}}  {{bar:30{colour}}} {{human_pos:>9}} of {{human_len}}");
         let style = style(&template).progress_chars("█▌░");
-        let bar = |topic: &Topic| {
-            let bar = all.add(ProgressBar::new(topic.records).with_style(style.clone()));
-            bar.set_prefix(format!("{:width$}", topic.name));
+        let bar = |(name, records): &(String, u64)| {
+            let bar = all.add(ProgressBar::new(*records).with_style(style.clone()));
+            bar.set_prefix(format!("{name:width$}"));
             bar
         };
         let bars = topics.iter().map(bar).collect();

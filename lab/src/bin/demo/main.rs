@@ -96,6 +96,9 @@ fn run(arguments: &Arguments, topics: Vec<Topic>) -> Result<bool> {
     let log = log_to(&folder).context("cannot write the log of the demo")?;
     let display = Display::new(&topics);
     display.introduce(&topics, !arguments.no_faults);
+    if arguments.kafka == Kind::Real {
+        display.event("two Apache Kafka brokers are started");
+    }
     let journey = Clusters::start(arguments.kafka)
         .and_then(|clusters| Journey::new(clusters, topics, &folder))
         .and_then(|journey| journey.travel(&display, !arguments.no_faults));

@@ -1,0 +1,99 @@
+//! `cargo bench-e2e`: the two programs between two real Kafka brokers on this machine, measured from outside.
+
+mod programs;
+mod recovery;
+mod report;
+mod site;
+mod speed;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+use report::Results;
+use site::Site;
+
+const EXIT_FAILED: u8 = 1;
+const EXIT_DIFFERENT: u8 = 2;
+const EXIT_USAGE: u8 = 64;
+
+/// Measurements of Longhaul.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bench",
+    version,
+    after_help = "Exit codes: 0 measured, 1 failed, 2 measured, but a copy was not exact, 64 bad usage"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Speed, delay, processor time, memory and recovery of both programs between two Kafka brokers
+    E2e(Options),
+}
+
+#[derive(Debug, Parser)]
+struct Options {
+    /// About how long each single measurement takes
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: u32,
+    /// How often each is repeated; the median counts
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    runs: u32,
+    /// The result as one JSON object on stdout, the table on stderr
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let Command::E2e(options) = match Arguments::try_parse() {
+        Ok(arguments) => arguments.command,
+        Err(error) => {
+            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
+            // Nobody is left to tell when the terminal is gone.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match run(&options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(EXIT_DIFFERENT),
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+/// Whether all copies were exact.
+fn run(options: &Options) -> Result<bool> {
+    let site = Site::start()?;
+    let mut results = Results::new(options.seconds, options.runs);
+    for payload in speed::PAYLOADS {
+        results.speed.push(speed::measure(&site, payload, options.seconds, options.runs)?);
+    }
+    results.start = recovery::start(&site, options.runs)?;
+    results.new_topic = recovery::new_topic(&site, options.runs)?;
+    results.kills = recovery::kills(&site, options.runs)?;
+    let exact = results.is_exact();
+    let table = report::table(&results);
+    if options.json {
+        say(&table);
+        writeln!(std::io::stdout(), "{}", report::json(&results)).context("cannot write to stdout")?;
+    } else {
+        writeln!(std::io::stdout(), "{table}").context("cannot write to stdout")?;
+    }
+    site.finish(exact);
+    Ok(exact)
+}
+
+/// A line for people.
+pub(crate) fn say(line: &str) {
+    // Nobody may be listening.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

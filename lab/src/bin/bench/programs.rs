@@ -1,0 +1,172 @@
+//! An exporter and an importer as processes, and what the kernel and their admin endpoints tell of them.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use longhaul_lab::deployment::Deployment;
+use longhaul_lab::kafka::{Process, Spawn};
+
+use crate::site::Site;
+
+const HTTP_PATIENCE: Duration = Duration::from_secs(5);
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// Linux counts processor time for `/proc` in this many ticks a second on all its architectures but one.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Both programs of one link, started and stopped at will.
+pub(crate) struct Programs<'a> {
+    pub(crate) exporter: Program<'a>,
+    pub(crate) importer: Program<'a>,
+    pub(crate) deployment: Deployment,
+}
+
+/// One of them.
+pub(crate) struct Program<'a> {
+    site: &'a Site,
+    name: &'static str,
+    config: PathBuf,
+    log: PathBuf,
+    admin: SocketAddr,
+    process: Option<Process>,
+}
+
+/// What a process has used so far.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    pub(crate) cpu_seconds: f64,
+    pub(crate) peak_memory_bytes: u64,
+}
+
+impl<'a> Programs<'a> {
+    /// Writes what both need. Nothing is started.
+    pub(crate) fn new(site: &'a Site, link: &str, topics: &[&str]) -> Result<Self> {
+        let folder = site.folder(link)?;
+        let topics = topics.iter().map(|&topic| topic.to_owned()).collect();
+        let deployment = Deployment::create(&folder, link, topics)?;
+        let importer_address = free_udp_address()?;
+        let (exporter_admin, importer_admin) = (free_tcp_address()?, free_tcp_address()?);
+        let exporter =
+            deployment.write_exporter(&site.source.bootstrap, importer_address, Some(exporter_admin))?;
+        let importer =
+            deployment.write_importer(importer_address, &site.target.bootstrap, Some(importer_admin))?;
+        let program = |name: &'static str, config: PathBuf, admin| Program {
+            site,
+            name,
+            log: config.with_extension("log"),
+            config,
+            admin,
+            process: None,
+        };
+        Ok(Self {
+            exporter: program("edge-exporter", exporter, exporter_admin),
+            importer: program("cloud-importer", importer, importer_admin),
+            deployment,
+        })
+    }
+
+    /// Starts both at once.
+    pub(crate) fn start(&mut self) -> Result<()> {
+        self.importer.start()?;
+        self.exporter.start()
+    }
+
+    /// SIGTERM to both, so that their audit logs are complete.
+    pub(crate) fn stop(&mut self) {
+        self.exporter.stop();
+        self.importer.stop();
+    }
+}
+
+impl Program<'_> {
+    pub(crate) fn start(&mut self) -> Result<()> {
+        let program = self.site.program(self.name);
+        let arguments = vec!["--config".into(), self.config.clone().into_os_string()];
+        let spawn = Spawn { program: program.as_os_str(), arguments, log: &self.log };
+        self.process = Some(Process::start(spawn)?);
+        Ok(())
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        // Dropped is killed and waited for.
+        drop(self.process.take());
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.stop(STOP_PATIENCE);
+        }
+    }
+
+    /// What the process has used so far.
+    pub(crate) fn usage(&self) -> Result<Usage> {
+        let process = self.process.as_ref().with_context(|| format!("{} does not run", self.name))?;
+        let read = |file: &str| {
+            let path = format!("/proc/{}/{file}", process.id());
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
+        };
+        let (stat, status) = (read("stat")?, read("status")?);
+        // The name, in parentheses, may hold anything; user and system time are the 12th and 13th field after it.
+        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
+        let ticks = fields.map(str::parse::<u64>).sum::<Result<u64, _>>().context("/proc/ID/stat")?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+        let peak = peak.trim().trim_end_matches(" kB").parse::<u64>().context("VmHWM in /proc/ID/status")?;
+        Ok(Usage { cpu_seconds: ticks as f64 / TICKS_PER_SECOND, peak_memory_bytes: peak * 1024 })
+    }
+
+    /// `/api/status`, once it answers.
+    pub(crate) fn status(&self) -> Result<serde_json::Value> {
+        let text = self.get("/api/status")?;
+        serde_json::from_str(&text).with_context(|| format!("{} answered {text:?}", self.name))
+    }
+
+    fn get(&self, path: &str) -> Result<String> {
+        let mut stream = TcpStream::connect_timeout(&self.admin, HTTP_PATIENCE)?;
+        stream.set_read_timeout(Some(HTTP_PATIENCE))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let (_, body) = text.split_once("\r\n\r\n").context("an answer without a body")?;
+        Ok(body.to_owned())
+    }
+
+    /// The error that something did not happen, with the end of the log.
+    fn log_tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        format!("{}:\n{}", self.log.display(), lines[lines.len().saturating_sub(10)..].join("\n"))
+    }
+}
+
+/// Asks until there is an answer; an error names what is waited for and shows the logs.
+pub(crate) fn wait_for<T>(
+    programs: &Programs<'_>,
+    what: &str,
+    patience: Duration,
+    mut ask: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = ask()? {
+            return Ok(answer);
+        }
+        if started.elapsed() > patience {
+            let (exporter, importer) = (programs.exporter.log_tail(), programs.importer.log_tail());
+            bail!("{what} did not happen within {} s\n{exporter}\n{importer}", patience.as_secs());
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+const LOOK: Duration = Duration::from_millis(5);
+
+fn free_tcp_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr())?)
+}
+
+fn free_udp_address() -> Result<SocketAddr> {
+    Ok(UdpSocket::bind("127.0.0.1:0").and_then(|it| it.local_addr())?)
+}

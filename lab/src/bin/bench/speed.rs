@@ -1,0 +1,156 @@
+//! How fast, at what cost, and with what delay.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use longhaul_lab::generator::{metrics, now_ms, wide_changes};
+use longhaul_lab::load::{LoadOptions, load};
+use longhaul_lab::pace::Paced;
+use longhaul_lab::record::Record;
+use longhaul_lab::tail::Tail;
+
+use crate::programs::{Programs, Usage, wait_for};
+use crate::report::{Cost, Speed};
+use crate::say;
+use crate::site::{PARTITIONS, Site};
+
+const SEED: u64 = 1;
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Records a second while the delay is measured, over all partitions.
+const LOW_LOAD: u32 = 100;
+const MEDIAN: f64 = 0.5;
+const MOST: f64 = 0.99;
+
+/// A kind of records.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Payload {
+    /// Short name, also part of the topic's.
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    /// About how many are carried in a second: sizes the topic.
+    per_second: u32,
+}
+
+/// The two that are measured.
+pub(crate) const PAYLOADS: [Payload; 2] = [
+    Payload { name: "100B", what: "samples of 200 time series as small JSON objects", per_second: 200_000 },
+    Payload {
+        name: "1kB",
+        what: "changes of database rows as Debezium's JSON, before and after",
+        per_second: 60_000,
+    },
+];
+
+impl Payload {
+    fn records(self) -> Box<dyn Iterator<Item = Record> + Send> {
+        if self.name == "100B" {
+            Box::new(metrics(SEED, now_ms()))
+        } else {
+            Box::new(wide_changes(SEED, now_ms()))
+        }
+    }
+}
+
+/// A full topic carried at full speed, several times, and a trickle for the delay.
+pub(crate) fn measure(site: &Site, payload: Payload, seconds: u32, runs: u32) -> Result<Speed> {
+    let topic = format!("speed.{}", payload.name);
+    site.create_topic(&topic)?;
+    let count = u64::from(payload.per_second) * u64::from(seconds);
+    say(&format!("{}: writing {count} records", payload.name));
+    let limit = usize::try_from(count).context("too many records")?;
+    let loaded = load(&site.source, &topic, payload.records().take(limit), &LoadOptions::default())?;
+    let mut costs = Vec::new();
+    for run in 0..runs {
+        let cost = full_speed(site, &topic, run, loaded.visible, loaded.visible_bytes)?;
+        say(&format!(
+            "{}: run {} of {runs}: {:.0} records/s, {:.1} MB/s",
+            payload.name,
+            run + 1,
+            cost.records_per_second,
+            cost.bytes_per_second / 1e6
+        ));
+        site.delete_copy(&topic)?;
+        costs.push(cost);
+    }
+    costs.sort_by(|a, b| a.records_per_second.total_cmp(&b.records_per_second));
+    let median = costs.swap_remove(costs.len() / 2);
+    let (delay_p50_ms, delay_p99_ms) = low_load(site, payload, seconds)?;
+    Ok(Speed {
+        payload,
+        records: loaded.visible,
+        bytes_per_record: loaded.visible_bytes as f64 / loaded.visible.max(1) as f64,
+        cost: median,
+        delay_p50_ms,
+        delay_p99_ms,
+    })
+}
+
+/// From the first record acknowledged until the last, seen from outside.
+fn full_speed(site: &Site, topic: &str, run: u32, records: u64, bytes: u64) -> Result<Cost> {
+    let mut programs = Programs::new(site, &format!("{topic}-{run}"), &[topic])?;
+    programs.start()?;
+    let delivered = |programs: &Programs<'_>| {
+        // It does not answer before it is up.
+        let status = programs.exporter.status().unwrap_or_default();
+        (status["records"].as_u64().unwrap_or(0), status["wire_bytes"].as_u64().unwrap_or(0))
+    };
+    let usage = |programs: &Programs<'_>| -> Result<[Usage; 2]> {
+        Ok([programs.exporter.usage()?, programs.importer.usage()?])
+    };
+    let first = wait_for(&programs, "the first record", PATIENCE, || {
+        let (records, wire) = delivered(&programs);
+        Ok((records > 0).then_some((records, wire)))
+    })?;
+    let (started, before) = (Instant::now(), usage(&programs)?);
+    let last = wait_for(&programs, "the last record", PATIENCE, || {
+        let (now, wire) = delivered(&programs);
+        // Asking costs a little: not more often than can be seen in the result.
+        std::thread::sleep(ASK_INTERVAL);
+        Ok((now >= records).then_some((now, wire)))
+    })?;
+    let (elapsed, after) = (started.elapsed().as_secs_f64(), usage(&programs)?);
+    programs.stop();
+    let carried = (last.0 - first.0) as f64;
+    let carried_bytes = carried * bytes as f64 / records as f64;
+    let cpu = |side: usize| after[side].cpu_seconds - before[side].cpu_seconds;
+    Ok(Cost {
+        records_per_second: carried / elapsed,
+        bytes_per_second: carried_bytes / elapsed,
+        wire_share: (last.1 - first.1) as f64 / carried_bytes,
+        carried_records: carried,
+        carried_bytes,
+        cpu_seconds: [cpu(0), cpu(1)],
+        peak_memory_bytes: [after[0].peak_memory_bytes, after[1].peak_memory_bytes],
+    })
+}
+
+const ASK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Delay of single records at low load: median and 99th of a hundred, in milliseconds.
+fn low_load(site: &Site, payload: Payload, seconds: u32) -> Result<(u64, u64)> {
+    let topic = format!("delay.{}", payload.name);
+    site.create_topic(&topic)?;
+    let mut programs = Programs::new(site, &topic, &[&topic])?;
+    programs.start()?;
+    let tail = Tail::start(&site.target, &[(topic.clone(), PARTITIONS)])?;
+    let options = LoadOptions { at_once: 1, ..LoadOptions::default() };
+    let trickle = |seconds: u32| {
+        let records = payload.records().take((LOW_LOAD * seconds) as usize);
+        let paced = Paced::new(records, f64::from(LOW_LOAD), Arc::new(AtomicU64::new(0)));
+        load(&site.source, &topic, paced, &options)
+    };
+    // Lanes are taken over and the topic made before it counts.
+    let warm = trickle(WARM_UP_SECONDS)?.visible;
+    wait_for(&programs, "the first records", PATIENCE, || Ok((tail.seen(0) >= warm).then_some(())))?;
+    tail.measure_from_now();
+    let all = warm + trickle(seconds)?.visible;
+    wait_for(&programs, "the last records", PATIENCE, || Ok((tail.seen(0) >= all).then_some(())))?;
+    programs.stop();
+    let delays = tail.stop()?.swap_remove(0);
+    let quantile = |share| delays.quantile_ms(share).context("no record was measured");
+    Ok((quantile(MEDIAN)?, quantile(MOST)?))
+}
+
+const WARM_UP_SECONDS: u32 = 2;
