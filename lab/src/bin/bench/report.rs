@@ -186,7 +186,7 @@ fn time_table(text: &mut String, results: &Results) -> std::fmt::Result {
         ("kill -9 of the exporter until records flow", &results.kills.exporter, killed.clone()),
         ("kill -9 of the importer until records flow", &results.kills.importer, killed),
     ];
-    writeln!(text, "{:<44} {:>8} {:>8}   {}", "seconds", "median", "worst", "MM2 4.3.1 (100 ms round trip)")?;
+    writeln!(text, "{:<44} {:>8} {:>8}   MM2 4.3.1 (100 ms round trip)", "seconds", "median", "worst")?;
     for (what, seconds, mm2) in rows {
         let (median, worst) = (median(seconds), seconds.iter().copied().fold(0.0, f64::max));
         writeln!(text, "{what:<44} {median:>8.2} {worst:>8.2}   {mm2}")?;

@@ -12,23 +12,18 @@ pub(crate) struct Clusters {
     pub(crate) kind: Kind,
     pub(crate) source: Settings,
     pub(crate) target: Settings,
-    _running: Running,
-}
-
-#[expect(dead_code, reason = "held so that they run")]
-enum Running {
-    Embedded([EmbeddedCluster; 2]),
-    Real([Cluster; 2]),
+    /// What keeps them up.
+    _running: Box<dyn std::any::Any>,
 }
 
 impl Clusters {
     /// Starts both and waits until they answer.
     pub(crate) fn start(kind: Kind) -> Result<Self> {
-        let (source, target, running) = match kind {
+        let (source, target, running): (_, _, Box<dyn std::any::Any>) = match kind {
             Kind::Embedded => {
                 let source = EmbeddedCluster::start("on-premise")?;
                 let target = EmbeddedCluster::start("cloud")?;
-                (source.bootstrap(), target.bootstrap(), Running::Embedded([source, target]))
+                (source.bootstrap(), target.bootstrap(), Box::new([source, target]))
             }
             Kind::Real => {
                 let installation = Installation::find()?;
@@ -40,7 +35,7 @@ impl Clusters {
                 });
                 let source = source.context("the cluster on premise")?;
                 let target = target.context("the cluster in the cloud")?;
-                (source.bootstrap(), target.bootstrap(), Running::Real([source, target]))
+                (source.bootstrap(), target.bootstrap(), Box::new([source, target]))
             }
         };
         Ok(Self { kind, source: settings(source), target: settings(target), _running: running })
