@@ -152,6 +152,12 @@ impl Board {
         state.slots.insert(slot, partition.clone());
     }
 
+    /// The name of a source partition's topic.
+    pub(crate) fn topic_of(&self, partition: &SourcePartition) -> Arc<str> {
+        let state = self.lock();
+        state.rows.get(partition).map_or_else(|| "?".into(), |row| row.topic.clone())
+    }
+
     pub(crate) fn hold(&self, topic: &str, partition: &SourcePartition, reason: Reason, detail: &str) {
         self.lock().row(&topic.into(), partition).held = Some((reason, detail.into()));
     }

@@ -127,17 +127,26 @@ pub(crate) fn tails(
 
 /// Which source topic each target topic belongs to, over all links: two must not be mixed by accident.
 #[derive(Debug, Default)]
-pub(crate) struct Claims(Mutex<BTreeMap<Arc<str>, (Arc<str>, Arc<str>)>>);
+pub(crate) struct Claims(Mutex<BTreeMap<Arc<str>, Claim>>);
+
+/// Who writes a target topic.
+#[derive(Debug)]
+struct Claim {
+    link: Arc<str>,
+    topic: Arc<str>,
+}
 
 impl Claims {
     /// Claims `target` for `topic` of `link`; the answer names who has it already.
     pub(crate) fn claim(&self, target: &Arc<str>, link: &Arc<str>, topic: &Arc<str>) -> Result<(), String> {
         let mut claims = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let owner = claims.entry(target.clone()).or_insert_with(|| (link.clone(), topic.clone()));
-        if owner.0 == *link && owner.1 == *topic {
+        let owner = claims
+            .entry(target.clone())
+            .or_insert_with(|| Claim { link: link.clone(), topic: topic.clone() });
+        if owner.link == *link && owner.topic == *topic {
             return Ok(());
         }
-        Err(format!("topic `{}` of link `{}`", owner.1, owner.0))
+        Err(format!("topic `{}` of link `{}`", owner.topic, owner.link))
     }
 }
 

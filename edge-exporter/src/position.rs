@@ -60,8 +60,8 @@ fn diverged(partition: &Partition, next: i64, stable: i64) -> String {
     format!(
         "{partition} ends at offset {stable}, but everything below {next} is at the target already: the source's log was \
          cut back (an unclean leader election, or a restored backup) and other records now take those offsets; the \
-         partition waits and all others go on; compare both clusters, then either restore the source or give the \
-         topic a new target in the importer's mapping"
+         partition waits and all others go on; compare both clusters, then either restore the source or copy \
+         the topic again over a link of another name"
     )
 }
 

@@ -15,6 +15,8 @@ pub const MAX_CONTROL_MESSAGE: usize = 1 << 20;
 pub const MAX_LANES: u16 = 64;
 /// Source partitions opened in one session, at most; closed ones count, as their slots are never given again.
 pub const MAX_SLOTS: usize = 100_000;
+/// Partitions of one topic, at most: the importer creates a missing topic with as many as an exporter says.
+pub const MAX_TOPIC_PARTITIONS: i32 = 10_000;
 /// Bytes of a topic's name: Kafka's own limit.
 pub const MAX_TOPIC_NAME: usize = 249;
 /// Bytes of a link's name: it becomes part of topic names, with `__longhaul.` and `.offsetmap` around it.

@@ -254,6 +254,9 @@ impl Receiver {
         let invalid = |what| PeerMisbehaved::InvalidField { message: "open", what };
         let topic = TopicId::from_slice(&open.topic_id).ok_or_else(|| invalid("topic_id"))?;
         check_text("open", "topic", &open.topic)?;
+        if open.partition_count > limits::MAX_TOPIC_PARTITIONS {
+            return Err(invalid("partition_count"));
+        }
         if !(0..open.partition_count).contains(&open.partition) {
             return Err(invalid("partition"));
         }
@@ -422,7 +425,8 @@ mod tests {
 
     #[test]
     fn an_open_that_cannot_be_is_misbehaviour() {
-        let spoil: [fn(&mut wire::Open); 5] = [
+        let spoil: [fn(&mut wire::Open); 6] = [
+            |open| open.partition_count = i32::MAX,
             |open| open.topic_id.truncate(15),
             |open| open.partition = 8,
             |open| open.partition = -1,

@@ -2,7 +2,7 @@
 //! a position is committed (R-1, R-2, R-5).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -122,52 +122,55 @@ impl Worker {
         Ok(true)
     }
 
-    /// After a take-over: what progress has already is not written again, and what does not continue it is given up.
+    /// After a take-over, for every partition that is sent now: what progress has already is not written again, and
+    /// where progress is not where this process believed it to be, what is pending is given up and sent again.
     fn compare_with_progress(&mut self) {
         let Some(owned) = &self.owned else { return };
         let table = &owned.table;
-        let mut expected: BTreeMap<SourcePartition, Offset> = BTreeMap::new();
-        let (mut lost, mut elsewhere) = (BTreeMap::new(), BTreeSet::new());
-        let mut done: BTreeMap<SourcePartition, (Offset, Option<i32>)> = BTreeMap::new();
+        let mut reached: BTreeMap<SourcePartition, Offset> = BTreeMap::new();
+        let mut done: BTreeMap<SourcePartition, Offset> = BTreeMap::new();
         Pending::retain(&mut self.pending, |part, group| {
-            let Some(entry) = table.entries.get(&part.partition) else {
-                lost.insert(part.partition.clone(), part.permit.topic().clone());
-                return false;
-            };
-            if elsewhere.contains(&part.partition) {
-                return false;
-            }
+            let Some(entry) = table.entries.get(&part.partition) else { return false };
             if group.next <= entry.next.0 {
                 // Its transaction was committed after all.
-                done.insert(part.partition.clone(), (Offset(group.next), entry.leader_epoch));
+                done.insert(part.partition.clone(), Offset(group.next));
                 return false;
             }
-            let position = expected.entry(part.partition.clone()).or_insert(entry.next);
-            if group.prev_next != position.0 {
-                elsewhere.insert(part.partition.clone());
-                return false;
+            let position = reached.entry(part.partition.clone()).or_insert(entry.next);
+            if group.prev_next == position.0 {
+                *position = Offset(group.next);
             }
-            *position = Offset(group.next);
+            // A group that does not continue leaves its partition's position behind, which shows below.
             true
         });
-        let positions: Vec<_> =
-            elsewhere.iter().map(|partition| (partition.clone(), table.entries[partition].clone())).collect();
-        for (partition, (next, leader_epoch)) in done {
+        let (mut lost, mut moved) = (Vec::new(), Vec::new());
+        for (partition, accepted) in self.machine.accepted() {
+            match table.entries.get(partition) {
+                None => lost.push(partition.clone()),
+                Some(entry) if reached.get(partition).copied().unwrap_or(entry.next) != accepted => {
+                    moved.push((partition.clone(), entry.next, entry.leader_epoch));
+                }
+                Some(_) => {}
+            }
+        }
+        for (partition, next) in done {
+            let entry = &table.entries[&partition];
+            let leader_epoch = entry.leader_epoch.filter(|_| entry.next == next);
             self.machine.committed(&partition, next, leader_epoch);
         }
-        for (partition, entry) in positions {
-            let next = entry.next;
-            tracing::warn!(%partition, %next, "progress was moved by someone else: the exporter sends again from there");
+        for (partition, next, leader_epoch) in moved {
+            tracing::warn!(%partition, %next, "progress is not where it was left: the exporter sends again from there");
             self.drop_pending(|doomed| *doomed == partition);
-            self.machine.rewind(&partition, next, entry.leader_epoch);
+            self.machine.rewind(&partition, next, leader_epoch);
         }
-        for (partition, topic) in lost {
+        for partition in lost {
             let detail = format!(
                 "`{}` no longer knows this partition, which was being written a moment ago: the topic was deleted or \
                  emptied; nothing is written until it is known where to go on: restore the topic, or delete the target \
                  topic's records and start the link anew under another name",
                 self.context.link.progress_topic()
             );
+            let topic = self.context.board.topic_of(&partition);
             self.hold_and_drop_topic(&partition, &topic, Reason::ProgressLost, &detail);
         }
     }
@@ -283,7 +286,8 @@ fn transact(
     for accepted in parcels {
         for (group, part) in accepted.parts.iter().enumerate().filter(|(_, part)| wanted(part)) {
             let index = *index_of.entry(part.partition.clone()).or_insert_with(|| {
-                shares.push(Share::new(part.clone()));
+                let from = Offset(accepted.batch.groups()[group].prev_next);
+                shares.push(Share::new(part.clone(), from));
                 shares.len() - 1
             });
             produce_group(owned, accepted, group, &mut shares, index, deadline)?;
@@ -417,11 +421,14 @@ fn produce_progress(
         let partition = &share.part.partition;
         if share.runs.len() != share.sources.len() {
             let code = share.failure.unwrap_or(KafkaCode::NONE);
-            return Err(Failure::Recycle(format!("not every record was delivered: {code}")));
+            return Err(why_undelivered(owned, code));
         }
         let Some(before) = owned.table.entries.get(partition) else {
             return Err(Failure::Recycle(format!("{partition} has no progress to continue")));
         };
+        if share.tally.from != before.next {
+            return Err(Failure::Recycle(format!("{partition} does not continue its progress")));
+        }
         let mut entry = before.clone();
         entry.next = Offset(share.next);
         entry.leader_epoch = share.leader_epoch;
@@ -436,6 +443,19 @@ fn produce_progress(
     }
     drain(owned, &mut [], deadline, mailbox)?;
     Ok(entries)
+}
+
+/// What made the client give up a transaction whose records it then purged, for example a right that is missing. It says
+/// so only when asked to commit, which it never does while a record is undelivered.
+fn why_undelivered(owned: &mut Owned, delivery: KafkaCode) -> Failure {
+    match owned.producer.commit(MIN_COMMIT) {
+        Err(CommitError::Fenced) => Failure::Fenced(CommitError::Fenced.to_string()),
+        Err(CommitError::Abortable { code } | CommitError::Failed { code }) if code.is_refusal() => {
+            Failure::Unattributed(code)
+        }
+        Err(error) => Failure::Recycle(format!("not every record was delivered: {delivery}; {error}")),
+        Ok(()) => Failure::Recycle(format!("committed although not every record was delivered: {delivery}")),
+    }
 }
 
 /// One record of the link's own topics. Its delivery shows in the commit: a transaction with a lost record fails.
@@ -521,7 +541,8 @@ fn explain(code: KafkaCode, target: &Arc<str>, offset: Option<i64>) -> (Reason, 
 }
 
 impl Share {
-    fn new(part: Part) -> Self {
+    /// A source partition whose first group begins at `from`.
+    fn new(part: Part, from: Offset) -> Self {
         Self {
             part,
             sources: Vec::new(),
@@ -531,7 +552,7 @@ impl Share {
             failure: None,
             next: 0,
             leader_epoch: None,
-            tally: Tally::starting(Offset(0)),
+            tally: Tally::starting(from),
             newest: None,
         }
     }

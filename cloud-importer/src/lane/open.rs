@@ -100,6 +100,7 @@ impl Worker {
         let source = open.permit.topic();
         let before = table.entries.iter().find(|(partition, entry)| {
             entry.topic == *source
+                && entry.target.topic == *topic
                 && partition.partition == open.partition.partition
                 && partition.cluster == open.partition.cluster
         });

@@ -169,6 +169,12 @@ impl Lane {
         self.by_partition.get(partition).copied().filter(|slot| !self.slots[slot].held)
     }
 
+    /// The source partitions that are sent now, with what was accepted of each: where its next group must begin.
+    pub fn accepted(&self) -> impl Iterator<Item = (&SourcePartition, Offset)> {
+        let running = self.slots.values().filter(|entry| !entry.held);
+        running.map(|entry| (&entry.partition, entry.expected))
+    }
+
     /// What was accepted of `partition` from `next` on is lost here: the exporter is to send it again.
     pub fn rewind(&mut self, partition: &SourcePartition, next: Offset, leader_epoch: Option<i32>) {
         let Some(slot) = self.slot_of(partition) else { return };
@@ -535,6 +541,7 @@ mod tests {
         assert!(matches!(lane.judge(&group(1, 100, 110), None), Ok(Verdict::Accept(..))));
         lane.rewind(&partition(), Offset(105), Some(1));
         assert_eq!(resumed(&mut lane), Some((2, 105)));
+        assert_eq!(lane.accepted().collect::<Vec<_>>(), [(&partition(), Offset(105))]);
         assert_eq!(lane.judge(&group(1, 110, 120), None), Ok(Verdict::Stale));
         assert!(matches!(lane.judge(&group(2, 105, 120), None), Ok(Verdict::Accept(..))));
     }
