@@ -87,7 +87,8 @@ pub fn topic_with(bootstrap: &str, name: &str, partitions: i32, configs: &[(&str
 /// When the cluster refuses.
 pub fn fill(bootstrap: &str, name: &str, count: usize, seed: u64) -> Loaded {
     let records = torture(seed, TortureOptions { large_one_in: 10_000, ..Default::default() });
-    load(&settings_at(bootstrap), name, records.take(count), &compressed("lz4")).expect("the cluster takes records")
+    load(&settings_at(bootstrap), name, records.take(count), &compressed("lz4"))
+        .expect("the cluster takes records")
 }
 
 /// A number from the environment, for suites whose full size is too much for every run.

@@ -8,8 +8,8 @@ use lab::generator::{TortureOptions, torture};
 use lab::load::load;
 use lab::record::Record;
 use longhaul_tests::bridge::{
-    Bridge, Exporter, LinkSettings, PATIENCE, Pair, Stream, Turns, behind, check_of, compressed, fill, say, scale,
-    settings_at, topic, transactional, wait_until,
+    Bridge, Exporter, LinkSettings, PATIENCE, Pair, Stream, Turns, behind, check_of, compressed, fill, say,
+    scale, settings_at, topic, transactional, wait_until,
 };
 use observe::event::Event;
 
@@ -251,8 +251,7 @@ fn group_offsets_at_the_source_are_never_above_what_is_at_the_target() {
     let stream = Stream::start(&source, "early.orders", 2000, 1, transactional(50));
     let mut bridge = Bridge::new(&pair, "early", &["early.orders"]);
     bridge.start();
-    let group = bridge.exporter.group();
-    let moved = || !pair.source_admin().committed(&group, PATIENCE).unwrap().is_empty();
+    let moved = || bridge.behind(&["early.orders"]).iter().any(|it| it.committed.is_some());
     assert!(wait_until(PATIENCE, moved), "the group never got an offset");
     for _ in 0..3 {
         let report = bridge.run_check(Check { in_flight: true, ..Check::of(&["early.orders"]) });
@@ -282,8 +281,7 @@ fn a_noisy_link_does_not_starve_a_quiet_one() {
     assert!(wait_until(PATIENCE, || there() > 0), "the quiet link does not work at all");
     noisy.exporter.start();
     let mut delays = Vec::new();
-    let admin = pair.source_admin();
-    while delays.len() < 5 || !behind(&admin, &noisy.exporter.group(), &["noisy.clicks"]).is_empty() {
+    while delays.len() < 5 || !behind(&pair, &noisy.exporter.group(), &["noisy.clicks"]).is_empty() {
         let before = there();
         let sent = Instant::now();
         fill(&source, "quiet.orders", 1, 3 + u64::try_from(delays.len()).unwrap());
@@ -298,7 +296,7 @@ fn a_noisy_link_does_not_starve_a_quiet_one() {
         delays.len()
     ));
     noisy.assert_exact(&["noisy.clicks"]);
-    assert!(wait_until(PATIENCE, || behind(&admin, &quiet.group(), &["quiet.orders"]).is_empty()));
+    assert!(wait_until(PATIENCE, || behind(&pair, &quiet.group(), &["quiet.orders"]).is_empty()));
     let report = check_of(&pair, &quiet, &noisy.importer, Check::of(&["quiet.orders"]));
     assert!(report.is_clean(), "{report}");
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use lab::checker::group_offsets;
 use lab::load::LoadOptions;
 use lab::relay::{Conditions, Relay};
 use longhaul_tests::bridge::{
-    Bridge, PATIENCE, Pair, Stream, Turns, say, scale, topic, transactional, wait_until,
+    Bridge, PATIENCE, Pair, Stream, Turns, say, scale, settings_at, topic, transactional, wait_until,
 };
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -74,10 +75,12 @@ fn inflict(fault: Fault, bridge: &mut Bridge<'_>, relay: &Relay, rng: &mut ChaCh
     }
 }
 
+const TOPICS: [&str; 2] = ["faults.plain", "faults.half"];
+
 /// Where the group stands, by partition.
 fn positions(bridge: &Bridge<'_>) -> BTreeMap<(String, i32), i64> {
-    let committed = bridge.pair.source_admin().committed(&bridge.exporter.group(), PATIENCE).unwrap_or_default();
-    committed.into_iter().map(|(topic, partition, offset)| ((topic, partition), offset)).collect()
+    let source = settings_at(&bridge.pair.source.bootstrap());
+    group_offsets(&source, &bridge.exporter.group(), &TOPICS).unwrap_or_default()
 }
 
 ///
@@ -92,8 +95,7 @@ fn killed_cut_and_restarted_in_any_order_nothing_is_lost_repeated_or_reordered()
     ));
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let source = pair.source.bootstrap();
-    let topics = ["faults.plain", "faults.half"];
-    topics.iter().for_each(|name| topic(&source, name, 6));
+    TOPICS.iter().for_each(|name| topic(&source, name, 6));
 
     let mut bridge = Bridge::new(&pair, "faults", &["faults.*"]);
     let importer = bridge.importer.address().parse().unwrap();
@@ -115,11 +117,16 @@ fn killed_cut_and_restarted_in_any_order_nothing_is_lost_repeated_or_reordered()
     inflict(Fault::KillBoth, &mut bridge, &relay, &mut rng);
 
     let (before, ended) = (positions(&bridge), Instant::now());
-    let moves = || positions(&bridge).iter().all(|(at, offset)| before.get(at).is_none_or(|was| offset > was));
-    assert!(wait_until(PATIENCE, moves), "some partition does not come back: {before:?}, {:?}", positions(&bridge));
+    let moves =
+        || positions(&bridge).iter().all(|(at, offset)| before.get(at).is_none_or(|was| offset > was));
+    assert!(
+        wait_until(PATIENCE, moves),
+        "some partition does not come back: {before:?}, {:?}",
+        positions(&bridge)
+    );
     say(format_args!("every partition moves {:.1} s after the last fault", ended.elapsed().as_secs_f64()));
     let written: u64 = streams.map(|stream| stream.stop().visible).iter().sum();
-    let report = bridge.settle(&topics, Duration::from_secs(120));
+    let report = bridge.settle(&TOPICS, Duration::from_secs(120));
     assert_eq!(report.records(), written);
     say(format_args!("{written} records, zeros all over"));
 }
@@ -135,18 +142,31 @@ fn after_a_kill_of_either_side_records_flow_again_at_once() {
     bridge.start();
     let admin = pair.target_admin();
     let there = || -> i64 {
-        admin.ends("back.orders", &[0, 1, 2, 3], PATIENCE).map_or(0, |ends| ends.iter().map(|it| it.lso).sum())
+        admin
+            .ends("back.orders", &[0, 1, 2, 3], PATIENCE)
+            .map_or(0, |ends| ends.iter().map(|it| it.lso).sum())
     };
     assert!(wait_until(PATIENCE, || there() > 100), "nothing flows");
     for kill_importer in [false, true] {
-        if kill_importer { bridge.importer.kill() } else { bridge.exporter.kill() }
+        if kill_importer {
+            bridge.importer.kill()
+        } else {
+            bridge.exporter.kill()
+        }
         std::thread::sleep(Duration::from_millis(300));
         let before = there();
         let started = Instant::now();
-        if kill_importer { bridge.importer.start() } else { bridge.exporter.start() }
+        if kill_importer {
+            bridge.importer.start()
+        } else {
+            bridge.exporter.start()
+        }
         assert!(wait_until(PATIENCE, || there() > before), "nothing flows after the kill");
         let who = if kill_importer { "importer" } else { "exporter" };
-        say(format_args!("records flow {:.2} s after the {who}'s new start", started.elapsed().as_secs_f64()));
+        say(format_args!(
+            "records flow {:.2} s after the {who}'s new start",
+            started.elapsed().as_secs_f64()
+        ));
     }
     let written = stream.stop();
     let report = bridge.settle(&["back.orders"], PATIENCE);

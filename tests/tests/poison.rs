@@ -6,8 +6,8 @@ use lab::kafka::{ClusterOptions, Installation, Mechanism, Security};
 use lab::load::{LoadOptions, load};
 use lab::record::Record;
 use longhaul_tests::bridge::{
-    Bridge, Clusters, PATIENCE, Pair, Turns, allow_all, alter_topic, compressed, deny, deny_no_more, fill, say,
-    settings_at, topic, topic_with,
+    Bridge, Clusters, PATIENCE, Pair, Turns, allow_all, alter_topic, compressed, deny, deny_no_more, fill,
+    say, settings_at, topic, topic_with,
 };
 
 /// The target lets the importer in as `longhaul`, whose rights an operator can change.
@@ -79,7 +79,8 @@ fn a_refused_timestamp_holds_its_partition_alone_until_the_target_takes_it() {
     fill(&source, "ahead.orders", 300, 1);
     bridge.wait(&["ahead.orders"], PATIENCE);
     let ahead = NOW() + 3 * 86_400_000;
-    let record = Record { partition: 2, timestamp: ahead, value: Some(b"later".to_vec()), ..Record::default() };
+    let record =
+        Record { partition: 2, timestamp: ahead, value: Some(b"later".to_vec()), ..Record::default() };
     write(&guarded, "ahead.orders", vec![record], &compressed("none"));
     bridge.await_hold(("ahead.orders", 2), &["timestamp_refused"], &["message.timestamp"]);
     others_go_on(&guarded, &bridge, "ahead.orders", 2, 2);
@@ -96,10 +97,14 @@ fn a_revoked_right_to_write_holds_that_topic_alone_until_it_is_given_back() {
     names.iter().for_each(|name| topic(&source, name, 2));
     let mut bridge = bridge(&guarded, "denied", &["denied.*"]);
     bridge.start();
-    names.iter().for_each(|name| drop(fill(&source, name, 200, 1)));
+    for name in names {
+        fill(&source, name, 200, 1);
+    }
     bridge.wait(&names, PATIENCE);
     deny(&guarded.0.target, "longhaul", "Write", "denied.orders");
-    names.iter().for_each(|name| drop(fill(&source, name, 200, 2)));
+    for name in names {
+        fill(&source, name, 200, 2);
+    }
     for partition in [0, 1] {
         bridge.await_hold(("denied.orders", partition), &["target_unauthorized"], &[]);
     }

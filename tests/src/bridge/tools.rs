@@ -28,7 +28,11 @@ pub fn allow_all(cluster: &Cluster, user: &str) {
 /// When the cluster refuses.
 pub fn deny(cluster: &Cluster, user: &str, operation: &str, topic: &str) {
     let principal = format!("User:{user}");
-    run(cluster, ACLS, &["--add", "--deny-principal", &principal, "--operation", operation, "--topic", topic]);
+    run(
+        cluster,
+        ACLS,
+        &["--add", "--deny-principal", &principal, "--operation", operation, "--topic", topic],
+    );
 }
 
 /// Takes back what [`deny`] said.
@@ -37,7 +41,8 @@ pub fn deny(cluster: &Cluster, user: &str, operation: &str, topic: &str) {
 /// When the cluster refuses.
 pub fn deny_no_more(cluster: &Cluster, user: &str, operation: &str, topic: &str) {
     let principal = format!("User:{user}");
-    let what = ["--remove", "--force", "--deny-principal", &principal, "--operation", operation, "--topic", topic];
+    let what =
+        ["--remove", "--force", "--deny-principal", &principal, "--operation", operation, "--topic", topic];
     run(cluster, ACLS, &what);
 }
 

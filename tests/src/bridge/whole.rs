@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use kafka::Admin;
 use lab::checker::{self, Check, LiveHistory, Report, Trail, group_offsets};
 use observe::event::Hold;
 
@@ -53,7 +52,7 @@ impl<'a> Bridge<'a> {
     /// Partitions of these source topics whose end the exporter's group has not reached: what `kafka-consumer-groups`
     /// would show. It is above nothing that is not at the target, which the [check](Self::check) proves.
     pub fn behind(&self, topics: &[&str]) -> Vec<Behind> {
-        behind(&self.pair.source_admin(), &self.exporter.group(), topics)
+        behind(self.pair, &self.exporter.group(), topics)
     }
 
     /// Waits until everything that the source has of these topics is at the target, but for `held` partitions.
@@ -61,11 +60,10 @@ impl<'a> Bridge<'a> {
     /// # Panics
     /// When that takes longer than `patience`.
     pub fn wait_but_for(&self, topics: &[&str], held: &[(&str, i32)], patience: Duration) {
-        let admin = self.pair.source_admin();
         let group = self.exporter.group();
         let started = Instant::now();
         loop {
-            let mut left = behind(&admin, &group, topics);
+            let mut left = behind(self.pair, &group, topics);
             left.retain(|it| !held.contains(&(it.topic.as_str(), it.partition)));
             if left.is_empty() {
                 say(format_args!(
@@ -199,11 +197,12 @@ fn namespace(name: &str) -> &str {
 }
 
 /// Partitions of these topics whose end the group has not reached.
-pub fn behind(admin: &Admin, group: &str, topics: &[&str]) -> Vec<Behind> {
+pub fn behind(pair: &Pair, group: &str, topics: &[&str]) -> Vec<Behind> {
+    let (admin, source) = (pair.source_admin(), settings_at(&pair.source.admin_bootstrap()));
     // A source that is down tells nothing; whoever waits asks again.
     let unknown =
         |topic: &str| Behind { topic: topic.to_owned(), partition: -1, committed: None, stable: -1 };
-    let Ok(committed) = admin.committed(group, CALL) else {
+    let Ok(committed) = group_offsets(&source, group, topics) else {
         return topics.iter().map(|it| unknown(it)).collect();
     };
     let Ok(known) = admin.topics(CALL) else { return topics.iter().map(|it| unknown(it)).collect() };
@@ -216,7 +215,7 @@ pub fn behind(admin: &Admin, group: &str, topics: &[&str]) -> Vec<Behind> {
             continue;
         };
         for (partition, ends) in partitions.into_iter().zip(ends) {
-            let at = committed.iter().find(|it| it.0 == topic && it.1 == partition).map(|it| it.2);
+            let at = committed.get(&(topic.to_owned(), partition)).copied();
             if at.unwrap_or(ends.low) < ends.lso {
                 behind.push(Behind { topic: topic.to_owned(), partition, committed: at, stable: ends.lso });
             }

@@ -1,0 +1,135 @@
+//! The two programs as an operator types them: `--version`, `--check`, and what is said of a wrong configuration.
+
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use longhaul_tests::bridge::{Exporter, Ground, Importer, LinkSettings, binary};
+
+const PROGRAMS: [&str; 2] = ["edge-exporter", "cloud-importer"];
+
+fn run(program: &str, arguments: &[&str]) -> Output {
+    Command::new(binary(program)).args(arguments).output().unwrap()
+}
+
+fn check(program: &str, file: &Path) -> Output {
+    run(program, &["--config", &file.display().to_string(), "--check"])
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Both configurations, written, for brokers that do not exist.
+fn configurations(ground: &Ground) -> (Exporter, Importer) {
+    let links = vec![LinkSettings::new("fra", &["orders"])];
+    let mut importer = Importer::new(ground, "importer", "127.0.0.1:1", links);
+    let mut exporter = Exporter::new(ground, "fra", "127.0.0.1:1", &importer.address(), &["orders"]);
+    for properties in [&mut importer.properties, &mut exporter.properties] {
+        properties.insert("sasl.password".to_owned(), "hunter2".to_owned());
+    }
+    exporter.write_config();
+    importer.write_config();
+    (exporter, importer)
+}
+
+#[test]
+fn version_is_on_stdout_and_nothing_else() {
+    for program in PROGRAMS {
+        let output = run(program, &["--version"]);
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(text(&output.stdout).trim(), format!("{program} {}", env!("CARGO_PKG_VERSION")));
+        assert_eq!(text(&output.stderr), "");
+    }
+}
+
+#[test]
+fn check_prints_the_effective_configuration_with_secrets_hidden_and_touches_nothing() {
+    let ground = Ground::new();
+    let (exporter, importer) = configurations(&ground);
+    // The port is taken: a check must not mind.
+    let _taken = UdpSocket::bind(importer.address()).unwrap();
+    for (program, file) in [(PROGRAMS[0], exporter.config_file()), (PROGRAMS[1], importer.config_file())] {
+        let output = check(program, file);
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{err}");
+        assert!(
+            !out.contains("hunter2") && !err.contains("hunter2"),
+            "{program} shows a password:\n{out}{err}"
+        );
+        assert!(out.contains("sasl.password") && out.contains("[audit]"), "{out}");
+        // What it prints is a configuration again, but for the secret.
+        let again = ground.path().join("again.toml");
+        std::fs::write(&again, &out).unwrap();
+        let output = check(program, &again);
+        assert_eq!(output.status.code(), Some(0), "{}\n{out}", text(&output.stderr));
+    }
+    assert!(!exporter.audit_file().exists() && !importer.audit_file().exists(), "a check wrote an audit log");
+}
+
+#[test]
+fn a_wrong_configuration_ends_with_64_and_names_file_key_and_line_before_anything_is_touched() {
+    let ground = Ground::new();
+    let (exporter, importer) = configurations(&ground);
+    let file = ground.path().join("wrong.toml");
+    for (program, toml, from, to, words) in [
+        (PROGRAMS[0], exporter.toml(), "bootstrap =", "bootstap =", &["bootstap", "bootstrap"][..]),
+        (PROGRAMS[0], exporter.toml(), "\"earliest\"", "\"erliest\"", &["topics.start", "earliest"]),
+        (PROGRAMS[0], exporter.toml(), "spiffe://", "https://", &["importer.identity"]),
+        (PROGRAMS[0], exporter.toml(), "[tls]", "[tls", &[""]),
+        (PROGRAMS[0], exporter.toml(), "sasl.password", "sasl.pasword", &["sasl.pasword"]),
+        (PROGRAMS[1], importer.toml(), "topics =", "topcis =", &["topcis", "topics"]),
+        (PROGRAMS[1], importer.toml(), "lanes = 4", "lanes = 0", &["lanes"]),
+        (PROGRAMS[1], importer.toml(), "listen = \"127", "listen = \"x127", &["listen"]),
+    ] {
+        assert!(toml.contains(from), "{from} is not in\n{toml}");
+        let wrong = toml.replacen(from, to, 1);
+        let line = 1 + toml[..toml.find(from).unwrap()].matches('\n').count();
+        std::fs::write(&file, wrong).unwrap();
+        for arguments in [vec!["--config", "FILE"], vec!["--config", "FILE", "--check"]] {
+            let path = file.display().to_string();
+            let arguments: Vec<&str> =
+                arguments.into_iter().map(|it| if it == "FILE" { path.as_str() } else { it }).collect();
+            let output = run(program, &arguments);
+            let err = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(64), "{program} with {to:?}: {err}");
+            assert!(
+                err.contains(&format!("wrong.toml:{line}")),
+                "no file and line {line} for {to:?} in {err:?}"
+            );
+            assert!(words.iter().all(|word| err.contains(word)), "not all of {words:?} in {err:?}");
+            assert!(!err.contains("hunter2"), "{err}");
+        }
+    }
+    assert!(!exporter.audit_file().exists() && !importer.audit_file().exists(), "an audit log was begun");
+}
+
+#[test]
+fn wrong_usage_ends_with_64_and_says_what_is_right() {
+    for program in PROGRAMS {
+        for arguments in [&[][..], &["--confg", "x"], &["--config"]] {
+            let output = run(program, arguments);
+            assert_eq!(output.status.code(), Some(64), "{program} {arguments:?}: {}", text(&output.stderr));
+            assert!(text(&output.stderr).contains("--config"), "{}", text(&output.stderr));
+        }
+        let output = run(program, &["--config", "/nowhere/at/all.toml"]);
+        assert_eq!(output.status.code(), Some(64));
+        assert!(text(&output.stderr).contains("/nowhere/at/all.toml"), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn missing_certificates_are_named_with_the_way_out() {
+    let ground = Ground::new();
+    let (mut exporter, mut importer) = configurations(&ground);
+    exporter.tls = ground.path().join("no-certs");
+    importer.tls = ground.path().join("no-certs");
+    exporter.write_config();
+    importer.write_config();
+    for (program, file) in [(PROGRAMS[0], exporter.config_file()), (PROGRAMS[1], importer.config_file())] {
+        let output = run(program, &["--config", &file.display().to_string()]);
+        let err = text(&output.stderr) + &text(&output.stdout);
+        assert!(!output.status.success(), "{program} runs without certificates");
+        assert!(err.contains("no-certs"), "{err}");
+    }
+}

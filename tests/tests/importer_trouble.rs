@@ -1,0 +1,215 @@
+//! What happens to importers and to what is theirs at the target: each ends in exactness, or in a hold that says what to
+//! do, within a bounded time and with everything else going on.
+
+use std::time::Duration;
+
+use kafka::{ProducerOptions, TransactionalProducer};
+use lab::checker::Check;
+use lab::load::LoadOptions;
+use longhaul_tests::bridge::{
+    Bridge, Exporter, Importer, PATIENCE, Pair, Stream, Turns, check_copy, fill, say, settings_at, topic,
+    transactional, wait_until,
+};
+
+static TURNS: Turns<Pair> = Turns::new();
+
+/// The shortest that the importer accepts.
+const SHORT_TRANSACTIONS: &str = "[transaction]\ntimeout = \"5 s\"\n";
+
+/// it stood still for longer than its transactions live, and was fenced by the broker meanwhile.
+#[test]
+fn an_importer_that_stood_still_beyond_its_transactions_goes_on_without_a_repeat() {
+    let Some(pair) = TURNS.take("importer stopped") else { return };
+    let source = pair.source.bootstrap();
+    topic(&source, "still.orders", 4);
+    let mut bridge = Bridge::new(&pair, "still", &["still.*"]);
+    bridge.importer.more = SHORT_TRANSACTIONS.to_owned();
+    let stream = Stream::start(&source, "still.orders", 1000, 1, transactional(100));
+    bridge.start();
+    assert!(wait_until(PATIENCE, || bridge.importer.journal().events().len() > 12), "nothing flows");
+    for _ in 0..2 {
+        bridge.importer.pause();
+        std::thread::sleep(Duration::from_secs(10));
+        bridge.importer.resume();
+        std::thread::sleep(Duration::from_secs(3));
+    }
+    let written = stream.stop();
+    let report = bridge.settle(&["still.orders"], PATIENCE);
+    assert_eq!(report.records(), written.visible);
+}
+
+/// two importers and two exporters of one link at once, none of which should be there twice.
+#[test]
+fn two_importers_of_one_link_do_not_repeat_and_do_not_take_turns_for_ever() {
+    let Some(pair) = TURNS.take("two importers") else { return };
+    let source = pair.source.bootstrap();
+    topic(&source, "twice.orders", 4);
+    let mut bridge = Bridge::new(&pair, "twice", &["twice.*"]);
+    bridge.importer.more = SHORT_TRANSACTIONS.to_owned();
+    let links = bridge.importer.links.clone();
+    let mut other = Importer::new(&bridge.ground, "importer-2", &pair.target.bootstrap(), links);
+    other.more = SHORT_TRANSACTIONS.to_owned();
+    bridge.exporter.importers.push(other.address());
+    let mut rival =
+        Exporter::named(&bridge.ground, "rival", "twice", &source, &other.address(), &["twice.*"]);
+    let stream = Stream::start(&source, "twice.orders", 500, 1, LoadOptions::default());
+    bridge.start();
+    other.start();
+    assert!(wait_until(PATIENCE, || bridge.importer.journal().events().len() > 12), "nothing flows");
+    rival.start();
+    std::thread::sleep(Duration::from_secs(12));
+    rival.kill();
+    // The exporter goes over to the other importer, and the first one wakes up as a zombie.
+    bridge.importer.pause();
+    std::thread::sleep(Duration::from_secs(8));
+    bridge.importer.resume();
+    std::thread::sleep(Duration::from_secs(3));
+    let written = stream.stop();
+    bridge.wait(&["twice.orders"], Duration::from_secs(120));
+    let report = check_copy(&pair, &bridge.exporter, Check::of(&["twice.orders"]));
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.records(), written.visible);
+    let fenced = bridge.importer.log().matches("fenced").count() + other.log().matches("fenced").count();
+    say(format_args!("the two importers' logs speak {fenced} times of fencing"));
+}
+
+/// A producer of somebody else leaves a transaction open in one partition of the progress topic.
+#[test]
+fn a_foreign_open_transaction_in_the_progress_topic_is_waited_for_and_named() {
+    let Some(pair) = TURNS.take("foreign transaction") else { return };
+    let source = pair.source.bootstrap();
+    topic(&source, "foreign.orders", 8);
+    let mut bridge = Bridge::new(&pair, "foreign", &["foreign.*"]);
+    bridge.start();
+    fill(&source, "foreign.orders", 400, 1);
+    bridge.wait(&["foreign.orders"], PATIENCE);
+    assert_eq!(bridge.importer.stop(PATIENCE), Some(0));
+
+    let options =
+        ProducerOptions { transaction_timeout: Duration::from_secs(30), ..ProducerOptions::default() };
+    let mut foreign =
+        TransactionalProducer::new(&settings_at(&pair.target.bootstrap()), "somebody-else", options).unwrap();
+    foreign.init_transactions(PATIENCE).unwrap();
+    foreign.begin().unwrap();
+    let progress = foreign.topic("__longhaul.foreign.progress").unwrap();
+    foreign
+        .produce(&progress, 0, lab::generator::now_ms(), None, Some(b"stray"), std::iter::empty(), 1)
+        .unwrap();
+    assert!(wait_until(PATIENCE, || foreign.deliveries(Duration::from_millis(100), |_| {}) > 0));
+    drop(foreign);
+
+    bridge.importer.start();
+    fill(&source, "foreign.orders", 400, 2);
+    let blocked = || bridge.importer.journal().held();
+    assert!(wait_until(PATIENCE, || !blocked().is_empty()), "nothing is held");
+    let held = blocked();
+    say(format_args!("held: {held:?}"));
+    let hold = bridge.importer.journal().holds().last().unwrap().clone();
+    assert_eq!(hold.reason, "progress_blocked", "{hold:?}");
+    assert!(hold.detail.contains("transaction"), "{hold:?}");
+    let held: Vec<(&str, i32)> =
+        held.iter().map(|(topic, partition, _)| (topic.as_str(), *partition)).collect();
+    assert!(held.len() < 8, "lanes without the open transaction stand still too");
+    bridge.wait_but_for(&["foreign.orders"], &held, PATIENCE);
+    // The broker ends the transaction after its 30 s, and nobody has to do anything.
+    bridge.settle(&["foreign.orders"], Duration::from_secs(120));
+}
+
+/// without its progress the importer cannot know what is there already, so it must not guess.
+fn progress_deleted(running: bool, link: &str) {
+    let Some(pair) = TURNS.take("progress topic deleted") else { return };
+    let source = pair.source.bootstrap();
+    let name = format!("{link}.orders");
+    topic(&source, &name, 2);
+    let mut bridge = Bridge::new(&pair, link, &[&name]);
+    bridge.start();
+    fill(&source, &name, 400, 1);
+    bridge.wait(&[&name], PATIENCE);
+    if !running {
+        assert_eq!(bridge.importer.stop(PATIENCE), Some(0));
+    }
+    pair.target_admin().delete_topic(&format!("__longhaul.{link}.progress"), PATIENCE).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    if !running {
+        bridge.importer.start();
+    }
+    fill(&source, &name, 400, 2);
+    for partition in 0..2 {
+        bridge.await_hold((&name, partition), &["progress_lost", "target_not_empty"], &[]);
+    }
+    let report = bridge.run_check(Check { in_flight: true, ..Check::of(&[&name]) });
+    assert!(report.is_clean(), "{report}");
+}
+
+#[test]
+fn a_progress_topic_deleted_while_the_importer_was_down_holds_and_repeats_nothing() {
+    progress_deleted(false, "lostdown");
+}
+
+#[test]
+fn a_progress_topic_deleted_under_a_running_importer_holds_and_repeats_nothing() {
+    progress_deleted(true, "lostlive");
+}
+
+/// The number of lanes is fixed when a link first runs.
+#[test]
+fn another_number_of_lanes_in_the_configuration_holds_and_says_the_right_one() {
+    let Some(pair) = TURNS.take("lanes changed") else { return };
+    let source = pair.source.bootstrap();
+    topic(&source, "lanes.orders", 4);
+    let mut bridge = Bridge::new(&pair, "lanes", &["lanes.*"]);
+    bridge.start();
+    fill(&source, "lanes.orders", 400, 1);
+    bridge.wait(&["lanes.orders"], PATIENCE);
+    assert_eq!(bridge.importer.stop(PATIENCE), Some(0));
+    bridge.importer.links[0].lanes = 2;
+    bridge.importer.start();
+    fill(&source, "lanes.orders", 400, 2);
+    bridge.await_hold(("lanes.orders", 0), &["lanes_changed"], &["4", "lanes"]);
+    assert_eq!(bridge.importer.stop(PATIENCE), Some(0));
+    bridge.importer.links[0].lanes = 4;
+    bridge.importer.start();
+    bridge.settle(&["lanes.orders"], PATIENCE);
+}
+
+/// an empty target topic of the old name is not what progress speaks of.
+fn target_recreated(running: bool, link: &str) {
+    let Some(pair) = TURNS.take("target topic re-created") else { return };
+    let (source, target) = (pair.source.bootstrap(), pair.target.bootstrap());
+    let (orders, clicks) = (format!("{link}.orders"), format!("{link}.clicks"));
+    topic(&source, &orders, 2);
+    topic(&source, &clicks, 2);
+    let mut bridge = Bridge::new(&pair, link, &[&orders, &clicks]);
+    bridge.start();
+    fill(&source, &orders, 400, 1);
+    fill(&source, &clicks, 400, 1);
+    bridge.wait(&[&orders, &clicks], PATIENCE);
+    if !running {
+        assert_eq!(bridge.importer.stop(PATIENCE), Some(0));
+    }
+    let admin = pair.target_admin();
+    admin.delete_topic(&orders, PATIENCE).unwrap();
+    let gone = || admin.topics(PATIENCE).is_ok_and(|all| all.iter().all(|it| it.name != orders));
+    assert!(wait_until(PATIENCE, gone), "the topic does not go");
+    topic(&target, &orders, 2);
+    if !running {
+        bridge.importer.start();
+    }
+    fill(&source, &orders, 400, 2);
+    fill(&source, &clicks, 400, 2);
+    for partition in 0..2 {
+        bridge.await_hold((&orders, partition), &["target_recreated", "target_truncated"], &[&orders]);
+    }
+    bridge.wait(&[&clicks], PATIENCE);
+    bridge.assert_exact(&[&clicks]);
+}
+
+#[test]
+fn a_target_topic_made_again_while_the_importer_was_down_holds_alone() {
+    target_recreated(false, "againdown");
+}
+
+#[test]
+fn a_target_topic_made_again_under_a_running_importer_holds_alone() {
+    target_recreated(true, "againlive");
+}

@@ -1,0 +1,147 @@
+//! What is too slow or too full: everything waits in bounded memory, nothing is dropped, and it goes on by itself.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use lab::kafka::{ClusterOptions, Installation};
+use lab::load::LoadOptions;
+use lab::proxy::Proxy;
+use longhaul_tests::bridge::{Bridge, Clusters, PATIENCE, Pair, Stream, Turns, fill, say, scale, topic};
+
+/// The importer reaches its cluster by the proxy, everybody else directly.
+struct Shielded {
+    pair: Pair,
+    proxy: Proxy,
+}
+
+impl Clusters for Shielded {
+    fn start(installation: &Installation) -> Self {
+        let proxy = Proxy::bind(1).unwrap();
+        let target = ClusterOptions::default().behind(proxy.addresses());
+        let pair = Pair::with(installation, ClusterOptions::default(), target);
+        proxy.forward_to(pair.target.proxied_addresses());
+        Self { pair, proxy }
+    }
+}
+
+static TURNS: Turns<Shielded> = Turns::new();
+
+const MIB: u64 = 1 << 20;
+
+/// `LONGHAUL_BLOCKED_SECONDS` says how long, 20 by default.
+#[test]
+fn a_blocked_target_costs_bounded_memory_and_nothing_else() {
+    let Some(shielded) = TURNS.take("blocked target") else { return };
+    let source = shielded.pair.source.bootstrap();
+    topic(&source, "blocked.orders", 8);
+    let mut bridge = Bridge::new(&shielded.pair, "blocked", &["blocked.*"]);
+    bridge.importer.bootstrap = shielded.proxy.bootstrap();
+    bridge.start();
+    fill(&source, "blocked.orders", 2000, 1);
+    bridge.wait(&["blocked.orders"], PATIENCE);
+
+    shielded.proxy.block();
+    let blocked = Instant::now();
+    let seconds = scale("LONGHAUL_BLOCKED_SECONDS", 20);
+    let stream = Stream::start(&source, "blocked.orders", 1_000_000, 2, LoadOptions::default());
+    std::thread::sleep(Duration::from_secs(seconds.min(30)));
+    let written = stream.stop();
+    std::thread::sleep(Duration::from_secs(seconds).saturating_sub(blocked.elapsed()));
+    assert!(bridge.exporter.is_running() && bridge.importer.is_running(), "a process ended by itself");
+    let peaks = || [bridge.exporter.peak_memory_bytes() / MIB, bridge.importer.peak_memory_bytes() / MIB];
+    say(format_args!(
+        "blocked for {seconds} s with {} MB waiting: peak MiB {:?}",
+        written.visible_bytes / 1_000_000,
+        peaks()
+    ));
+    shielded.proxy.unblock();
+    let unblocked = Instant::now();
+    let report = bridge.settle(&["blocked.orders"], Duration::from_secs(240));
+    assert_eq!(report.records(), written.visible + 2000);
+    say(format_args!("checked {:.1} s after; peak MiB {:?}", unblocked.elapsed().as_secs_f64(), peaks()));
+    assert!(peaks().iter().all(|peak| *peak < 300), "too much memory: {:?} MiB", peaks());
+}
+
+/// A file system of its own that can be full; gone when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None`, said loudly, where mounting is not permitted.
+    fn mount(path: &Path, kib: u32) -> Option<Self> {
+        std::fs::create_dir_all(path).unwrap();
+        let options = format!("size={kib}k");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(path).output();
+        if mount.is_ok_and(|it| it.status.success()) {
+            return Some(Self(path.to_owned()));
+        }
+        eprintln!("LEFT OUT: full disk: mounting a small file system is not permitted here");
+        None
+    }
+
+    fn fill(&self) {
+        let ballast = std::fs::File::create(self.0.join("ballast")).unwrap();
+        // It ends at the end of the disk, and only there.
+        std::io::copy(&mut std::io::repeat(0), &mut &ballast).expect_err("the disk has no end");
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.join("ballast")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let done = Command::new("umount").arg("-l").arg(&self.0).status();
+        if !done.is_ok_and(|it| it.success()) {
+            eprintln!("{} is still mounted", self.0.display());
+        }
+    }
+}
+
+/// nothing governed happens off the record; data waits, and goes on by itself.
+fn full_disk(exporters: bool, link: &str) {
+    let Some(shielded) = TURNS.take("full audit disk") else { return };
+    let source = shielded.pair.source.bootstrap();
+    let name = format!("{link}.orders");
+    topic(&source, &name, 2);
+    let mut bridge = Bridge::new(&shielded.pair, link, &[&name]);
+    let Some(disk) = SmallDisk::mount(&bridge.ground.path().join("disk"), 1024) else { return };
+    let file = disk.0.join("audit.jsonl");
+    if exporters {
+        bridge.exporter.audit = file
+    } else {
+        bridge.importer.audit = file
+    }
+    bridge.start();
+    fill(&source, &name, 500, 1);
+    bridge.wait(&[&name], PATIENCE);
+    disk.fill();
+    let stream = Stream::start(&source, &name, 500, 2, LoadOptions::default());
+    // A healthy bridge takes this much in a second or two.
+    std::thread::sleep(Duration::from_secs(15));
+    let admin = shielded.pair.target_admin();
+    let there = || -> i64 { admin.ends(&name, &[0, 1], PATIENCE).unwrap().iter().map(|it| it.lso).sum() };
+    let before = there();
+    std::thread::sleep(Duration::from_secs(5));
+    let moved = there() - before;
+    disk.free();
+    let written = stream.stop();
+    let freed = Instant::now();
+    let report = bridge.settle(&[&name], Duration::from_secs(120));
+    say(format_args!("caught up and checked {:.1} s after there was room", freed.elapsed().as_secs_f64()));
+    assert_eq!(report.records(), written.visible + 500);
+    assert_eq!(moved, 0, "records went on arriving at the target while the disk was full");
+    drop(bridge);
+    drop(disk);
+}
+
+#[test]
+fn a_full_disk_under_the_importers_audit_log_pauses_the_data_until_there_is_room() {
+    full_disk(false, "fullcloud");
+}
+
+#[test]
+fn a_full_disk_under_the_exporters_audit_log_pauses_the_data_until_there_is_room() {
+    full_disk(true, "fulledge");
+}
