@@ -1,6 +1,6 @@
 //! What an audit log says about which source offsets were delivered, and which never will be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr as _;
@@ -56,6 +56,8 @@ pub struct Trail {
 struct PartitionTrail {
     topic_id: String,
     start: Option<i64>,
+    /// Positions that the importer said to go on from.
+    resumed: BTreeSet<i64>,
     delivered: Vec<Delivered>,
     gaps: Vec<(Range, String)>,
 }
@@ -84,6 +86,7 @@ struct Line {
     topic_id: Option<String>,
     partition: Option<i32>,
     start: Option<serde_json::Value>,
+    committed: Option<i64>,
     from: Option<i64>,
     first: Option<i64>,
     next: Option<i64>,
@@ -122,6 +125,7 @@ impl Trail {
         }
         match (line.event.as_str(), line.from.or(line.first), line.next) {
             ("new", _, _) => trail.start = line.start.and_then(|start| start.as_i64()),
+            ("resume", _, _) => trail.resumed.extend(line.committed),
             ("gap", Some(first), Some(next)) => {
                 trail.gaps.push((Range { first, next }, line.reason.unwrap_or_default()));
             }
@@ -162,6 +166,15 @@ impl Trail {
         holes
     }
 
+    /// [`Trail::holes`] of the log of `end`, but for those that the importer closed: an exporter that dies before it hears
+    /// what was committed cannot say so itself, and its successor is told to go on behind it. The importer's log has it.
+    pub(super) fn unexplained_holes(&self, end: End, place: &Place) -> Vec<Range> {
+        let resumed = |hole: &Range| {
+            end == End::Edge && self.partitions.get(place).is_some_and(|it| it.resumed.contains(&hole.next))
+        };
+        self.holes(place).into_iter().filter(|hole| !resumed(hole)).collect()
+    }
+
     /// What each line says was delivered: no more than that may be visible in its range, but for named gaps.
     pub fn claims(&self, place: &Place) -> Vec<Claim> {
         let delivered = self.partitions.get(place).into_iter().flat_map(|trail| &trail.delivered);
@@ -197,7 +210,7 @@ impl Trail {
         findings
     }
 
-    /// Sums up digests at both ends; wherever both have a boundary they must agree.
+    /// Sums up digests at both ends; between any two boundaries that both have they must agree.
     pub(super) fn digests_against(&self, cloud: &Self) -> Vec<Finding> {
         let mut findings = Vec::new();
         for (place @ (topic, partition), edge_trail) in &self.partitions {
@@ -205,20 +218,18 @@ impl Trail {
             if edge_trail.topic_id != cloud_trail.topic_id {
                 continue;
             }
-            let (Some((edge_first, edge)), Some((cloud_first, cloud))) =
-                (edge_trail.sums(), cloud_trail.sums())
-            else {
-                continue;
-            };
-            let disagree = |next: &&i64| cloud.get(next).is_some_and(|sum| *sum != edge[next]);
-            if edge_first != cloud_first {
-                let detail =
-                    format!("the edge audit log begins at {edge_first}, the cloud's at {cloud_first}");
-                findings.push(Finding::at(Anomaly::Digest, topic, *partition, edge_first, detail));
-            } else if let Some(next) = edge.keys().find(disagree) {
-                let detail =
-                    format!("what the audit logs say of {edge_first}..{next} differs between edge and cloud");
-                findings.push(Finding::at(Anomaly::Digest, topic, *partition, *next, detail));
+            let cloud_runs = cloud_trail.runs();
+            for (Range { first, next }, edge) in edge_trail.runs() {
+                let found = |at, detail| Finding::at(Anomaly::Digest, topic, *partition, at, detail);
+                let Some((_, cloud)) = cloud_runs.iter().find(|(it, _)| it.first <= first && first < it.next) else {
+                    let detail = format!("the edge audit log has {first}..{next}, where the cloud's has nothing");
+                    findings.push(found(first, detail));
+                    continue;
+                };
+                if let Some(Range { first, next }) = disagreement(&edge, cloud) {
+                    let detail = format!("what the audit logs say of {first}..{next} differs between edge and cloud");
+                    findings.push(found(next, detail));
+                }
             }
         }
         findings
@@ -227,19 +238,50 @@ impl Trail {
 
 const NOT_VISIBLE: &str = "not_visible";
 
+/// The sum of all digests of a run of lines up to each boundary; nothing at its beginning.
+type Sums = BTreeMap<i64, Digest>;
+
+/// The first range between boundaries of both on which two runs of lines differ.
+fn disagreement(edge: &Sums, cloud: &Sums) -> Option<Range> {
+    let mut base: Option<(i64, &Digest, &Digest)> = None;
+    for (&at, edge_sum) in edge {
+        let Some(cloud_sum) = cloud.get(&at) else { continue };
+        if let Some((first, edge_base, cloud_base)) = base {
+            // edge - edge_base = cloud - cloud_base, without subtracting.
+            let (mut one, mut other) = (*edge_sum, *cloud_sum);
+            one.add(cloud_base);
+            other.add(edge_base);
+            if one != other {
+                return Some(Range { first, next: at });
+            }
+        } else {
+            base = Some((at, edge_sum, cloud_sum));
+        }
+    }
+    None
+}
+
 impl PartitionTrail {
-    /// Where the log begins, and the sum of all digests up to each boundary.
-    fn sums(&self) -> Option<(i64, BTreeMap<i64, Digest>)> {
+    /// Lines that follow each other without a hole: what they cover, and their sums.
+    fn runs(&self) -> Vec<(Range, Sums)> {
         let mut delivered: Vec<&Delivered> = self.delivered.iter().collect();
         delivered.sort_by_key(|it| it.range);
-        let first = delivered.first()?.range.first;
+        let mut runs: Vec<(Range, Sums)> = Vec::new();
         let mut sum = Digest::ZERO;
-        let mut sums = BTreeMap::new();
         for it in delivered {
-            sum.add(it.digest.as_ref()?);
-            sums.insert(it.range.next, sum);
+            // A line without a digest ends what can be summed up.
+            let Some(digest) = &it.digest else { continue };
+            if runs.last().is_none_or(|(run, _)| run.next != it.range.first) {
+                sum = Digest::ZERO;
+                runs.push((it.range, BTreeMap::from([(it.range.first, sum)])));
+            }
+            sum.add(digest);
+            if let Some((run, sums)) = runs.last_mut() {
+                run.next = it.range.next;
+                sums.insert(it.range.next, sum);
+            }
         }
-        Some((first, sums))
+        runs
     }
 }
 
@@ -305,6 +347,20 @@ mod tests {
         let other = Trail::parse(&(delivered(0, 3, 7) + &delivered(3, 10, 9))).unwrap();
         let findings = edge.digests_against(&other);
         assert!(findings[0].to_string().contains("0..10 differs"), "{findings:?}");
+    }
+
+    #[test]
+    fn an_exporter_that_died_before_it_heard_of_a_commit_leaves_a_hole_that_the_importer_closes() {
+        let resume = "{\"event\":\"resume\",\"topic\":\"orders\",\"topic_id\":\"A\",\"partition\":0,\"committed\":10}\n";
+        let edge = delivered(0, 5, 7) + resume + &delivered(10, 15, 2) + &delivered(17, 20, 1);
+        let edge = Trail::parse(&edge).unwrap();
+        let silent = vec![Range { first: 15, next: 17 }];
+        assert_eq!(edge.unexplained_holes(End::Edge, &place()), silent);
+        assert_eq!(edge.unexplained_holes(End::Cloud, &place()).len(), 2);
+        let cloud = |third| delivered(0, 5, 7) + &delivered(5, 10, 9) + &delivered(10, 15, third) + &delivered(15, 30, 9);
+        assert!(edge.digests_against(&Trail::parse(&cloud(2)).unwrap()).is_empty());
+        let findings = edge.digests_against(&Trail::parse(&cloud(3)).unwrap());
+        assert!(findings[0].to_string().contains("10..15 differs"), "{findings:?}");
     }
 
     #[test]
