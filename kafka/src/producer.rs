@@ -287,7 +287,7 @@ impl TransactionalProducer {
                 });
             }
             if let Some(code) = self.failed {
-                return Err(CommitError::Abortable { code });
+                return Err(self.given_up(code));
             }
             if self.in_flight == 0 {
                 return Ok(());
@@ -298,6 +298,24 @@ impl TransactionalProducer {
             let mut drained = std::mem::take(&mut self.drained);
             self.take_reports(POLL_SLICE, |delivery| drained.push_back(delivery));
             self.drained = drained;
+        }
+    }
+
+    /// Why a transaction with a failed record cannot be committed. A purged record only says that librdkafka gave the
+    /// transaction up, for example for a missing right; the reason it tells when asked to commit, which it refuses
+    /// while a record is undelivered, without a word to the broker.
+    fn given_up(&self, code: KafkaCode) -> CommitError {
+        if !matches!(code, KafkaCode::PURGED_QUEUE | KafkaCode::PURGED_INFLIGHT) {
+            return CommitError::Abortable { code };
+        }
+        // SAFETY: the client is live; the error object returned is ours.
+        let result = unsafe {
+            native::check(sys::rd_kafka_commit_transaction(self.client.as_ptr(), native::millis(ASKING_WHY)))
+        };
+        let sends = self.watch.end_txns() - self.sends_at_begin;
+        match result {
+            Ok(()) => CommitError::Indefinite { sends, code },
+            Err(failure) => self.commit_error(failure, sends),
         }
     }
 
@@ -473,4 +491,6 @@ fn configuration(
 static INSTANCES: AtomicU64 = AtomicU64::new(0);
 const POLL_SLICE: Duration = Duration::from_millis(1);
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// For a question that librdkafka answers from memory.
+const ASKING_WHY: Duration = Duration::from_secs(1);
 const _: () = assert!(size_of::<usize>() >= size_of::<u64>(), "tags travel as pointers");
