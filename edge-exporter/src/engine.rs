@@ -25,6 +25,7 @@ use crate::{
     clerk,
     commit::Commit,
     config::Config,
+    journal::Journal,
     lane::Shared,
     lanes::Lanes,
     metrics::Meters,
@@ -103,7 +104,7 @@ impl Engine {
         let rules = config.topic_rules()?;
         let instance: Arc<str> =
             config.instance.clone().unwrap_or_else(|| instance(&config.audit.file)).into();
-        let audit = open_audit(&config, &instance, &identity)?;
+        let (audit, journal) = open_audit(&config, &instance, &identity)?;
         let (meters, metrics) = Meters::new(&config.link);
         let view = View {
             link: config.link.as_str().into(),
@@ -155,6 +156,7 @@ impl Engine {
             cluster: view.cluster.clone(),
             audit: view.audit.clone(),
             commit: commit.clone(),
+            journal,
             asker,
             meters: Arc::clone(&view.meters),
             events,
@@ -248,8 +250,8 @@ fn dialer(config: &Config, identity: &Identity) -> Result<Dialer, Error> {
     Ok(Dialer::new(identity, importer, link::Settings { rate, ..link::Settings::default() })?)
 }
 
-/// Opens the audit log; its first line of this run is on record when this returns.
-fn open_audit(config: &Config, instance: &str, identity: &Identity) -> Result<Audit, Error> {
+/// Opens the audit log; its first lines of this run are on record when this returns.
+fn open_audit(config: &Config, instance: &str, identity: &Identity) -> Result<(Audit, Journal), Error> {
     let audit = Audit::open(&config.audit.file, audit::Options::default())?;
     audit.record(Start {
         program: "edge-exporter".into(),
@@ -258,7 +260,10 @@ fn open_audit(config: &Config, instance: &str, identity: &Identity) -> Result<Au
         identity: identity.spiffe_id().to_string(),
         config: Some(audit::fingerprint(&settings::effective(config)?)),
     })?;
-    Ok(audit)
+    let (journal, pending) = Journal::open(&config.audit.file);
+    audit.record_many(pending)?;
+    journal.begin();
+    Ok((audit, journal))
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {

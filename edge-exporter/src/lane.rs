@@ -36,6 +36,7 @@ use tokio::sync::mpsc;
 use crate::{
     commit::Commit,
     config::Config,
+    journal::Journal,
     metrics::Meters,
     partition::{Cluster, Topic},
     repeats::Repeats,
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) cluster: Cluster,
     pub(crate) audit: Audit,
     pub(crate) commit: Commit,
+    pub(crate) journal: Journal,
     pub(crate) asker: Asker,
     pub(crate) meters: Arc<Meters>,
     pub(crate) events: mpsc::Sender<LaneEvent>,
@@ -275,12 +277,15 @@ impl Lane {
         if let Some(running) = &mut self.running {
             running.machine.resume(slot, resume_epoch, next);
         }
+        let journal = self.shared.journal.clone();
+        self.ledger.adopt(&partition, || journal.left(&partition), Instant::now());
         if committed {
             self.settle(slot, next.0);
             partition.restart(next.0);
             self.shared.commit.note(&partition, next.0);
         }
         self.ledger.rewound(slot, next.0);
+        journal.rewound(&partition, next.0);
         if self.draining {
             return;
         }
@@ -375,8 +380,12 @@ impl Lane {
         if lines.is_empty() {
             return;
         }
+        self.shared.journal.settling(self.id, &lines);
         match self.shared.audit.record_many(lines) {
-            Ok(()) => self.ledger.written(),
+            Ok(()) => {
+                self.ledger.written();
+                self.shared.journal.settled(self.id);
+            }
             Err(error) => tracing::debug!(%error, lane = %self.id, "deliveries wait to be put on record"),
         }
     }

@@ -22,6 +22,7 @@ pub mod status;
 mod clerk;
 mod commit;
 mod holds;
+mod journal;
 mod lag;
 mod lane;
 mod lanes;

@@ -124,11 +124,12 @@ impl Lane {
         };
         let header = running.machine.header(sizes.coded, sizes.plain);
         let now = Instant::now();
-        for (index, group) in closed.batch.groups().iter().enumerate() {
-            if let Some(partition) = self.assembly.partition_of(Slot(group.slot)) {
-                self.ledger.sent(partition, &closed.batch, index, sizes.coded, now);
-            }
-        }
+        let (assembly, ledger) = (&self.assembly, &mut self.ledger);
+        let groups = closed.batch.groups().iter().enumerate().filter_map(|(index, group)| {
+            let partition = assembly.partition_of(Slot(group.slot))?;
+            Some((partition, ledger.sent(partition, &closed.batch, index, sizes.coded, now)))
+        });
+        self.shared.journal.sent(groups);
         permit.send((header, Bytes::from(body)));
         self.assembly.recycle(closed.batch);
     }
