@@ -19,6 +19,7 @@ use super::{
     takeover::{Owned, not_authorised},
 };
 use crate::{
+    mailbox::{Mailbox, Order},
     offset_map::Runs,
     progress::{Entry, Tally, key_of},
     target::Obstacle,
@@ -274,7 +275,7 @@ fn transact(
     owned: &mut Owned,
     parcels: &[Accepted],
     wanted: impl Fn(&Part) -> bool,
-    mailbox: &crate::mailbox::Mailbox,
+    mailbox: &Mailbox,
 ) -> Result<Vec<Share>, Failure> {
     // Reports of the link's own records, which nobody waited for.
     owned.producer.deliveries(Duration::ZERO, |_| {});
@@ -300,15 +301,13 @@ fn transact(
         return Err(Failure::Refused(refused));
     }
     let entries = produce_progress(context, owned, &mut shares, deadline, mailbox)?;
-    owned.producer.commit(deadline.saturating_duration_since(Instant::now()).max(MIN_COMMIT)).map_err(
-        |error| match error {
-            CommitError::Fenced => Failure::Fenced(error.to_string()),
-            CommitError::Abortable { code } | CommitError::Failed { code } if code.is_refusal() => {
-                Failure::Unattributed(code)
-            }
-            error => Failure::Recycle(error.to_string()),
-        },
-    )?;
+    owned.producer.commit(COMMIT_PATIENCE).map_err(|error| match error {
+        CommitError::Fenced => Failure::Fenced(error.to_string()),
+        CommitError::Abortable { code } | CommitError::Failed { code } if code.is_refusal() => {
+            Failure::Unattributed(code)
+        }
+        error => Failure::Recycle(error.to_string()),
+    })?;
     owned.table.entries.extend(entries);
     Ok(shares)
 }
@@ -365,12 +364,19 @@ fn drain(
     owned: &mut Owned,
     shares: &mut [Share],
     deadline: Instant,
-    mailbox: &crate::mailbox::Mailbox,
+    mailbox: &Mailbox,
 ) -> Result<(), Failure> {
+    let began = Instant::now();
     while owned.producer.in_flight() > 0 {
         owned.producer.deliveries(Duration::from_millis(20), |delivery| note(shares, &delivery));
-        if mailbox.current_order() == crate::mailbox::Order::Kill {
-            return Err(Failure::Stopped);
+        if owned.producer.failed().is_some() {
+            // The client holds the other reports back from now on.
+            break;
+        }
+        match mailbox.current_order() {
+            Order::Run => {}
+            Order::Drain if began.elapsed() < super::DRAIN_PATIENCE => {}
+            Order::Drain | Order::Kill => return Err(Failure::Stopped),
         }
         if Instant::now() > deadline {
             return Err(Failure::Recycle("the target did not take the records in time".into()));
@@ -413,7 +419,7 @@ fn produce_progress(
     owned: &mut Owned,
     shares: &mut [Share],
     deadline: Instant,
-    mailbox: &crate::mailbox::Mailbox,
+    mailbox: &Mailbox,
 ) -> Result<Vec<(SourcePartition, Entry)>, Failure> {
     let mut entries = Vec::with_capacity(shares.len());
     let lane = i32::from(context.lane.0);
@@ -448,7 +454,11 @@ fn produce_progress(
 /// What made the client give up a transaction whose records it then purged, for example a right that is missing. It says
 /// so only when asked to commit, which it never does while a record is undelivered.
 fn why_undelivered(owned: &mut Owned, delivery: KafkaCode) -> Failure {
-    match owned.producer.commit(MIN_COMMIT) {
+    // Without a failure on its books the client would commit, and the records would be there without progress.
+    if delivery == KafkaCode::NONE {
+        return Failure::Recycle("not every record was reported on".into());
+    }
+    match owned.producer.commit(COMMIT_PATIENCE) {
         Err(CommitError::Fenced) => Failure::Fenced(CommitError::Fenced.to_string()),
         Err(CommitError::Abortable { code } | CommitError::Failed { code }) if code.is_refusal() => {
             Failure::Unattributed(code)
@@ -578,7 +588,7 @@ pub(crate) fn now_ms() -> i64 {
 
 /// Tag of records of our own: no share has it.
 pub(super) const OWN_TAG: u64 = u64::MAX;
-/// A commit is given at least this long, however late it is.
-const MIN_COMMIT: Duration = Duration::from_secs(1);
+/// How long a commit may take. Longer than a coordinator takes to move, short enough for an operator who waits.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a commit without records may take.
 const ENTRIES_PATIENCE: Duration = Duration::from_secs(15);
