@@ -57,6 +57,7 @@ pub fn wait_until(patience: Duration, mut ready: impl FnMut() -> bool) -> bool {
 }
 
 /// Says something about the run on stderr, which the test runner shows on failure or with `--nocapture`.
+#[expect(clippy::print_stderr, reason = "what a test says of itself")]
 pub fn say(what: impl std::fmt::Display) {
     eprintln!("[longhaul] {what}");
 }

@@ -1,5 +1,7 @@
 //! The bridge between two real clusters, undisturbed: what goes in comes out, exactly once and unchanged.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! The two programs as an operator types them: `--version`, `--check`, and what is said of a wrong configuration.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Command, Output};

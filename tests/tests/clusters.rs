@@ -1,5 +1,7 @@
 //! Clusters that ask who is there: TLS with client certificates, SASL PLAIN and SCRAM, at both ends.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use lab::kafka::{Cluster, ClusterOptions, Mechanism, Security, require_kafka};
 use longhaul_tests::bridge::{Bridge, PATIENCE, Pair, fill, say, topic};
 

@@ -4,6 +4,8 @@
 //! the next transaction in its middle. The importer counts how often the request was sent; without that count the
 //! same procedure breaks the copy, which the last test shows.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::time::Duration;
 
 use cloud_importer::config::{Config, Planted};

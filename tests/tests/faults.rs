@@ -1,5 +1,7 @@
 //! Everything that can die dies, in random order under load: processes, the link, the brokers of both clusters.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -1,5 +1,7 @@
 //! Records that the target refuses: their partition holds and says why, the others go on, and so does it once it can.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::time::{Duration, Instant};
 
 use lab::kafka::{ClusterOptions, Installation, Mechanism, Security};

@@ -1,5 +1,7 @@
 //! What is too slow or too full: everything waits in bounded memory, nothing is dropped, and it goes on by itself.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -75,7 +77,7 @@ impl SmallDisk {
         if mount.is_ok_and(|it| it.status.success()) {
             return Some(Self(path.to_owned()));
         }
-        eprintln!("LEFT OUT: full disk: mounting a small file system is not permitted here");
+        say("LEFT OUT: full disk: mounting a small file system is not permitted here");
         None
     }
 
@@ -94,7 +96,7 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         let done = Command::new("umount").arg("-l").arg(&self.0).status();
         if !done.is_ok_and(|it| it.success()) {
-            eprintln!("{} is still mounted", self.0.display());
+            say(format_args!("{} is still mounted", self.0.display()));
         }
     }
 }

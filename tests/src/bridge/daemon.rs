@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lab::kafka::{Process, Spawn};
 
-use super::binary;
+use super::{binary, say};
 
 const LOG_TAIL_LINES: usize = 60;
 
@@ -130,13 +130,9 @@ impl Drop for Daemon {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         let from = lines.len().saturating_sub(LOG_TAIL_LINES);
-        eprintln!(
-            "--- {} (the last of {} lines):\n{}",
-            self.log.display(),
-            lines.len(),
-            lines[from..].join("\n")
-        );
-        eprintln!("--- status: {}", self.status());
+        let tail = lines[from..].join("\n");
+        say(format_args!("{} (the last of {} lines):\n{tail}", self.log.display(), lines.len()));
+        say(format_args!("status: {}", self.status()));
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use certs::{Authority, Kind, SpiffeId, Validity};
 use tempfile::TempDir;
 
+use super::say;
+
 /// A folder with a certificate authority. Kept when the test fails, else removed.
 pub struct Ground {
     authority: Authority,
@@ -70,10 +72,8 @@ impl Drop for Ground {
         if std::thread::panicking()
             && let Some(folder) = self.folder.take()
         {
-            eprintln!(
-                "--- configuration, audit logs and program logs are kept in {}",
-                folder.keep().display()
-            );
+            let kept = folder.keep();
+            say(format_args!("configuration, audit logs and program logs are kept in {}", kept.display()));
         }
     }
 }

@@ -101,7 +101,7 @@ impl<'a> Bridge<'a> {
         let find = || {
             let logs = [self.importer.journal(), self.exporter.journal()];
             let last = logs.iter().filter_map(|log| log.hold_of(topic, partition).cloned());
-            last.filter(|hold| reasons.contains(&hold.reason.as_str())).last()
+            last.rev().find(|hold| reasons.contains(&hold.reason.as_str()))
         };
         let mut found = None;
         let held = wait_until(PATIENCE, || {
