@@ -45,10 +45,12 @@ pub(crate) const PAYLOADS: [Payload; 2] = [
 
 impl Payload {
     fn records(self) -> Box<dyn Iterator<Item = Record> + Send> {
+        // Produced now: brokers refuse what is hours ahead, which the generators' own clocks come to be.
+        let stamped = |record: Record| Record { timestamp: now_ms(), ..record };
         if self.name == "100B" {
-            Box::new(metrics(SEED, now_ms()))
+            Box::new(metrics(SEED, now_ms()).map(stamped))
         } else {
-            Box::new(wide_changes(SEED, now_ms()))
+            Box::new(wide_changes(SEED, now_ms()).map(stamped))
         }
     }
 }
