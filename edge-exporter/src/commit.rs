@@ -40,7 +40,7 @@ impl Commit {
     }
 
     /// Writes what is noted, every second, until it is closed or the exporter is killed.
-    pub(crate) fn run(&self, mut group: GroupPositions, name: &str, stop: &Stop) {
+    pub(crate) fn run(&self, mut group: GroupPositions, stop: &Stop) {
         let mut failing = false;
         loop {
             let (due, closed) = self.wait();
@@ -51,13 +51,13 @@ impl Commit {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(
                         %error,
-                        "positions cannot be committed into group `{name}`: carrying goes on, only tools that look at \
+                        "positions cannot be committed into the group: carrying goes on, only tools that look at \
                          the group see old positions; make sure that nobody else uses the group"
                     );
                 }
                 self.put_back(due);
             } else if std::mem::take(&mut failing) {
-                tracing::info!("positions are committed into group `{name}` again");
+                tracing::info!("positions are committed into the group again");
             }
             if closed {
                 return;

@@ -120,8 +120,8 @@ impl Engine {
         let (tell, news) = mpsc::channel(MAX_NEWS);
         let (source, asks) =
             Source::new(&config, Arc::clone(&view.table), tell.clone(), stop.clone(), rules)?;
-        let check = config.kafka_settings().named(format!("longhaul-{}-check", config.link));
-        let (asker, checker) = topic_check::channel(kafka::Admin::new(&check)?, move |topic, loss| {
+        let check = kafka::Admin::new(&client(&config, "check"))?;
+        let (asker, checker) = topic_check::channel(check, move |topic, loss| {
             // Without a session there is nobody to be told; the next one finds out.
             let _ = tell.blocking_send(News::Lost(Arc::clone(topic), loss));
         });
@@ -129,23 +129,15 @@ impl Engine {
             Some(settings) => Some(admin::serve(settings.listen, view.endpoints(metrics)).await?),
             None => None,
         };
-        let reload = Reload::new(
-            config.tls.dir.clone(),
-            Arc::clone(&dialer),
-            Arc::clone(&view.facts),
-            view.audit.clone(),
-        );
-
         let (clerk, items) = mpsc::channel(MAX_ITEMS);
-        let commit_settings = config.kafka_settings().named(format!("longhaul-{}-commit", config.link));
-        let group = kafka::GroupPositions::new(&commit_settings, &config.group())?;
-        let (commit, group_name) = (Commit::default(), config.group());
-        let (commits, commit_stop) = (commit.clone(), stop.clone());
-        let (checker_stop, clerk_audit, clerk_stop) = (stop.clone(), view.audit.clone(), stop.clone());
+        let commit = Commit::default();
+        let group = group_positions(&config)?;
+        let (clerk_audit, checker_stop) = (view.audit.clone(), stop.clone());
+        let (clerk_stop, commit_stop, commits) = (stop.clone(), stop.clone(), commit.clone());
         let threads = vec![
             spawn("source", move || source.run())?,
             spawn("topic-check", move || checker.run(|| checker_stop.is_killed()))?,
-            spawn("commit", move || commits.run(group, &group_name, &commit_stop))?,
+            spawn("commit", move || commits.run(group, &commit_stop))?,
             spawn("clerk", move || clerk::run(&clerk_audit, items, &clerk_stop))?,
         ];
         let (leave, leaving) = watch::channel(false);
@@ -175,6 +167,7 @@ impl Engine {
             lanes,
             leave: leaving,
         };
+        let reload = Reload::new(&parts.config, Arc::clone(&parts.dialer), &view);
         let session = tokio::spawn(Session::new(parts).run());
         let helpers = vec![tokio::spawn(view.clone().tick()), tokio::spawn(reload.run())];
         Ok(Handle { view, stop, leave, session, helpers, threads, alive, commit, admin })
@@ -250,16 +243,30 @@ fn dialer(config: &Config, identity: &Identity) -> Result<Dialer, Error> {
     Ok(Dialer::new(identity, importer, link::Settings { rate, ..link::Settings::default() })?)
 }
 
-/// Opens the audit log; its first lines of this run are on record when this returns.
-fn open_audit(config: &Config, instance: &str, identity: &Identity) -> Result<(Audit, Journal), Error> {
-    let audit = Audit::open(&config.audit.file, audit::Options::default())?;
-    audit.record(Start {
+/// Settings of a Kafka client, which is named after the link and its part in it.
+fn client(config: &Config, part: &str) -> kafka::Settings {
+    config.kafka_settings().named(format!("longhaul-{}-{part}", config.link))
+}
+
+fn group_positions(config: &Config) -> Result<kafka::GroupPositions, kafka::Error> {
+    kafka::GroupPositions::new(&client(config, "commit"), &config.group())
+}
+
+/// What a run of this configuration is recorded as.
+fn start_line(config: &Config, instance: &str, identity: &Identity) -> Result<Start, settings::Error> {
+    Ok(Start {
         program: "edge-exporter".into(),
         version: env!("CARGO_PKG_VERSION").into(),
         instance: instance.into(),
         identity: identity.spiffe_id().to_string(),
         config: Some(audit::fingerprint(&settings::effective(config)?)),
-    })?;
+    })
+}
+
+/// Opens the audit log; its first lines of this run are on record when this returns.
+fn open_audit(config: &Config, instance: &str, identity: &Identity) -> Result<(Audit, Journal), Error> {
+    let audit = Audit::open(&config.audit.file, audit::Options::default())?;
+    audit.record(start_line(config, instance, identity)?)?;
     let (journal, pending) = Journal::open(&config.audit.file);
     audit.record_many(pending)?;
     journal.begin();

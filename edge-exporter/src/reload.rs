@@ -13,7 +13,7 @@ use certs::Identity;
 use link::{CloseCode, Dialer};
 use observe::{Audit, event::Operator};
 
-use crate::status::LinkFacts;
+use crate::{config::Config, engine::View, status::LinkFacts};
 
 /// See the [module](self).
 pub(crate) struct Reload {
@@ -29,9 +29,9 @@ type Seen = Vec<Option<(SystemTime, u64)>>;
 
 impl Reload {
     /// Watches the folder that the identity was just loaded from.
-    pub(crate) fn new(dir: PathBuf, dialer: Arc<Dialer>, facts: Arc<LinkFacts>, audit: Audit) -> Self {
-        let seen = look(&dir);
-        Self { dir, dialer, facts, audit, seen }
+    pub(crate) fn new(config: &Config, dialer: Arc<Dialer>, view: &View) -> Self {
+        let dir = config.tls.dir.clone();
+        Self { seen: look(&dir), dir, dialer, facts: Arc::clone(&view.facts), audit: view.audit.clone() }
     }
 
     /// Runs for as long as the exporter.

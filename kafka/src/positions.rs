@@ -12,7 +12,7 @@ use crate::{
     native::{self, Client, Kind, PartitionList, Queue, c_text, sys},
 };
 
-/// Writes positions into a group. See the [module](self).
+/// Writes positions into a consumer group that nobody is a member of, for Kafka's own tools to see.
 pub struct GroupPositions {
     // In the order in which they must go: the queue before the client.
     answers: Queue,
