@@ -15,6 +15,7 @@ use proto::{
 
 use super::{
     Stopped, Worker,
+    open::went_back,
     pending::{Accepted, Part, Pending},
     takeover::{Owned, not_authorised},
 };
@@ -44,6 +45,8 @@ struct Share {
     /// Source offset of each record, in order: the tag of a delivery report counts in it.
     sources: Vec<i64>,
     runs: Runs,
+    /// Target offsets of the first and the last record.
+    first: Option<i64>,
     last: Option<i64>,
     refusal: Option<KafkaCode>,
     /// A failure that says nothing of the record itself.
@@ -393,6 +396,7 @@ fn note(shares: &mut [Share], delivery: &Delivery) {
         Ok(offset) => {
             let source = share.sources[(delivery.tag & u64::from(u32::MAX)) as usize];
             share.runs.push(source, offset);
+            share.first.get_or_insert(offset);
             share.last = Some(offset);
         }
         Err(code) if code.is_refusal() => {
@@ -434,6 +438,12 @@ fn produce_progress(
         };
         if share.tally.from != before.next {
             return Err(Failure::Recycle(format!("{partition} does not continue its progress")));
+        }
+        if let (Some(last), Some(first)) = (before.target.last, share.first)
+            && first <= last
+        {
+            let (reason, detail) = went_back(share.part.permit.target(), last, first);
+            return Err(Failure::Refused(vec![(partition.clone(), reason, detail)]));
         }
         let mut entry = before.clone();
         entry.next = Offset(share.next);
@@ -557,6 +567,7 @@ impl Share {
             part,
             sources: Vec::new(),
             runs: Runs::default(),
+            first: None,
             last: None,
             refusal: None,
             failure: None,

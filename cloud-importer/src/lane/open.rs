@@ -342,6 +342,16 @@ fn inspect(
     }
 }
 
+/// A target topic that was exchanged while it was written to: what was committed there is gone.
+pub(super) fn went_back(topic: &str, last: i64, first: i64) -> (Reason, String) {
+    let detail = format!(
+        "target topic `{topic}` was deleted and made again, or cut back, while it was written to: the last record lay at \
+         offset {last}, the next one would lie at {first}; nothing more is written to it; restore it from a backup, or \
+         copy the topic again from its start under another link name or target name"
+    );
+    (Reason::TargetRecreated, detail)
+}
+
 fn foreign(topic: &str, offset: i64) -> (Reason, String) {
     let detail = format!(
         "someone else wrote to target topic `{topic}`: its record at offset {offset} is none of this link's; take away their \
