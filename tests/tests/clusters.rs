@@ -8,7 +8,7 @@ use longhaul_tests::bridge::{Bridge, PATIENCE, Pair, fill, say, topic};
 fn guarded(mechanism: Mechanism, tls: bool) -> ClusterOptions {
     ClusterOptions::default()
         .security(Security::Sasl { mechanism, tls })
-        .user("longhaul", "s3cret=with,signs")
+        .user("longhaul", "s3cret-words")
 }
 
 /// A few hundred records from one to the other.
