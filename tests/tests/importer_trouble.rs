@@ -93,7 +93,7 @@ fn a_foreign_open_transaction_in_the_progress_topic_is_waited_for_and_named() {
     }
     bridge.wait(&topics, PATIENCE);
     assert_eq!(bridge.importer.stop(PATIENCE), Some(0));
-    leave_a_transaction_open(&pair, "__longhaul.foreign.progress", i32::from(lane.0));
+    let foreign = leave_a_transaction_open(&pair, "__longhaul.foreign.progress", i32::from(lane.0));
 
     bridge.importer.start();
     for name in topics {
@@ -103,13 +103,15 @@ fn a_foreign_open_transaction_in_the_progress_topic_is_waited_for_and_named() {
         bridge.await_hold((blocked, partition), &["progress_blocked"], &["transaction"]);
     }
     bridge.wait(&[free], PATIENCE);
+    drop(foreign);
     // The broker ends the transaction when its time is over, and nobody has to do anything.
     bridge.settle(&topics, Duration::from_secs(120));
 }
 
 /// For half a minute; then the broker aborts it.
-fn leave_a_transaction_open(pair: &Pair, name: &str, partition: i32) {
-    let options = ProducerOptions { transaction_timeout: Duration::from_secs(30), ..ProducerOptions::default() };
+fn leave_a_transaction_open(pair: &Pair, name: &str, partition: i32) -> TransactionalProducer {
+    let options =
+        ProducerOptions { transaction_timeout: Duration::from_secs(30), ..ProducerOptions::default() };
     let target = settings_at(&pair.target.bootstrap());
     let mut foreign = TransactionalProducer::new(&target, "somebody-else", options).unwrap();
     foreign.init_transactions(PATIENCE).unwrap();
@@ -117,7 +119,13 @@ fn leave_a_transaction_open(pair: &Pair, name: &str, partition: i32) {
     let topic = foreign.topic(name).unwrap();
     let now = lab::generator::now_ms();
     foreign.produce(&topic, partition, now, None, Some(b"stray"), std::iter::empty(), 1).unwrap();
-    assert!(wait_until(PATIENCE, || foreign.deliveries(Duration::from_millis(100), |_| {}) > 0));
+    let mut outcome = None;
+    assert!(wait_until(PATIENCE, || {
+        foreign.deliveries(Duration::from_millis(100), |delivery| outcome = Some(delivery.outcome));
+        outcome.is_some()
+    }));
+    assert!(matches!(outcome, Some(Ok(_))), "the stray record was not taken: {outcome:?}");
+    foreign
 }
 
 /// without its progress the importer cannot know what is there already, so it must not guess.

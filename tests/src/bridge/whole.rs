@@ -8,6 +8,9 @@ use observe::event::Hold;
 use super::pair::CALL;
 use super::{Exporter, Ground, Importer, LinkSettings, PATIENCE, Pair, say, settings_at, wait_until};
 
+/// How long after a commit its `delivered` line may come.
+const RECORD_PATIENCE: Duration = Duration::from_secs(12);
+
 /// Exporter and importer of one link. Not started yet when made.
 pub struct Bridge<'a> {
     /// On premise.
@@ -136,10 +139,21 @@ impl<'a> Bridge<'a> {
     /// # Panics
     /// With the report when something is wrong.
     pub fn assert_exact(&self, topics: &[&str]) -> Report {
+        // Both put what was delivered on record a few seconds later; a difference that stays is found below.
+        let _ = wait_until(RECORD_PATIENCE, || self.is_on_record(topics));
         let report = self.check(topics);
         assert!(report.is_clean(), "the copy is not exact:\n{report}");
         self.assert_chains();
         report
+    }
+
+    /// The importer's audit log is as far as the exporter's group.
+    fn is_on_record(&self, topics: &[&str]) -> bool {
+        let source = settings_at(&self.pair.source.admin_bootstrap());
+        let Ok(committed) = group_offsets(&source, &self.exporter.group(), topics) else { return false };
+        let logs = [self.exporter.audit_file(), self.importer.audit_file()].map(Trail::read);
+        let mut logs = logs.iter().flatten();
+        logs.all(|log| committed.iter().all(|(at, offset)| log.delivered_to(at).unwrap_or(0) >= *offset))
     }
 
     /// Both audit chains are whole.
