@@ -89,23 +89,8 @@ fn every_fault_planted_in_a_real_copy_is_named() {
 fn the_offsets_of_a_group_are_those_it_committed() {
     let cluster = EmbeddedCluster::start("a").unwrap();
     fill(&cluster, "orders", torture(), &LoadOptions::default());
-    let mut consumer =
-        kafka::SourceConsumer::new(&settings(&cluster), "exporter", kafka::SourceOptions::default()).unwrap();
-    let epoch_known_to_the_broker = Some(0);
-    consumer.assign("orders", 1, 5, epoch_known_to_the_broker, 77).unwrap();
-    let mut first = None;
-    while first.is_none() {
-        consumer.poll(std::time::Duration::from_millis(100), |event| {
-            if let kafka::Event::Record(record) = event {
-                first.get_or_insert(record.offset);
-            }
-        });
-    }
-    assert_eq!(first, Some(5));
-    consumer.commit(&[("orders", 1, 42)]).unwrap();
-    while consumer.commit_pending() {
-        consumer.poll(std::time::Duration::from_millis(20), |_| {});
-    }
+    let mut positions = kafka::GroupPositions::new(&settings(&cluster), "exporter").unwrap();
+    positions.write(&[("orders", 1, 42)], std::time::Duration::from_secs(10)).unwrap();
     let offsets = group_offsets(&settings(&cluster), "exporter", &["orders"]).unwrap();
     assert_eq!(offsets, BTreeMap::from([(("orders".to_owned(), 1), 42)]));
     assert_eq!(cluster.group_offset("exporter", "orders", 1), Some(42));

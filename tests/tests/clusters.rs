@@ -6,9 +6,7 @@ use lab::kafka::{Cluster, ClusterOptions, Mechanism, Security, require_kafka};
 use longhaul_tests::bridge::{Bridge, PATIENCE, Pair, fill, say, topic};
 
 fn guarded(mechanism: Mechanism, tls: bool) -> ClusterOptions {
-    ClusterOptions::default()
-        .security(Security::Sasl { mechanism, tls })
-        .user("longhaul", "s3cret-words")
+    ClusterOptions::default().security(Security::Sasl { mechanism, tls }).user("longhaul", "s3cret-words")
 }
 
 /// A few hundred records from one to the other.

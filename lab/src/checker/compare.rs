@@ -66,7 +66,8 @@ impl TopicComparison {
             let named = |print: &&Print| !gaps.iter().any(|gap| gap.contains(print.offset));
             u64::try_from(seen(range).iter().filter(named).count()).expect("usize has 64 bits or less")
         };
-        let passed_over = trail.unexplained_holes(end, &place).into_iter().map(|range| Claim { range, records: 0 });
+        let passed_over =
+            trail.unexplained_holes(end, &place).into_iter().map(|range| Claim { range, records: 0 });
         for Claim { range, records } in trail.claims(&place).into_iter().chain(passed_over) {
             let count = unnamed(range);
             if count > records {

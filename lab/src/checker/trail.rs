@@ -221,13 +221,16 @@ impl Trail {
             let cloud_runs = cloud_trail.runs();
             for (Range { first, next }, edge) in edge_trail.runs() {
                 let found = |at, detail| Finding::at(Anomaly::Digest, topic, *partition, at, detail);
-                let Some((_, cloud)) = cloud_runs.iter().find(|(it, _)| it.first <= first && first < it.next) else {
-                    let detail = format!("the edge audit log has {first}..{next}, where the cloud's has nothing");
+                let Some((_, cloud)) = cloud_runs.iter().find(|(it, _)| it.first <= first && first < it.next)
+                else {
+                    let detail =
+                        format!("the edge audit log has {first}..{next}, where the cloud's has nothing");
                     findings.push(found(first, detail));
                     continue;
                 };
                 if let Some(Range { first, next }) = disagreement(&edge, cloud) {
-                    let detail = format!("what the audit logs say of {first}..{next} differs between edge and cloud");
+                    let detail =
+                        format!("what the audit logs say of {first}..{next} differs between edge and cloud");
                     findings.push(found(next, detail));
                 }
             }
@@ -357,7 +360,9 @@ mod tests {
         let silent = vec![Range { first: 15, next: 17 }];
         assert_eq!(edge.unexplained_holes(End::Edge, &place()), silent);
         assert_eq!(edge.unexplained_holes(End::Cloud, &place()).len(), 2);
-        let cloud = |third| delivered(0, 5, 7) + &delivered(5, 10, 9) + &delivered(10, 15, third) + &delivered(15, 30, 9);
+        let cloud = |third| {
+            delivered(0, 5, 7) + &delivered(5, 10, 9) + &delivered(10, 15, third) + &delivered(15, 30, 9)
+        };
         assert!(edge.digests_against(&Trail::parse(&cloud(2)).unwrap()).is_empty());
         let findings = edge.digests_against(&Trail::parse(&cloud(3)).unwrap());
         assert!(findings[0].to_string().contains("10..15 differs"), "{findings:?}");
