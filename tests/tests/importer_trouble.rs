@@ -118,7 +118,7 @@ fn leave_a_transaction_open(pair: &Pair, name: &str, partition: i32) -> Transact
     foreign.begin().unwrap();
     let topic = foreign.topic(name).unwrap();
     let now = lab::generator::now_ms();
-    foreign.produce(&topic, partition, now, None, Some(b"stray"), std::iter::empty(), 1).unwrap();
+    foreign.produce(&topic, partition, now, Some(b"stray"), Some(b"stray"), std::iter::empty(), 1).unwrap();
     let mut outcome = None;
     assert!(wait_until(PATIENCE, || {
         foreign.deliveries(Duration::from_millis(100), |delivery| outcome = Some(delivery.outcome));

@@ -106,7 +106,9 @@ fn full_disk(exporters: bool, link: &str) {
     let Some(shielded) = TURNS.take("full audit disk") else { return };
     let source = shielded.pair.source.bootstrap();
     let name = format!("{link}.orders");
-    topic(&source, &name, 2);
+    // So many that their lines do not fit into what is left of the log's last page on a full disk.
+    let partitions: Vec<i32> = (0..24).collect();
+    topic(&source, &name, 24);
     let mut bridge = Bridge::new(&shielded.pair, link, &[&name]);
     let Some(disk) = SmallDisk::mount(&bridge.ground.path().join("disk"), 1024) else { return };
     let file = disk.0.join("audit.jsonl");
@@ -123,7 +125,7 @@ fn full_disk(exporters: bool, link: &str) {
     // A healthy bridge takes this much in a second or two.
     std::thread::sleep(Duration::from_secs(15));
     let admin = shielded.pair.target_admin();
-    let there = || -> i64 { admin.ends(&name, &[0, 1], PATIENCE).unwrap().iter().map(|it| it.lso).sum() };
+    let there = || -> i64 { admin.ends(&name, &partitions, PATIENCE).unwrap().iter().map(|it| it.lso).sum() };
     let before = there();
     std::thread::sleep(Duration::from_secs(5));
     let moved = there() - before;
