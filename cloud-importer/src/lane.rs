@@ -19,6 +19,7 @@ mod takeover;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -28,11 +29,15 @@ use codec::{DecodeLimits, Decoder};
 use observe::Audit;
 use proto::{
     PeerMisbehaved,
-    ids::{Lane as LaneId, LaneEpoch, Offset, SessionId, SourcePartition},
+    hold::Reason,
+    ids::{Lane as LaneId, LaneEpoch, Offset, SessionId, SourcePartition, TopicId},
     receiver::{Admission, Lane, Verdict},
     wire::ToExporter,
 };
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc},
+};
 
 use crate::{
     board::Board,
@@ -73,6 +78,8 @@ pub(crate) enum Reply {
 pub(crate) struct LaneHandle {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) parcels: mpsc::Sender<Arrived>,
+    /// KiB of parcels that may wait for the lane's thread: an exporter that ignores its credit gets no more memory.
+    pub(crate) room: Arc<Semaphore>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -81,10 +88,20 @@ impl LaneHandle {
     pub(crate) fn start(context: Context, runtime: Handle) -> std::io::Result<Self> {
         let mailbox = Arc::new(Mailbox::default());
         let (parcels, inbox) = mpsc::channel(MAX_QUEUED_PARCELS);
+        let room = (context.link.lane_credit() + u64::from(proto::limits::MAX_PARCEL_CODED)).div_ceil(KIB);
         let name = format!("lane-{}-{}", context.link_name, context.lane);
         let worker = Worker::new(context, mailbox.clone(), inbox, runtime);
-        let thread = std::thread::Builder::new().name(name).spawn(move || worker.run())?;
-        Ok(Self { mailbox, parcels, thread: Mutex::new(Some(thread)) })
+        let run = move || {
+            // The machines assert what must hold. A lane without its thread would stand still without a word; a
+            // process that ends is started again, and nothing that was not committed was acknowledged.
+            if std::panic::catch_unwind(AssertUnwindSafe(|| worker.run())).is_err() {
+                tracing::error!("a lane's thread failed: the importer ends, to be started again");
+                std::process::abort();
+            }
+        };
+        let thread = std::thread::Builder::new().name(name).spawn(run)?;
+        let room = Arc::new(Semaphore::new(room as usize));
+        Ok(Self { mailbox, parcels, room, thread: Mutex::new(Some(thread)) })
     }
 
     /// Waits until the lane has ended, as [`Mailbox::order`] told it to.
@@ -114,7 +131,9 @@ struct Worker {
     last_begin: Option<Instant>,
     takeover: takeover::State,
     /// Partitions on hold, to say so once per hold and to record its end.
-    held: BTreeSet<SourcePartition>,
+    held: BTreeMap<SourcePartition, Held>,
+    /// Topics that progress named when the session began.
+    known_topics: Option<BTreeSet<TopicId>>,
     /// Where the audit log's `delivered` lines of each partition end.
     audited: BTreeMap<SourcePartition, Offset>,
     last_audit: Instant,
@@ -126,6 +145,14 @@ struct Decoding {
     session: SessionId,
     epoch: LaneEpoch,
     decoder: Decoder,
+}
+
+/// Why a partition is on hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Held {
+    reason: Reason,
+    /// The hold ends when something beyond this is committed; `None`: when the partition is opened again.
+    beyond: Option<Offset>,
 }
 
 /// The lane is to end: unwinds whatever waits.
@@ -154,7 +181,8 @@ impl Worker {
             targets: BTreeMap::new(),
             last_begin: None,
             takeover: takeover::State::default(),
-            held: BTreeSet::new(),
+            held: BTreeMap::new(),
+            known_topics: None,
             audited: BTreeMap::new(),
             last_audit: Instant::now(),
             draining: None,
@@ -202,6 +230,9 @@ impl Worker {
             self.replies = Some(session.replies);
             self.decoding = None;
             self.takeover.new_session();
+            // Another importer may have had the lane since: what is believed of progress is read anew.
+            self.owned = None;
+            self.known_topics = None;
         }
         if mail.ended {
             self.record_deliveries();
@@ -218,7 +249,7 @@ impl Worker {
     }
 
     fn arrived(&mut self, arrived: Arrived) {
-        let Arrived { session, preface, header, body } = arrived;
+        let Arrived { session, preface, header, body, room } = arrived;
         if self.rejected == Some(session) {
             return;
         }
@@ -235,6 +266,7 @@ impl Worker {
         match self.decode(session, header.epoch, &body, header.plain) {
             Ok(batch) => {
                 let wire = body.len() as u64 + proto::wire::ParcelHeader::LENGTH as u64;
+                drop(room);
                 self.accept(pending::Accepted::new(batch, session, header.epoch, plain, wire));
             }
             Err(error) => self.broken(session, header.epoch, plain, &error.to_string()),
@@ -385,8 +417,9 @@ impl Worker {
     }
 }
 
-/// Parcels that may wait for the lane's thread. Their bytes are bounded by the lane's credit long before.
+/// Parcels that may wait for the lane's thread, whatever their size.
 const MAX_QUEUED_PARCELS: usize = 4096;
+const KIB: u64 = 1024;
 /// How often a lane looks round when nothing happens.
 const IDLE_WAIT: Duration = Duration::from_secs(1);
 /// How often `delivered` lines are written to the audit log.

@@ -14,7 +14,7 @@ use proto::{
     receiver::OpenPartition,
     wire::{LanePreface, ParcelHeader},
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 
 use crate::lane::Reply;
 
@@ -62,6 +62,8 @@ pub(crate) struct Arrived {
     pub(crate) preface: LanePreface,
     pub(crate) header: ParcelHeader,
     pub(crate) body: Bytes,
+    /// Its place in the lane's memory, given back when it is dropped.
+    pub(crate) room: OwnedSemaphorePermit,
 }
 
 impl Mailbox {

@@ -48,8 +48,9 @@ fn main() -> ExitCode {
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::from(settings::EXIT_FAILED)
+            tracing::error!("{error}");
+            let certificates = matches!(error.downcast_ref(), Some(engine::StartError::Certs(_)));
+            ExitCode::from(if certificates { settings::EX_USAGE } else { settings::EXIT_FAILED })
         }
     }
 }

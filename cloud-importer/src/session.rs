@@ -374,11 +374,14 @@ async fn receive_parcels(
     session: SessionId,
 ) -> Result<(), Ending> {
     let preface = stream.preface();
-    let parcels = link.lane(preface.lane).parcels.clone();
+    let lane = link.lane(preface.lane);
+    let (parcels, room) = (lane.parcels.clone(), lane.room.clone());
     loop {
         match stream.recv().await {
             Ok(Some((header, body))) => {
-                if parcels.send(Arrived { session, preface, header, body }).await.is_err() {
+                let kib = header.coded.div_ceil(1024).max(1);
+                let Ok(room) = room.clone().acquire_many_owned(kib).await else { return Ok(()) };
+                if parcels.send(Arrived { session, preface, header, body, room }).await.is_err() {
                     // The lane has ended: the importer is stopping.
                     return Ok(());
                 }

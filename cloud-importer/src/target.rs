@@ -15,6 +15,8 @@ pub(crate) struct TargetTopic {
     pub(crate) id: TopicId,
     /// Bytes of a batch with one record, at most: `max.message.bytes`.
     pub(crate) max_message_bytes: usize,
+    /// Whether partitions were added just now.
+    pub(crate) grown: bool,
 }
 
 /// Why a target topic cannot be written now.
@@ -26,17 +28,25 @@ pub(crate) enum Obstacle {
     Hold(Reason, String),
 }
 
-/// Makes sure that `topic` exists with at least `partitions` partitions and keeps records as they are.
-pub(crate) fn prepare(admin: &Admin, topic: &str, partitions: i32) -> Result<TargetTopic, Obstacle> {
+/// Makes sure that `topic` exists with at least `partitions` partitions and keeps records as they are. A topic that is
+/// missing is created with `create` partitions, or not at all: one that was written to before is not replaced.
+pub(crate) fn prepare(
+    admin: &Admin,
+    topic: &str,
+    partitions: i32,
+    create: Option<i32>,
+) -> Result<TargetTopic, Obstacle> {
     let described = match describe(admin, topic)? {
         Some(described) => described,
         None => {
-            create(admin, topic, partitions)?;
+            let Some(partitions) = create else { return Err(gone(topic)) };
+            create_topic(admin, topic, partitions)?;
             described_soon(admin, topic)?
         }
     };
     let existing = described.partitions.len() as i32;
-    if existing < partitions {
+    let grown = existing < partitions;
+    if grown {
         grow(admin, topic, existing, partitions)?;
     }
     let configs = admin.topic_configs(topic, PATIENCE).map_err(|error| unreadable(topic, &error))?;
@@ -53,7 +63,7 @@ pub(crate) fn prepare(admin: &Admin, topic: &str, partitions: i32) -> Result<Tar
         .get("max.message.bytes")
         .and_then(|value| value.parse().ok())
         .unwrap_or(DEFAULT_MAX_MESSAGE_BYTES);
-    Ok(TargetTopic { id: described.id, max_message_bytes })
+    Ok(TargetTopic { id: described.id, max_message_bytes, grown })
 }
 
 /// What a target partition holds from a position on.
@@ -161,7 +171,17 @@ fn describe(admin: &Admin, topic: &str) -> Result<Option<kafka::Topic>, Obstacle
     }
 }
 
-fn create(admin: &Admin, topic: &str, partitions: i32) -> Result<(), Obstacle> {
+fn gone(topic: &str) -> Obstacle {
+    Obstacle::Hold(
+        Reason::TargetRecreated,
+        format!(
+            "target topic `{topic}` is gone: it was deleted after records were written to it; restore it from a backup, or \
+             copy the topic again from its start under another link name or target name"
+        ),
+    )
+}
+
+fn create_topic(admin: &Admin, topic: &str, partitions: i32) -> Result<(), Obstacle> {
     match admin.create_topic(topic, partitions, -1, &[], PATIENCE) {
         Ok(()) => {
             tracing::info!(topic, partitions, "created the target topic");

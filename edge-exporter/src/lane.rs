@@ -311,6 +311,7 @@ impl Lane {
     }
 
     fn remove(&mut self, slot: Slot) {
+        self.ledger.held(slot);
         if let Some(token) = self.assembly.remove(slot) {
             self.unassign(token);
         }

@@ -2,7 +2,7 @@
 //! a position is committed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -48,7 +48,8 @@ struct Share {
     /// Target offsets of the first and the last record.
     first: Option<i64>,
     last: Option<i64>,
-    refusal: Option<KafkaCode>,
+    /// The first refusal, and the source offset of its record.
+    refusal: Option<(KafkaCode, i64)>,
     /// A failure that says nothing of the record itself.
     failure: Option<KafkaCode>,
     next: i64,
@@ -132,6 +133,7 @@ impl Worker {
         let Some(owned) = &self.owned else { return };
         let table = &owned.table;
         let mut reached: BTreeMap<SourcePartition, Offset> = BTreeMap::new();
+        let mut broken = BTreeSet::new();
         let mut done: BTreeMap<SourcePartition, Offset> = BTreeMap::new();
         Pending::retain(&mut self.pending, |part, group| {
             let Some(entry) = table.entries.get(&part.partition) else { return false };
@@ -141,11 +143,13 @@ impl Worker {
                 return false;
             }
             let position = reached.entry(part.partition.clone()).or_insert(entry.next);
-            if group.prev_next == position.0 {
+            if group.prev_next == position.0 && !broken.contains(&part.partition) {
                 *position = Offset(group.next);
+                return true;
             }
-            // A group that does not continue leaves its partition's position behind, which shows below.
-            true
+            // Its partition's position stays behind, which shows below if it is still being sent.
+            broken.insert(part.partition.clone());
+            false
         });
         let (mut lost, mut moved) = (Vec::new(), Vec::new());
         for (partition, accepted) in self.machine.accepted() {
@@ -162,6 +166,7 @@ impl Worker {
             let leader_epoch = entry.leader_epoch.filter(|_| entry.next == next);
             self.machine.committed(&partition, next, leader_epoch);
         }
+        self.drop_pending(|doomed| broken.contains(doomed));
         for (partition, next, leader_epoch) in moved {
             tracing::warn!(%partition, %next, "progress is not where it was left: the exporter sends again from there");
             self.drop_pending(|doomed| *doomed == partition);
@@ -222,6 +227,7 @@ impl Worker {
         for share in shares {
             let Share { part, next, leader_epoch, tally, newest, .. } = share;
             self.machine.committed(&part.partition, Offset(next), leader_epoch);
+            self.released(&part, Offset(next));
             self.context.board.committed(part.permit.topic(), &part.partition, Offset(next), &tally, newest);
         }
     }
@@ -306,7 +312,9 @@ fn transact(
     let entries = produce_progress(context, owned, &mut shares, deadline, mailbox)?;
     owned.producer.commit(COMMIT_PATIENCE).map_err(|error| match error {
         CommitError::Fenced => Failure::Fenced(error.to_string()),
-        CommitError::Abortable { code } | CommitError::Failed { code } if code.is_refusal() => {
+        CommitError::Abortable { code } | CommitError::Failed { code }
+            if code.is_refusal() && !code.is_unknown_topic() =>
+        {
             Failure::Unattributed(code)
         }
         error => Failure::Recycle(error.to_string()),
@@ -399,8 +407,10 @@ fn note(shares: &mut [Share], delivery: &Delivery) {
             share.first.get_or_insert(offset);
             share.last = Some(offset);
         }
-        Err(code) if code.is_refusal() => {
-            share.refusal.get_or_insert(code);
+        // A topic that is not there is looked at after the take-over, once for all its partitions.
+        Err(code) if code.is_refusal() && !code.is_unknown_topic() => {
+            let at = (delivery.tag & u64::from(u32::MAX)) as usize;
+            share.refusal.get_or_insert((code, share.sources[at]));
         }
         Err(code) => {
             share.failure.get_or_insert(code);
@@ -410,8 +420,8 @@ fn note(shares: &mut [Share], delivery: &Delivery) {
 
 fn refusals(shares: &[Share]) -> Vec<(SourcePartition, Reason, String)> {
     let refused = shares.iter().filter_map(|share| {
-        let code = share.refusal?;
-        let (reason, detail) = explain(code, share.part.permit.target(), None);
+        let (code, offset) = share.refusal?;
+        let (reason, detail) = explain(code, share.part.permit.target(), Some(offset));
         Some((share.part.partition.clone(), reason, detail))
     });
     refused.collect()
@@ -470,7 +480,9 @@ fn why_undelivered(owned: &mut Owned, delivery: KafkaCode) -> Failure {
     }
     match owned.producer.commit(COMMIT_PATIENCE) {
         Err(CommitError::Fenced) => Failure::Fenced(CommitError::Fenced.to_string()),
-        Err(CommitError::Abortable { code } | CommitError::Failed { code }) if code.is_refusal() => {
+        Err(CommitError::Abortable { code } | CommitError::Failed { code })
+            if code.is_refusal() && !code.is_unknown_topic() =>
+        {
             Failure::Unattributed(code)
         }
         Err(error) => Failure::Recycle(format!("not every record was delivered: {delivery}; {error}")),

@@ -27,7 +27,6 @@ impl Worker {
             Err(Obstacle::Passing(why)) => return self.ask_again(opens, &why),
             Err(Obstacle::Hold(reason, detail)) => return self.hold_opens(opens, reason, &detail),
         }
-        self.context.board.trouble(self.context.lane, "");
         let mut by_target: BTreeMap<Arc<str>, Vec<OpenPartition>> = BTreeMap::new();
         for open in opens {
             by_target.entry(open.permit.target().clone()).or_default().push(open);
@@ -49,18 +48,30 @@ impl Worker {
             return self.hold_opens(opens, Reason::MappingChanged, &detail);
         }
         let count = opens.iter().map(|open| open.partition_count).max().unwrap_or(1);
-        let prepared = match target::prepare(&self.context.admin, topic, count) {
+        let written = self.owned.as_ref().is_some_and(|owned| {
+            let mut entries = owned.table.entries.values();
+            entries.any(|entry| entry.target.topic == *topic && entry.target.last.is_some())
+        });
+        let create = (!written).then_some(count);
+        let prepared = match target::prepare(&self.context.admin, topic, count, create) {
             Ok(prepared) => prepared,
             Err(Obstacle::Passing(why)) => return self.ask_again(opens, &why),
             Err(Obstacle::Hold(reason, detail)) => return self.hold_opens(opens, reason, &detail),
         };
-        if self.narrows(&prepared) {
+        if self.narrows(&prepared) || prepared.grown {
+            let grown = prepared.grown;
             self.targets.insert(topic.clone(), prepared);
-            self.recycle("a target topic takes smaller batches than the producer makes");
+            self.recycle(if grown {
+                "a target topic has partitions that the producer does not know"
+            } else {
+                "a target topic takes smaller batches than the producer makes"
+            });
             return self.ask_again(opens, "");
         }
         self.targets.insert(topic.clone(), prepared.clone());
         let Some(owned) = &self.owned else { return self.ask_again(opens, "") };
+        let topics = || owned.table.entries.keys().map(|partition| partition.topic).collect();
+        self.known_topics.get_or_insert_with(topics);
         let mut positions = Vec::with_capacity(opens.len());
         for open in &opens {
             let last = owned.table.entries.get(&open.partition).and_then(|entry| entry.target.last);
@@ -101,6 +112,7 @@ impl Worker {
         let before = table.entries.iter().find(|(partition, entry)| {
             entry.topic == *source
                 && entry.target.topic == *topic
+                && entry.target.last.is_some()
                 && partition.partition == open.partition.partition
                 && partition.cluster == open.partition.cluster
         });
@@ -125,11 +137,9 @@ impl Worker {
             );
             return Decision::Hold(Reason::TargetNotEmpty, detail);
         }
-        // A new partition of a topic that is carried already begins with its first record, whatever `start` says:
-        // the ones between would be lost.
-        let known = table.entries.keys().any(|partition| {
-            partition.topic == open.partition.topic && partition.cluster == open.partition.cluster
-        });
+        // A new partition of a topic that an earlier session carried begins with its first record, whatever `start`
+        // says: the ones between would be lost.
+        let known = self.known_topics.as_ref().is_some_and(|known| known.contains(&open.partition.topic));
         let start = if known { open.log_start } else { open.start };
         Decision::New(Entry {
             topic: source.clone(),
@@ -174,6 +184,7 @@ impl Worker {
                 Decision::New(entry) => self.start(&open, &entry, true, &mut events),
             }
         }
+        self.context.board.trouble(self.context.lane, "");
         // Answers leave only when this function has returned.
         self.govern(events)
     }
@@ -185,7 +196,8 @@ impl Worker {
         let epoch =
             self.machine.open(*slot, partition.clone(), permit.clone(), entry.next, entry.leader_epoch, new);
         events.push(event::Open { at: at.clone(), log_start: open.log_start.0, end: open.end.0 }.into());
-        if self.held.remove(partition) {
+        if self.held.get(partition).is_some_and(|held| held.beyond.is_none()) {
+            self.held.remove(partition);
             let reason = "the partition was opened again and nothing stands in the way any more".into();
             events.push(event::Release { at: at.clone(), reason }.into());
         }
@@ -233,7 +245,7 @@ impl Worker {
         }
         let progress_topic = self.context.link.progress_topic();
         for (topic, partitions) in by_target {
-            let prepared = target::prepare(&self.context.admin, &topic, 0);
+            let prepared = target::prepare(&self.context.admin, &topic, 0, None);
             let positions: Vec<(i32, i64)> = partitions
                 .keys()
                 .map(|partition| {
@@ -374,7 +386,7 @@ mod tests {
             target: Target { topic: topic.clone(), id: TopicId([1; 16]), last },
             unaudited: Tally::starting(Offset(0)),
         };
-        let prepared = TargetTopic { id: TopicId([1; 16]), max_message_bytes: 1000 };
+        let prepared = TargetTopic { id: TopicId([1; 16]), max_message_bytes: 1000, grown: false };
         inspect(&entry, &topic, &prepared, tail, shared, "p").map_err(|(reason, _)| reason)
     }
 

@@ -8,7 +8,11 @@ use proto::{
     ids::{Offset, SourcePartition},
 };
 
-use super::{Stopped, Worker, commit::commit_entries, pending::Pending};
+use super::{
+    Held, Stopped, Worker,
+    commit::commit_entries,
+    pending::{Part, Pending},
+};
 use crate::progress::Tally;
 
 impl Worker {
@@ -68,8 +72,19 @@ impl Worker {
     /// Holds a source partition: on record, in the metrics, and told to the exporter.
     pub(super) fn hold(&mut self, partition: &SourcePartition, topic: &str, reason: Reason, detail: &str) {
         let at = place(&self.context.link_name, topic, partition);
-        let news = self.held.insert(partition.clone());
-        if news {
+        let beyond =
+            self.owned.as_ref().and_then(|owned| owned.table.entries.get(partition)).map(|entry| entry.next);
+        // These come of a record: only when one is committed again has the hold ended, not when it is tried again.
+        let of_a_record = matches!(
+            reason,
+            Reason::RecordTooLarge
+                | Reason::TimestampRefused
+                | Reason::RecordRefused
+                | Reason::TargetUnauthorized
+        );
+        let held = Held { reason, beyond: beyond.filter(|_| of_a_record) };
+        let before = self.held.insert(partition.clone(), held);
+        if before.is_none_or(|before| before.reason != reason) {
             tracing::error!(link = %self.context.link_name, topic, partition = partition.partition, %reason, "held: {detail}");
             let event = event::Hold { at, reason: reason.word().into(), detail: detail.into() };
             // A hold writes nothing at the target: it takes effect even if it cannot be recorded now. The log's own
@@ -81,6 +96,21 @@ impl Worker {
         self.context.board.hold(topic, partition, reason, detail);
         if let Some(slot) = self.machine.slot_of(partition) {
             self.machine.hold(slot, reason, detail);
+        }
+    }
+
+    /// Records of a partition are committed up to `next`: a hold that a record had caused is over.
+    pub(super) fn released(&mut self, part: &Part, next: Offset) {
+        let over = |held: &Held| held.beyond.is_some_and(|beyond| next > beyond);
+        if !self.held.get(&part.partition).is_some_and(over) {
+            return;
+        }
+        self.held.remove(&part.partition);
+        let at = place(&self.context.link_name, part.permit.topic(), &part.partition);
+        if let Err(error) =
+            self.context.audit.record(event::Release { at, reason: "its records are taken again".into() })
+        {
+            tracing::error!("{error}");
         }
     }
 

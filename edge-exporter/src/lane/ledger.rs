@@ -19,14 +19,14 @@ use crate::{journal::Tally, partition::Partition};
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     accounts: BTreeMap<Slot, Account>,
-    /// Groups sent and not acknowledged, over all slots.
-    outstanding: usize,
 }
 
 #[derive(Debug)]
 struct Account {
     partition: Arc<Partition>,
     sent: VecDeque<Sent>,
+    /// Whether acknowledgements of what was sent are waited for.
+    awaited: bool,
     /// Acknowledged, and not on record yet.
     runs: Vec<Tally>,
 }
@@ -84,7 +84,7 @@ impl Ledger {
         if account.sent.len() == 1 {
             account.note_oldest();
         }
-        self.outstanding += 1;
+        account.awaited = true;
         tally
     }
 
@@ -99,7 +99,6 @@ impl Ledger {
             return;
         }
         let left = left();
-        self.outstanding += left.len();
         let sent = left.into_iter().map(|tally| Sent { tally, timestamp: None, at: now });
         self.account(partition).sent = sent.collect();
     }
@@ -110,7 +109,6 @@ impl Ledger {
         let account = self.accounts.get_mut(&slot)?;
         while account.sent.front().is_some_and(|sent| sent.tally.next <= next) {
             let Some(Sent { tally, at, .. }) = account.sent.pop_front() else { break };
-            self.outstanding -= 1;
             settled.next = Some(tally.next);
             settled.records += tally.records;
             settled.plain += tally.plain;
@@ -129,15 +127,20 @@ impl Ledger {
     /// The slot is sent anew from `next`: what was sent beyond never arrived.
     pub(crate) fn rewound(&mut self, slot: Slot, next: i64) {
         let Some(account) = self.accounts.get_mut(&slot) else { return };
-        let before = account.sent.len();
         account.sent.retain(|sent| sent.tally.next <= next);
-        self.outstanding -= before - account.sent.len();
         account.note_oldest();
     }
 
     /// Whether everything that was sent is acknowledged.
     pub(crate) fn is_settled(&self) -> bool {
-        self.outstanding == 0
+        self.accounts.values().all(|account| !account.awaited || account.sent.is_empty())
+    }
+
+    /// The slot stands still: what was sent of it and not acknowledged is not waited for.
+    pub(crate) fn held(&mut self, slot: Slot) {
+        if let Some(account) = self.accounts.get_mut(&slot) {
+            account.awaited = false;
+        }
     }
 
     /// What was acknowledged since the last [`written`](Self::written), a line for each run of a source partition.
@@ -159,6 +162,7 @@ impl Ledger {
         self.accounts.entry(partition.slot).or_insert_with(|| Account {
             partition: Arc::clone(partition),
             sent: VecDeque::new(),
+            awaited: true,
             runs: Vec::new(),
         })
     }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration, time::Instant};
 use link::CloseCode;
 use observe::event::{Connect, Hold, New, Refuse, Release, Resume as Resumed};
 use proto::{
+    hold::Reason,
     ids::{Lane as LaneId, Slot},
     sender::Action,
     wire,
@@ -34,7 +35,8 @@ impl Session {
                 self.positioned(slot, Position { resume_epoch, next, leader_epoch, new, committed }, live);
             }
             Action::Hold { slot, reason, detail, .. } => {
-                self.hold(slot, Cause::Hold(reason), &detail, Until::Resumed, live);
+                let until = self.until(slot, reason);
+                self.hold(slot, Cause::Hold(reason), &detail, until, live);
             }
             Action::Refuse { slot, detail, .. } => {
                 self.hold(slot, Cause::Refused, &detail, Until::Resumed, live);
@@ -65,6 +67,20 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// What ends a hold of the importer's. Of those that come of a record a position is always given again: only a
+    /// commit beyond it shows that the record is taken now.
+    fn until(&self, slot: Slot, reason: Reason) -> Until {
+        let of_a_record = matches!(
+            reason,
+            Reason::RecordTooLarge
+                | Reason::TimestampRefused
+                | Reason::RecordRefused
+                | Reason::TargetUnauthorized
+        );
+        let committed = self.parts.view.table.get(slot).and_then(|partition| partition.facts().committed);
+        committed.filter(|_| of_a_record).map_or(Until::Resumed, Until::Committed)
     }
 
     fn established(&mut self, action: Action, live: &mut Live) -> Result<(), Ended> {

@@ -113,6 +113,9 @@ impl AuditLog {
         if self.file.is_none() {
             self.reopen().map_err(|source| self.failed(source))?;
         }
+        if self.outage.is_some() {
+            self.check_room().map_err(|source| self.failed(source))?;
+        }
         let Some(outage) = &self.outage else { return Ok(()) };
         let resumed = AuditResumed {
             out_ms: u64::try_from(outage.since.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -162,6 +165,17 @@ impl AuditLog {
         self.medium.write(&mut file, bytes)?;
         self.medium.sync(&file)?;
         Ok(file)
+    }
+
+    /// An outage is over when there is room for a while: the short line that says so may fit into the last page of
+    /// a disk that is still full, and governed actions would go on until the next line does not.
+    fn check_room(&mut self) -> io::Result<()> {
+        let mut file = self.file.take().ok_or_else(|| io::Error::other("the file is not open"))?;
+        self.medium.write(&mut file, &[0; ROOM])?;
+        file.set_len(self.durable)?;
+        file.seek(SeekFrom::End(0))?;
+        self.file = Some(file);
+        Ok(())
     }
 
     /// A file that was moved or replaced would swallow lines that nobody finds again.
@@ -312,6 +326,9 @@ fn ends_with(file: &File, length: u64, head: &Head) -> io::Result<bool> {
 /// How much of the end is checked when a log is opened; at least one whole line of any length.
 const TAIL_WINDOW: u64 = 2 << 20;
 const _: () = assert!(TAIL_WINDOW >= 2 * MAX_LINE as u64);
+
+/// Bytes that must fit before an outage counts as over.
+const ROOM: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
