@@ -136,6 +136,8 @@ struct Worker {
     known_topics: Option<BTreeSet<TopicId>>,
     /// Where the audit log's `delivered` lines of each partition end.
     audited: BTreeMap<SourcePartition, Offset>,
+    /// Partitions whose progress does not say yet where those lines end.
+    unnoted: BTreeSet<SourcePartition>,
     last_audit: Instant,
     /// When the order to drain was first seen.
     draining: Option<Instant>,
@@ -184,6 +186,7 @@ impl Worker {
             held: BTreeMap::new(),
             known_topics: None,
             audited: BTreeMap::new(),
+            unnoted: BTreeSet::new(),
             last_audit: Instant::now(),
             draining: None,
         }
@@ -193,6 +196,7 @@ impl Worker {
         while self.step().is_ok() {}
         if self.draining.is_some() {
             self.record_deliveries();
+            self.note_deliveries();
         }
     }
 
@@ -209,6 +213,9 @@ impl Worker {
         }
         if self.last_audit.elapsed() >= AUDIT_INTERVAL {
             self.record_deliveries();
+        }
+        if self.pending.is_empty() && self.last_begin.is_none_or(|begin| begin.elapsed() >= QUIET) {
+            self.note_deliveries();
         }
         let answered = self.answer();
         if self.draining.is_some() {
@@ -424,5 +431,7 @@ const KIB: u64 = 1024;
 const IDLE_WAIT: Duration = Duration::from_secs(1);
 /// How often `delivered` lines are written to the audit log.
 const AUDIT_INTERVAL: Duration = Duration::from_secs(5);
+/// A lane that has written nothing for so long makes nobody wait with a transaction of its own.
+const QUIET: Duration = Duration::from_secs(1);
 /// How long a lane may try to commit what it accepted when the importer stops. What is not committed is sent again.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(8);

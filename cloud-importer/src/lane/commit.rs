@@ -227,6 +227,7 @@ impl Worker {
         for share in shares {
             let Share { part, next, leader_epoch, tally, newest, .. } = share;
             self.machine.committed(&part.partition, Offset(next), leader_epoch);
+            self.unnoted.remove(&part.partition);
             self.released(&part, Offset(next));
             self.context.board.committed(part.permit.topic(), &part.partition, Offset(next), &tally, newest);
         }

@@ -149,15 +149,27 @@ impl Worker {
             tracing::error!("{error}; tried again later");
             return;
         }
-        let mut entries = Vec::with_capacity(written.len());
         for (partition, next) in written {
             if let Some(entry) = owned.table.entries.get_mut(&partition) {
                 entry.unaudited = Tally::starting(next);
-                entries.push((partition.clone(), entry.clone()));
             }
-            self.audited.insert(partition, next);
+            self.audited.insert(partition.clone(), next);
+            self.unnoted.insert(partition);
         }
-        // A successor is not to write the same lines again.
+    }
+
+    /// Notes in progress what is on record, so that a successor does not write the same lines again. A partition that
+    /// flows is noted with its next records; this is for those that stand still, and costs no other a wait.
+    pub(super) fn note_deliveries(&mut self) {
+        let Some(owned) = &mut self.owned else { return };
+        let entries = std::mem::take(&mut self.unnoted).into_iter().filter_map(|partition| {
+            let entry = owned.table.entries.get(&partition)?.clone();
+            Some((partition, entry))
+        });
+        let entries: Vec<_> = entries.collect();
+        if entries.is_empty() {
+            return;
+        }
         if let Err(why) = commit_entries(&self.context, owned, entries) {
             self.recycle(&format!("what is on record was not noted in progress: {why}"));
         }
