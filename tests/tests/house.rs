@@ -159,8 +159,8 @@ fn a_library_outside_its_room_is_named() {
         wrong_arrows(&planted),
         [
             "edge-exporter -> rdkafka belongs in kafka only",
-            "edge-exporter -> quinn belongs in link only",
-            "kafka -> rustls belongs in certs, link only",
+            "edge-exporter -> quinn belongs in link, tests only",
+            "kafka -> rustls belongs in certs, link, tests only",
             "tests -> krafka belongs in lab only",
             "proto -> tokio: proto is pure",
         ]
