@@ -53,7 +53,8 @@
 //!   takes its place, which is how a level changes. A RAW parcel is unknown to zstd, whose window stays.
 //! - *Groups*: flags hold the gap's reason in the low half; 0x10 says that resume epoch and `prev_next` (as difference)
 //!   follow, otherwise both are what the slot's last group left (0 and 0 for a slot not seen before, or not
-//!   remembered); 0x20 that the leader epoch follows, zigzag, otherwise it is the last one (-1 at first). `next` is `prev_next` + records + missing; when none is missing, offsets need no bytes.
+//!   remembered); 0x20 that the leader epoch follows, zigzag, otherwise it is the last one (-1 at first).
+//!   `next` is `prev_next` + records + missing; when none is missing, offsets need no bytes.
 //! - *Timestamps*: the first of a group differs from the first of the last group that had records.
 //! - *Names*: 0 spelled out, 1 spelled out and given the next number, n + 2 for number n.
 //! - The plain size is no part of the body: it comes with the parcel's header and must come out exactly.
