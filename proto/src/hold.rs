@@ -77,6 +77,17 @@ reasons! {
     Other = "other",
 }
 
+impl Reason {
+    /// Whether it comes of a record that the target does not take. A position is then given again whenever the partition
+    /// is opened: only a commit beyond it shows that the record is taken now.
+    pub fn comes_of_a_record(self) -> bool {
+        matches!(
+            self,
+            Self::RecordTooLarge | Self::TimestampRefused | Self::RecordRefused | Self::TargetUnauthorized
+        )
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())

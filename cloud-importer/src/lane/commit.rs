@@ -197,14 +197,7 @@ impl Worker {
 
     /// The same, a transaction for each source partition: the one that is refused shows itself.
     fn commit_one_by_one(&mut self) -> Result<(), Failure> {
-        let parts: BTreeMap<SourcePartition, Part> = self
-            .pending
-            .parcels()
-            .iter()
-            .flat_map(|accepted| &accepted.parts)
-            .map(|part| (part.partition.clone(), part.clone()))
-            .collect();
-        for (partition, part) in parts {
+        for (partition, part) in self.pending.parts() {
             let Self { owned, pending, mailbox, .. } = self;
             let owned = owned.as_mut().ok_or_else(|| Failure::Recycle("no producer".into()))?;
             let context = &self.context;
@@ -241,29 +234,15 @@ impl Worker {
     }
 
     fn hold_everything(&mut self, reason: Reason, detail: &str) {
-        let parts: BTreeMap<SourcePartition, Part> = self
-            .pending
-            .parcels()
-            .iter()
-            .flat_map(|accepted| &accepted.parts)
-            .map(|part| (part.partition.clone(), part.clone()))
-            .collect();
-        for (partition, part) in parts {
+        for (partition, part) in self.pending.parts() {
             self.hold(&partition, part.permit.topic(), reason, detail);
         }
         self.release_credit();
     }
 
     fn hold_and_drop(&mut self, partition: &SourcePartition, reason: Reason, detail: &str) {
-        let topic = self
-            .pending
-            .parcels()
-            .iter()
-            .flat_map(|accepted| &accepted.parts)
-            .find(|part| part.partition == *partition)
-            .map(|part| part.permit.topic().clone());
-        if let Some(topic) = topic {
-            self.hold_and_drop_topic(partition, &topic, reason, detail);
+        if let Some(part) = self.pending.parts().remove(partition) {
+            self.hold_and_drop_topic(partition, part.permit.topic(), reason, detail);
         }
     }
 

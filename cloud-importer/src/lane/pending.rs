@@ -1,5 +1,7 @@
 //! What was accepted and is not committed yet. It stays in memory until then, so that it can be replayed.
 
+use std::collections::BTreeMap;
+
 use codec::Batch;
 use proto::{
     ids::{LaneEpoch, Offset, SessionId, SourcePartition},
@@ -62,6 +64,12 @@ impl Pending {
 
     pub(super) fn parcels_mut(&mut self) -> &mut [Accepted] {
         &mut self.parcels
+    }
+
+    /// The source partitions that have groups here.
+    pub(super) fn parts(&self) -> BTreeMap<SourcePartition, Part> {
+        let parts = self.parcels.iter().flat_map(|accepted| &accepted.parts);
+        parts.map(|part| (part.partition.clone(), part.clone())).collect()
     }
 
     /// Takes everything out.

@@ -74,15 +74,7 @@ impl Worker {
         let at = place(&self.context.link_name, topic, partition);
         let beyond =
             self.owned.as_ref().and_then(|owned| owned.table.entries.get(partition)).map(|entry| entry.next);
-        // These come of a record: only when one is committed again has the hold ended, not when it is tried again.
-        let of_a_record = matches!(
-            reason,
-            Reason::RecordTooLarge
-                | Reason::TimestampRefused
-                | Reason::RecordRefused
-                | Reason::TargetUnauthorized
-        );
-        let held = Held { reason, beyond: beyond.filter(|_| of_a_record) };
+        let held = Held { reason, beyond: beyond.filter(|_| reason.comes_of_a_record()) };
         let before = self.held.insert(partition.clone(), held);
         if before.is_none_or(|before| before.reason != reason) {
             tracing::error!(link = %self.context.link_name, topic, partition = partition.partition, %reason, "held: {detail}");

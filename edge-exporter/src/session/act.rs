@@ -69,18 +69,10 @@ impl Session {
         Ok(())
     }
 
-    /// What ends a hold of the importer's. Of those that come of a record a position is always given again: only a
-    /// commit beyond it shows that the record is taken now.
+    /// What ends a hold of the importer's.
     fn until(&self, slot: Slot, reason: Reason) -> Until {
-        let of_a_record = matches!(
-            reason,
-            Reason::RecordTooLarge
-                | Reason::TimestampRefused
-                | Reason::RecordRefused
-                | Reason::TargetUnauthorized
-        );
         let committed = self.parts.view.table.get(slot).and_then(|partition| partition.facts().committed);
-        committed.filter(|_| of_a_record).map_or(Until::Resumed, Until::Committed)
+        committed.filter(|_| reason.comes_of_a_record()).map_or(Until::Resumed, Until::Committed)
     }
 
     fn established(&mut self, action: Action, live: &mut Live) -> Result<(), Ended> {
