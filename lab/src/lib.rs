@@ -10,12 +10,14 @@
 //! | topics full of them | [`load::load`], at a steady rate with [`pace::Paced`] |
 //! | the two programs set up between two clusters | [`deployment::Deployment`] |
 //! | how long records are on their way | [`tail::Tail`] |
+//! | a command line that came through a cargo alias | [`arguments::parse`] |
 //! | the verdict: lost, repeated, reordered, changed, ... | [`checker::Check`] |
 //!
 //! Everything blocks and can be used from a plain test as well as inside a runtime (on a thread that may block).
 //! Nothing of this is part of the shipped programs. Suites that need a real Kafka begin with
 //! [`kafka::require_kafka`].
 
+pub mod arguments;
 pub mod checker;
 pub mod deployment;
 pub mod embedded;

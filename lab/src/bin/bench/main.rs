@@ -17,7 +17,6 @@ use site::Site;
 
 const EXIT_FAILED: u8 = 1;
 const EXIT_DIFFERENT: u8 = 2;
-const EXIT_USAGE: u8 = 64;
 
 /// Measurements of Longhaul.
 #[derive(Debug, Parser)]
@@ -51,14 +50,9 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let Command::E2e(options) = match Arguments::try_parse() {
+    let Command::E2e(options) = match longhaul_lab::arguments::parse::<Arguments>() {
         Ok(arguments) => arguments.command,
-        Err(error) => {
-            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
-            // Nobody is left to tell when the terminal is gone.
-            let _ = error.print();
-            return ExitCode::from(code);
-        }
+        Err(code) => return code,
     };
     match run(&options) {
         Ok(true) => ExitCode::SUCCESS,

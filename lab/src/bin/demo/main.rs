@@ -68,14 +68,9 @@ enum Kind {
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments: Arguments = match longhaul_lab::arguments::parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
-            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
-            // Nobody is left to tell when the terminal is gone.
-            let _ = error.print();
-            return ExitCode::from(code);
-        }
+        Err(code) => return code,
     };
     let topics = match Topic::of(&arguments.input, arguments.records) {
         Ok(topics) => topics,
