@@ -10,10 +10,11 @@ use observe::metrics::{self, Flow};
 use proto::{
     hold::Reason,
     ids::{Lane, Offset, SessionId, Slot, SourcePartition},
+    progress::Tally,
 };
 use serde::Serialize;
 
-use crate::{lane::now_ms, progress::Tally};
+use crate::lane::now_ms;
 
 /// A link as it is now.
 #[derive(Debug, Clone, Serialize)]

@@ -240,7 +240,7 @@ impl Config {
 impl Link {
     /// The link's progress topic.
     pub fn progress_topic(&self) -> String {
-        format!("__longhaul.{}.progress", self.name)
+        proto::progress::topic_of(&self.name)
     }
 
     /// The link's offset map topic.

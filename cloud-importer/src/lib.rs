@@ -10,7 +10,8 @@
 //! - `session` serves one connection; what it may do is decided in `proto::receiver` and `proto::policy`.
 //! - `lane` is where records become durable: `lane/commit.rs` is the only place that commits, `lane/takeover.rs` the
 //!   only way to a producer, `lane/open.rs` decides where a source partition goes on.
-//! - `progress`, `progress_topic` and `offset_map` are the formats of the link's own topics at the target.
+//! - `progress_topic` and `offset_map` are the link's own topics at the target; the format of progress is
+//!   [`proto::progress`].
 
 pub mod board;
 pub mod config;
@@ -19,7 +20,6 @@ mod lane;
 mod links;
 mod mailbox;
 mod offset_map;
-mod progress;
 mod progress_topic;
 mod session;
 mod target;

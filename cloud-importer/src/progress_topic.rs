@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use kafka::{Admin, Isolation, KafkaCode};
-use proto::{hold::Reason, ids::Lane};
+use proto::{hold::Reason, ids::Lane, progress::Table};
 
-use crate::{config::Link, progress::Table, target::Obstacle};
+use crate::{config::Link, target::Obstacle};
 
 /// Creates the progress and the offset map topic if they are missing, and checks what must be true of them.
 pub(crate) fn verify(admin: &Admin, link: &Link) -> Result<(), Obstacle> {

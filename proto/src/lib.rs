@@ -36,6 +36,7 @@ pub mod ids;
 pub mod limits;
 pub mod misbehaved;
 pub mod policy;
+pub mod progress;
 pub mod receiver;
 pub mod sender;
 pub mod wire;

@@ -11,6 +11,7 @@ use kafka::{CommitError, Delivery, KafkaCode, ProduceError, TransactionError};
 use proto::{
     hold::Reason,
     ids::{Offset, SourcePartition},
+    progress::{Entry, Tally, key_of},
 };
 
 use super::{
@@ -22,7 +23,6 @@ use super::{
 use crate::{
     mailbox::{Mailbox, Order},
     offset_map::Runs,
-    progress::{Entry, Tally, key_of},
     target::Obstacle,
 };
 

@@ -3,12 +3,16 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use observe::event::{self, Event};
-use proto::{hold::Reason, ids::SourcePartition, receiver::OpenPartition};
+use proto::{
+    hold::Reason,
+    ids::SourcePartition,
+    progress::{Entry, Table, Tally, Target},
+    receiver::OpenPartition,
+};
 
 use super::{Stopped, Worker, commit::commit_entries, record::place};
 use crate::{
     config::Recreated,
-    progress::{Entry, Table, Tally, Target},
     target::{self, Obstacle, Tail, TargetTopic},
 };
 

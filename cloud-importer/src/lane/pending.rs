@@ -6,9 +6,8 @@ use codec::Batch;
 use proto::{
     ids::{LaneEpoch, Offset, SessionId, SourcePartition},
     policy::Permit,
+    progress::Tally,
 };
-
-use crate::progress::Tally;
 
 /// Accepted parcels, in their order.
 #[derive(Debug, Default)]

@@ -6,6 +6,7 @@ use observe::event::{self, Event, Place};
 use proto::{
     hold::Reason,
     ids::{Offset, SourcePartition},
+    progress::Tally,
 };
 
 use super::{
@@ -13,7 +14,6 @@ use super::{
     commit::commit_entries,
     pending::{Part, Pending},
 };
-use crate::progress::Tally;
 
 impl Worker {
     /// Puts governed events on record before what they speak of takes effect. While the audit log cannot be

@@ -9,11 +9,13 @@ use std::{
 };
 
 use kafka::{ProducerOptions, TopicHandle, TransactionError, TransactionalProducer};
-use proto::hold::Reason;
+use proto::{
+    hold::Reason,
+    progress::{Owner, Table},
+};
 
 use super::{Context, Stopped, Worker, commit::OWN_TAG};
 use crate::{
-    progress::{Owner, Table},
     progress_topic,
     target::{Obstacle, unauthorised},
 };

@@ -2,77 +2,94 @@
 //!
 //! It lies in the link's progress topic, in the partition with the lane's number, and is written in the same
 //! transaction as the data it speaks of. The importer is the only writer; the exporter keeps no state of its own.
+//! An exporter reads the progress topics that importers keep in its own cluster, to know which topics are written
+//! there by links: those must not go round in a circle.
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use crate::ids::{Offset, SourcePartition, TopicId};
 use codec::Digest;
 use prost::Message;
-use proto::ids::{Offset, SourcePartition, TopicId};
+
+/// The name of a link's progress topic.
+pub fn topic_of(link: &str) -> String {
+    format!("{PREFIX}{link}{SUFFIX}")
+}
+
+/// The link whose progress topic has this name, if it is one.
+pub fn link_of(topic: &str) -> Option<&str> {
+    topic.strip_prefix(PREFIX)?.strip_suffix(SUFFIX).filter(|link| !link.is_empty())
+}
 
 /// What is known of one source partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub struct Entry {
     /// The topic's name at the source.
-    pub(crate) topic: Arc<str>,
+    pub topic: Arc<str>,
     /// The next source offset.
-    pub(crate) next: Offset,
+    pub next: Offset,
     /// Leader epoch of the source offset before `next`, when it is known.
-    pub(crate) leader_epoch: Option<i32>,
+    pub leader_epoch: Option<i32>,
     /// Where the records went.
-    pub(crate) target: Target,
+    pub target: Target,
     /// What was committed since the last `delivered` line of the audit log.
-    pub(crate) unaudited: Tally,
+    pub unaudited: Tally,
 }
 
 /// Where a source partition's records went.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Target {
+pub struct Target {
     /// The target topic's name.
-    pub(crate) topic: Arc<str>,
+    pub topic: Arc<str>,
     /// The target topic's id.
-    pub(crate) id: TopicId,
+    pub id: TopicId,
     /// Offset of the last record written there; `None` when there is none yet.
-    pub(crate) last: Option<i64>,
+    pub last: Option<i64>,
 }
 
 /// A range of a source partition with what was in it. Ranges add up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub struct Tally {
     /// First source offset covered.
-    pub(crate) from: Offset,
+    pub from: Offset,
     /// Offsets of the first and the last record.
-    pub(crate) records: Option<(i64, i64)>,
+    pub records: Option<(i64, i64)>,
     /// How many records.
-    pub(crate) count: u64,
+    pub count: u64,
     /// Offsets in gaps with a name of their own.
-    pub(crate) named_gaps: u64,
+    pub named_gaps: u64,
     /// Their plain size.
-    pub(crate) plain_bytes: u64,
+    pub plain_bytes: u64,
     /// Their share of the wire.
-    pub(crate) wire_bytes: u64,
+    pub wire_bytes: u64,
     /// Sum of the groups' digests.
-    pub(crate) digest: Digest,
+    pub digest: Digest,
 }
 
 /// Who serves the lane, as the progress partition names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Owner {
+pub struct Owner {
     /// The importer process.
-    pub(crate) instance: String,
+    pub instance: String,
     /// Grows with each take-over.
-    pub(crate) generation: u64,
+    pub generation: u64,
 }
 
 /// Everything in one lane's progress partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Table {
-    pub(crate) entries: BTreeMap<SourcePartition, Entry>,
-    pub(crate) owner: Option<Owner>,
+pub struct Table {
+    /// What is known of each source partition.
+    pub entries: BTreeMap<SourcePartition, Entry>,
+    /// Who serves the lane.
+    pub owner: Option<Owner>,
 }
 
 impl Table {
     /// Takes one record of the progress partition, in order.
-    pub(crate) fn apply(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<(), Unreadable> {
+    ///
+    /// # Errors
+    /// When it is not progress in a format known here.
+    pub fn apply(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<(), Unreadable> {
         let key = Key::decode(key.ok_or(Unreadable)?).map_err(|_| Unreadable)?;
         if key.format != FORMAT {
             return Err(Unreadable);
@@ -96,7 +113,7 @@ impl Table {
 
 impl Entry {
     /// The record's value.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let tally = &self.unaudited;
         Record {
             topic: self.topic.to_string(),
@@ -120,7 +137,7 @@ impl Entry {
 
 impl Tally {
     /// Nothing yet, from `from` on.
-    pub(crate) fn starting(from: Offset) -> Self {
+    pub fn starting(from: Offset) -> Self {
         Self {
             from,
             records: None,
@@ -133,7 +150,7 @@ impl Tally {
     }
 
     /// Adds the range that follows.
-    pub(crate) fn add(&mut self, next: &Self) {
+    pub fn add(&mut self, next: &Self) {
         self.records = match (self.records, next.records) {
             (Some((first, _)), Some((_, last))) => Some((first, last)),
             (mine, theirs) => mine.or(theirs),
@@ -148,18 +165,18 @@ impl Tally {
 
 impl Owner {
     /// The record's value.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         OwnerRecord { instance: self.instance.clone(), generation: self.generation }.encode_to_vec()
     }
 
     /// The record's key.
-    pub(crate) fn key() -> Vec<u8> {
+    pub fn key() -> Vec<u8> {
         Key { format: FORMAT, owner: true, ..Key::default() }.encode_to_vec()
     }
 }
 
 /// The key of a source partition's record, in the progress and in the offset map topic.
-pub(crate) fn key_of(partition: &SourcePartition) -> Vec<u8> {
+pub fn key_of(partition: &SourcePartition) -> Vec<u8> {
     Key {
         format: FORMAT,
         owner: false,
@@ -173,7 +190,7 @@ pub(crate) fn key_of(partition: &SourcePartition) -> Vec<u8> {
 /// A record of the progress topic that this version did not write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a record that is not progress in a format known here")]
-pub(crate) struct Unreadable;
+pub struct Unreadable;
 
 #[derive(Clone, PartialEq, Message)]
 struct Key {
@@ -265,6 +282,8 @@ impl Record {
 
 /// Version of the keys and values.
 const FORMAT: u32 = 1;
+const PREFIX: &str = "__longhaul.";
+const SUFFIX: &str = ".progress";
 
 #[cfg(test)]
 mod tests {
@@ -309,6 +328,14 @@ mod tests {
         table.apply(Some(&Owner::key()), Some(&owner.encode())).unwrap();
         expected.owner = Some(owner);
         assert_eq!(table, expected);
+    }
+
+    #[test]
+    fn a_progress_topic_names_its_link() {
+        assert_eq!(link_of(&topic_of("fra-to-aws")), Some("fra-to-aws"));
+        assert_eq!(link_of("__longhaul.fra.offsetmap"), None);
+        assert_eq!(link_of("__longhaul..progress"), None);
+        assert_eq!(link_of("orders.progress"), None);
     }
 
     #[test]
