@@ -31,11 +31,22 @@ pub(crate) struct Topic {
     pub(crate) id: TopicId,
     /// Whether the name still stands for this incarnation.
     pub(crate) standing: Standing,
+    /// The link that writes the topic in this cluster, if one does and it is not to be carried on.
+    writer: Mutex<Option<Arc<str>>>,
 }
 
 impl Topic {
     pub(crate) fn new(name: &str, id: TopicId) -> Self {
-        Self { name: name.into(), id, standing: Standing::default() }
+        Self { name: name.into(), id, standing: Standing::default(), writer: Mutex::default() }
+    }
+
+    /// The link that writes the topic in this cluster.
+    pub(crate) fn writer(&self) -> Option<Arc<str>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_writer(&self, link: Option<Arc<str>>) {
+        *self.writer.lock().unwrap_or_else(PoisonError::into_inner) = link;
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod catalogue;
 mod ends;
+mod mirrors;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -202,7 +203,7 @@ impl Source {
         };
         for ((topic, partitions), described) in topics.iter().zip(described) {
             let loss = match described {
-                Ok(described) if described.id == topic.id => None,
+                Ok(described) if described.id == topic.id => topic.writer().map(|_| Loss::Mirrored),
                 Ok(_) => Some(Loss::Recreated),
                 Err((_, KafkaCode::UNKNOWN_TOPIC_OR_PARTITION | KafkaCode::UNKNOWN_TOPIC_ID)) => {
                     Some(Loss::Gone)

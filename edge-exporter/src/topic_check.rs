@@ -57,6 +57,8 @@ pub(crate) enum Loss {
     Recreated = 2,
     /// The cluster does not let us see it.
     Unauthorized = 3,
+    /// A link writes the topic in this cluster: it is in place, and not to be carried on.
+    Mirrored = 4,
 }
 
 /// Whether something that was fetched may leave.
@@ -86,6 +88,7 @@ impl Standing {
             1 => Some(Loss::Gone),
             2 => Some(Loss::Recreated),
             3 => Some(Loss::Unauthorized),
+            4 => Some(Loss::Mirrored),
             _ => None,
         }
     }

@@ -43,6 +43,8 @@ reasons! {
     SourceGone = "source_gone",
     /// The source cluster does not let the exporter read the topic.
     SourceUnauthorized = "source_unauthorized",
+    /// Another link writes the source topic: carried on, its records could come back in a circle.
+    WouldLoop = "would_loop",
     /// A record is larger than a parcel may be.
     RecordTooLargeForLink = "record_too_large_for_link",
     /// A record is larger than the target topic takes.

@@ -15,6 +15,10 @@ pub struct Topics {
     /// Topics not to carry although `include` names them. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
+    /// Topics that are carried on although another link writes them here: names or globs. Default: none. Without it
+    /// they are held, as they could come back in a circle.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relay: Vec<String>,
     /// Where a source partition begins of which the importer knows nothing: `earliest`, `latest`, or a time such as
     /// `2026-01-01T00:00:00Z`. Default `earliest`. Topics and partitions that appear while the exporter runs always
     /// begin at the start of their log.
@@ -71,6 +75,7 @@ fn timestamp(text: &str) -> Option<i64> {
 pub(crate) struct Rules {
     include: GlobSet,
     exclude: GlobSet,
+    relay: GlobSet,
 }
 
 impl Rules {
@@ -88,12 +93,18 @@ impl Rules {
         Ok(Self {
             include: compile(&topics.include).map_err(|what| ("include", what))?,
             exclude: compile(&topics.exclude).map_err(|what| ("exclude", what))?,
+            relay: compile(&topics.relay).map_err(|what| ("relay", what))?,
         })
     }
 
     /// Whether `topic` is carried.
     pub(crate) fn carries(&self, topic: &str) -> bool {
         !proto::policy::is_internal(topic) && self.include.is_match(topic) && !self.exclude.is_match(topic)
+    }
+
+    /// Whether `topic` is carried although a link writes it here.
+    pub(crate) fn relays(&self, topic: &str) -> bool {
+        self.relay.is_match(topic)
     }
 }
 
@@ -114,8 +125,8 @@ mod tests {
 
     fn rules(include: &[&str], exclude: &[&str]) -> Rules {
         let list = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        Rules::new(&Topics { include: list(include), exclude: list(exclude), start: Start::Earliest })
-            .unwrap()
+        let (include, exclude) = (list(include), list(exclude));
+        Rules::new(&Topics { include, exclude, relay: Vec::new(), start: Start::Earliest }).unwrap()
     }
 
     #[test]

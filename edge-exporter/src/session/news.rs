@@ -75,6 +75,10 @@ impl Session {
                 Reason::SourceRecreated,
                 format!("topic {name} was deleted and made again: its id is not {id} any more"),
             ),
+            Loss::Mirrored => {
+                let detail = mirrored(partition);
+                return self.hold(slot, Cause::Hold(Reason::WouldLoop), &detail, Until::Resumed, live);
+            }
             Loss::Unauthorized => {
                 let detail = format!(
                     "the source cluster does not let this principal describe topic {name}; {partition} waits and all \
@@ -89,7 +93,9 @@ impl Session {
                 );
             }
         };
-        if !outstanding {
+        let never_carried =
+            partition.state() == State::Held(Reason::WouldLoop) && partition.facts().committed.is_none();
+        if !outstanding || never_carried {
             return self.close(partition, &what, live);
         }
         let carried = partition.facts().committed;
@@ -105,11 +111,11 @@ impl Session {
     /// A partition with nothing outstanding is not carried any more.
     fn close(&mut self, partition: &Partition, why: &str, live: &mut Live) {
         let slot = partition.slot;
-        tracing::info!(%partition, "closed: {why}; everything it had was delivered");
+        tracing::info!(%partition, "closed: {why}; nothing of it is left to deliver");
         partition.set_state(State::Closed);
         self.holds().forget(slot);
         self.parts.view.meters.forget(partition);
-        let reason = format!("closed: {why}; everything it had was delivered");
+        let reason = format!("closed: {why}; nothing of it is left to deliver");
         live.item.events.push(Release { at: self.place(partition), reason }.into());
         if let Some(session) = live.session {
             let lane = self.lane_of(partition);
@@ -207,4 +213,17 @@ impl Session {
         );
         self.hold(slot, Cause::Hold(Reason::RecordTooLargeForLink), &detail, Until::Committed(offset), live);
     }
+}
+
+/// Why a topic that a link writes here is not carried on.
+fn mirrored(partition: &Partition) -> String {
+    let topic = &partition.topic.name;
+    let link = partition.topic.writer().unwrap_or_else(|| "?".into());
+    format!(
+        "topic {topic} is written here by link {link}, whose progress topic `{}` in this cluster names it as a target: carried \
+         on, its records could come back in a circle; {partition} waits and all others go on; leave the topic out with \
+         [topics] exclude, or, if it is to go on to another cluster, name it in [topics] relay and restart; if the link \
+         was given up, delete its progress topic, nothing needs to be restarted",
+        proto::progress::topic_of(&link)
+    )
 }

@@ -12,6 +12,7 @@ use proto::{
     limits,
 };
 
+use super::mirrors::Mirrors;
 use crate::{
     config::{Config, Rules, Skip},
     partition::{Partition, Table, Topic},
@@ -27,6 +28,9 @@ pub(super) struct Catalogue {
     topics: BTreeMap<String, Known>,
     /// Topics that the first listing named and could not describe: they are not late.
     early: BTreeSet<String>,
+    mirrors: Mirrors,
+    /// Topics that were seen once, where links end here: theirs may not be in progress yet.
+    fresh: BTreeSet<String>,
     listed: bool,
     next_slot: u32,
     full: bool,
@@ -54,6 +58,8 @@ impl Catalogue {
             table,
             topics: BTreeMap::new(),
             early: BTreeSet::new(),
+            mirrors: Mirrors::new(config.kafka_settings().named(format!("longhaul-{}-mirrors", config.link))),
+            fresh: BTreeSet::new(),
             listed: false,
             next_slot: 1,
             full: false,
@@ -79,6 +85,7 @@ impl Catalogue {
                 }
             }
         }
+        self.mirrors.look(&listed)?;
         Ok(self.take(&names, &described))
     }
 
@@ -88,7 +95,9 @@ impl Catalogue {
         for (name, id, partitions) in described {
             self.seen(name, *id, *partitions, &mut changes);
         }
+        self.mark_mirrors(&mut changes);
         let named: BTreeSet<&str> = names.iter().copied().collect();
+        self.fresh.retain(|name| named.contains(name.as_str()));
         for (name, known) in &mut self.topics {
             if named.contains(name.as_str()) {
                 known.missing = 0;
@@ -112,6 +121,20 @@ impl Catalogue {
         changes
     }
 
+    /// Topics that a link writes here are not carried on.
+    fn mark_mirrors(&mut self, changes: &mut Changes) {
+        for (name, known) in &self.topics {
+            let writer = self.mirrors.writer_of(name).filter(|_| !self.rules.relays(name));
+            known.topic.set_writer(writer.cloned());
+            if writer.is_some()
+                && known.topic.standing.loss().is_none()
+                && known.topic.standing.lose(Loss::Mirrored)
+            {
+                changes.lost.push((Arc::clone(&known.topic), Loss::Mirrored));
+            }
+        }
+    }
+
     fn seen(&mut self, name: &str, id: TopicId, partitions: usize, changes: &mut Changes) {
         if id == TopicId::ZERO {
             tracing::warn!(topic = %name, "the source cluster states no topic ids: the topic is not carried, as it \
@@ -119,6 +142,12 @@ impl Catalogue {
             return;
         }
         let late = self.listed && !self.early.remove(name);
+        // An importer makes a topic before it puts it into its progress.
+        let unknown = !self.topics.contains_key(name);
+        if late && unknown && self.mirrors.any() && self.fresh.insert(name.to_owned()) {
+            return;
+        }
+        self.fresh.remove(name);
         let known = match self.topics.get_mut(name) {
             Some(known) if known.topic.id == id => known,
             Some(known) => {
@@ -215,6 +244,31 @@ mod tests {
         assert_eq!(changes.lost.len(), 1);
         assert_eq!((changes.lost[0].0.id, changes.lost[0].1), (A, Loss::Recreated));
         assert!(catalogue.table.get(Slot(2)).unwrap().late, "it is carried from its first record on");
+    }
+
+    #[test]
+    fn a_topic_that_a_link_writes_here_is_not_carried_on_until_the_link_is_gone() {
+        let mut catalogue = catalogue();
+        take(&mut catalogue, &[("orders", A, 1)]);
+        catalogue.mirrors.pretend("orders", "muc-to-fra");
+        let changes = take(&mut catalogue, &[("orders", A, 1)]);
+        assert_eq!(changes.lost.len(), 1);
+        assert_eq!(changes.lost[0].1, Loss::Mirrored);
+        assert_eq!(changes.lost[0].0.writer().as_deref(), Some("muc-to-fra"));
+        assert!(take(&mut catalogue, &[("orders", A, 1)]).lost.is_empty(), "told once");
+        catalogue.mirrors.forget();
+        assert!(take(&mut catalogue, &[("orders", A, 1)]).lost.is_empty());
+        assert_eq!(catalogue.table.get(Slot(1)).unwrap().topic.writer(), None);
+    }
+
+    #[test]
+    fn a_topic_made_where_links_end_is_found_by_the_second_listing() {
+        let mut catalogue = catalogue();
+        take(&mut catalogue, &[("orders", A, 1)]);
+        catalogue.mirrors.pretend("eu.orders", "muc-to-fra");
+        assert!(take(&mut catalogue, &[("orders", A, 1), ("payments.eu", B, 1)]).found.is_empty());
+        assert_eq!(take(&mut catalogue, &[("orders", A, 1), ("payments.eu", B, 1)]).found, [Slot(2)]);
+        assert!(catalogue.table.get(Slot(2)).unwrap().late);
     }
 
     #[test]
