@@ -5,7 +5,8 @@
 //! | a real Kafka cluster, killed, paused and started again | [`kafka::Cluster`] |
 //! | a quick one inside this process | [`embedded::EmbeddedCluster`] |
 //! | requests held, dropped and cut on their way to a broker | [`proxy::Proxy`] |
-//! | a long, lossy, slow or dead link | [`relay::Relay`] |
+//! | a long, lossy, slow or dead link for UDP, without rights | [`relay::Relay`] |
+//! | the same for everything that speaks IP, exact enough to measure on | [`wanlink::Wan`] |
 //! | records that look like the real thing, or that torture | [`generator`], [`topicfile::TopicFile`] |
 //! | topics full of them | [`load::load`], at a steady rate with [`pace::Paced`] |
 //! | the two programs set up between two clusters | [`deployment::Deployment`] |
@@ -31,4 +32,5 @@ pub mod record;
 pub mod relay;
 pub mod tail;
 pub mod topicfile;
+pub mod wanlink;
 pub mod wire;
