@@ -13,34 +13,60 @@ use quinn::{ConnectionStats, crypto::rustls::HandshakeData};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::{
-    CloseCode, ControlRecv, ControlSend, Error, ParcelRecv, ParcelSend, Stall,
+    CloseCode, ControlRecv, ControlSend, Error, ParcelRecv, ParcelSend, Rate, Stall, Stats,
     close::{MAX_REASON, words},
+    congestion::{Kind, Window},
+    socket::Granted,
     stall::{Sample, TICK, Watch},
-    window::{FlightReading, Window},
+    stats::Carried,
 };
 
 /// One QUIC connection. Cheap to clone; it is closed when the last clone and the last stream are dropped.
 #[derive(Clone)]
 pub struct Connection(Arc<Inner>);
 
-struct Inner {
-    quic: quinn::Connection,
+pub(crate) struct Inner {
+    pub(crate) quic: quinn::Connection,
     peer: SpiffeId,
     chain: Vec<CertificateDer<'static>>,
     /// The host that was dialled; `None` at the listener.
     host: Option<String>,
+    pub(crate) granted: Granted,
+    /// Where this end paces.
+    pub(crate) rate: Option<Rate>,
+    pub(crate) since: Instant,
+    /// UDP payload sent until the handshake was done.
+    pub(crate) handshake_bytes: u64,
+    /// Parcel bytes, headers of parcels included.
+    pub(crate) parcels: Arc<Carried>,
 }
 
 impl Connection {
     /// Takes a connection whose handshake is done; fails when the peer's certificate does not name one identity.
-    pub(crate) fn new(quic: quinn::Connection, host: Option<String>) -> Result<Self, certs::Error> {
+    pub(crate) fn new(
+        quic: quinn::Connection,
+        host: Option<String>,
+        granted: Granted,
+        rate: Option<Rate>,
+    ) -> Result<Self, certs::Error> {
         let chain = quic
             .peer_identity()
             .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
             .map(|chain| *chain)
             .unwrap_or_default();
         let peer = certs::peer_spiffe_id(&chain)?;
-        Ok(Self(Arc::new(Inner { quic, peer, chain, host })))
+        let handshake_bytes = quic.stats().udp_tx.bytes;
+        Ok(Self(Arc::new(Inner {
+            quic,
+            peer,
+            chain,
+            host,
+            granted,
+            rate,
+            since: Instant::now(),
+            handshake_bytes,
+            parcels: Arc::default(),
+        })))
     }
 
     /// Who the peer is.
@@ -103,7 +129,7 @@ impl Connection {
     /// # Errors
     /// Why the connection is over.
     pub async fn open_lane(&self, preface: LanePreface) -> Result<ParcelSend, Error> {
-        ParcelSend::open(self.0.quic.open_uni().await?, preface).await
+        ParcelSend::open(self.0.quic.open_uni().await?, preface, Arc::clone(&self.0.parcels)).await
     }
 
     /// Waits for the next lane stream and its preface: the importer does.
@@ -115,7 +141,7 @@ impl Connection {
     /// Why the connection is over, or what is wrong with this one stream; see [`Error::ends_connection`].
     pub async fn accept_lane(&self) -> Result<ParcelRecv, Error> {
         let stream = self.0.quic.accept_uni().await?;
-        match timeout(PREFACE_PATIENCE, ParcelRecv::accept(stream)).await {
+        match timeout(PREFACE_PATIENCE, ParcelRecv::accept(stream, Arc::clone(&self.0.parcels))).await {
             Ok(result) => result,
             Err(_) => Err(Error::NoPreface { seconds: PREFACE_PATIENCE.as_secs() }),
         }
@@ -145,6 +171,16 @@ impl Connection {
         words(&self.0.quic.closed().await)
     }
 
+    /// The code with which the peer closed the connection, if it did and this version knows the code.
+    pub fn peer_closed_with(&self) -> Option<CloseCode> {
+        match self.0.quic.close_reason()? {
+            quinn::ConnectionError::ApplicationClosed(close) => {
+                CloseCode::from_number(close.error_code.into_inner())
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the connection is over.
     pub fn is_closed(&self) -> bool {
         self.0.quic.close_reason().is_some()
@@ -159,26 +195,13 @@ impl Connection {
         self.0.quic.close(code.into(), &reason.as_bytes()[..end]);
     }
 
-    /// Counters since the connection began.
+    /// Counters since the connection began, and its path as it is now.
     pub fn stats(&self) -> Stats {
         let quic = self.0.quic.stats();
-        let flight = self.flight();
-        Stats {
-            rtt: quic.path.rtt,
-            min_rtt: quic.path.min_rtt,
-            congestion_window: quic.path.cwnd,
-            in_flight: flight.map_or(0, |flight| flight.in_flight),
-            mtu: quic.path.current_mtu,
-            sent_packets: quic.path.sent_packets,
-            lost_packets: quic.path.lost_packets,
-            lost_bytes: quic.path.lost_bytes,
-            black_holes: quic.path.black_holes_detected,
-            sent_datagrams: quic.udp_tx.datagrams,
-            sent_bytes: quic.udp_tx.bytes,
-            send_calls: quic.udp_tx.ios,
-            received_datagrams: quic.udp_rx.datagrams,
-            received_bytes: quic.udp_rx.bytes,
-        }
+        let window = self.window();
+        let kind = window.as_ref().map_or(Kind::Fixed(0), |window| window.kind());
+        let flight = window.map(|window| window.flight().read()).unwrap_or_default();
+        Stats::new(&quic, &flight, kind, &self.0)
     }
 
     /// Whether the peer has confirmed the handshake: RFC 9001, 4.1.2. For a dialler: it has taken our certificate.
@@ -190,15 +213,14 @@ impl Connection {
         self.0.quic.close_reason()
     }
 
-    fn flight(&self) -> Option<FlightReading> {
-        // Asked anew each time: a path that was validated afresh has another controller.
-        let window = self.0.quic.congestion_state().into_any().downcast::<Window>().ok()?;
-        Some(window.flight().read())
+    /// Asked anew each time: a path that was validated afresh has another controller.
+    fn window(&self) -> Option<Box<Window>> {
+        self.0.quic.congestion_state().into_any().downcast().ok()
     }
 
     fn sample(&self) -> Sample {
         let quic = self.0.quic.stats();
-        let flight = self.flight();
+        let flight = self.window().map(|window| window.flight().read());
         Sample {
             last_ack: flight.and_then(|flight| flight.last_ack),
             acks: flight.map_or(0, |flight| flight.acks),
@@ -226,48 +248,6 @@ pub struct Handshake {
     pub protocol: String,
     /// The host name that the exporter dialled; at the importer `None` when that was an IP address.
     pub server_name: Option<String>,
-}
-
-/// Counters of a connection since it began, and its path as it is now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Smoothed round trip.
-    pub rtt: Duration,
-    /// Least round trip seen.
-    pub min_rtt: Duration,
-    /// Bytes that may be in flight.
-    pub congestion_window: u64,
-    /// Bytes in flight after the last acknowledgement.
-    pub in_flight: u64,
-    /// Largest UDP payload in use, bytes.
-    pub mtu: u16,
-    /// QUIC packets sent.
-    pub sent_packets: u64,
-    /// QUIC packets given up as lost and sent anew.
-    pub lost_packets: u64,
-    /// Their bytes.
-    pub lost_bytes: u64,
-    /// How often large packets stopped passing.
-    pub black_holes: u64,
-    /// UDP datagrams sent.
-    pub sent_datagrams: u64,
-    /// Bytes of UDP payload sent, repeats and acknowledgements included: add 28 a datagram for IPv4, 48 for IPv6.
-    pub sent_bytes: u64,
-    /// System calls that sent them.
-    pub send_calls: u64,
-    /// UDP datagrams received.
-    pub received_datagrams: u64,
-    /// Bytes of UDP payload received.
-    pub received_bytes: u64,
-}
-
-impl Stats {
-    /// Datagrams a system call: about 1 means that segmentation offload is not in use, which costs a factor of three
-    /// in processor time at high rates.
-    pub fn datagrams_per_send(&self) -> f64 {
-        if self.send_calls == 0 { 0.0 } else { self.sent_datagrams as f64 / self.send_calls as f64 }
-    }
 }
 
 /// Frames sent that want an acknowledgement: all but ACK, PADDING and CONNECTION_CLOSE (RFC 9002, 2). QUIC's own loss

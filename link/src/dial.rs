@@ -17,9 +17,9 @@ use tokio::{
 };
 
 use crate::{
-    CloseCode, Connection, Error, Settings,
+    CloseCode, Connection, Error, Rate, Settings,
     close::{Fault, fault, words},
-    socket,
+    socket::{self, Granted},
 };
 
 /// Dials one importer, wherever it is. Keeps nothing between attempts but the round trip it measured.
@@ -29,6 +29,8 @@ pub struct Dialer {
     config: RwLock<ClientConfig>,
     expected: SpiffeId,
     settings: Settings,
+    /// Of all connections together.
+    rate: Rate,
     /// Smoothed round trip of the last connection, microseconds; 0 when there was none.
     rtt_us: AtomicU64,
 }
@@ -40,8 +42,9 @@ impl Dialer {
     /// When the identity is not an exporter's or the settings contradict themselves.
     pub fn new(identity: &Identity, expected_peer: SpiffeId, settings: Settings) -> Result<Self, Error> {
         settings.check()?;
-        let config = RwLock::new(settings.client(identity)?);
-        Ok(Self { config, expected: expected_peer, settings, rtt_us: 0.into() })
+        let rate = Rate::new(settings.rate, settings.floor);
+        let config = RwLock::new(settings.client(identity, &rate)?);
+        Ok(Self { config, expected: expected_peer, settings, rate, rtt_us: 0.into() })
     }
 
     /// Dials with another identity from now on; connections that live are not touched.
@@ -49,9 +52,14 @@ impl Dialer {
     /// # Errors
     /// When the identity is not an exporter's. The old one stays.
     pub fn replace_identity(&self, identity: &Identity) -> Result<(), Error> {
-        let config = self.settings.client(identity)?;
+        let config = self.settings.client(identity, &self.rate)?;
         *self.config.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = config;
         Ok(())
+    }
+
+    /// The rate of all its connections together; changes apply at once.
+    pub fn rate(&self) -> &Rate {
+        &self.rate
     }
 
     /// How long one attempt may take now: max(1 s, 3 RTT), or the setting while the round trip is not known.
@@ -84,6 +92,7 @@ impl Dialer {
             remote,
             limit,
             udp_buffer: self.settings.udp_buffer,
+            rate: self.rate.clone(),
         };
         let mut running = JoinSet::new();
         let mut failure: Option<DialError> = None;
@@ -207,11 +216,12 @@ struct Attempt {
     remote: SocketAddr,
     limit: Duration,
     udp_buffer: usize,
+    rate: Rate,
 }
 
 impl Attempt {
     async fn run(self) -> Result<Connection, DialError> {
-        let endpoint = self.endpoint()?;
+        let (endpoint, granted) = self.endpoint()?;
         let connecting = endpoint
             .connect_with(self.config.clone(), self.remote, &self.host)
             .map_err(|error| self.not_started(&error))?;
@@ -220,7 +230,8 @@ impl Attempt {
             Ok(Err(error)) => return Err(self.failed(&error)),
             Err(_) => return Err(self.timed_out()),
         };
-        let connection = Connection::new(quic.clone(), Some(self.host.clone()));
+        let connection =
+            Connection::new(quic.clone(), Some(self.host.clone()), granted, Some(self.rate.clone()));
         let got = match &connection {
             Ok(connection) if *connection.peer() == self.expected => None,
             Ok(connection) => Some(connection.peer().to_string()),
@@ -256,12 +267,12 @@ impl Attempt {
         }
     }
 
-    fn endpoint(&self) -> Result<Endpoint, DialError> {
+    fn endpoint(&self) -> Result<(Endpoint, Granted), DialError> {
         let any = match self.remote {
             SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
         };
-        socket::endpoint(any, self.udp_buffer, None)
+        socket::dialling(any, self.udp_buffer, &self.rate)
             .map_err(|error| DialError::Failed { address: self.address.to_string(), why: error.to_string() })
     }
 

@@ -12,6 +12,9 @@
 //!   stalled ── no ack while data is outstanding: dial again, do not wait
 //! ```
 //!
+//! How much is sent: [`Congestion`] chooses how it is found out, and [`Rate`] is what all connections of a dialler keep
+//! below together, on the wire and to the byte.
+//!
 //! What must stay true:
 //! - memory a peer can make us hold is bounded: stream and connection windows, pending handshakes, declared sizes
 //!   checked before anything is allocated;
@@ -21,23 +24,29 @@
 #![warn(missing_docs)]
 
 mod close;
+mod congestion;
 mod connection;
 mod control;
 mod dial;
 mod error;
 mod listen;
+mod paced;
 mod parcel;
+mod rate;
 mod settings;
 mod socket;
 mod stall;
-mod window;
+mod stats;
 
 pub use close::CloseCode;
-pub use connection::{Connection, Handshake, Stats};
+pub use congestion::Congestion;
+pub use connection::{Connection, Handshake};
 pub use control::{ControlRecv, ControlSend};
 pub use dial::{DialError, Dialer};
 pub use error::Error;
 pub use listen::{Listener, Refused};
 pub use parcel::{ParcelRecv, ParcelSend};
+pub use rate::Rate;
 pub use settings::Settings;
 pub use stall::{Stall, is_stalled};
+pub use stats::{Sent, Stats};

@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     CloseCode, Connection, Error, Settings,
     close::{Fault, fault, words},
-    socket,
+    socket::{self, Granted},
 };
 
 /// Accepts exporters on one UDP address. Handshakes run side by side, bounded in number and time.
@@ -42,7 +42,7 @@ impl Listener {
     pub async fn bind(address: SocketAddr, identity: &Identity, settings: Settings) -> Result<Self, Error> {
         settings.check()?;
         let config = settings.server(identity)?;
-        let endpoint = socket::endpoint(address, settings.udp_buffer, Some(config))?;
+        let (endpoint, granted) = socket::listening(address, settings.udp_buffer, config)?;
         let address = endpoint.local_addr().map_err(|source| Error::Socket { address, source })?;
         let (outbox, inbox) = mpsc::channel(settings.max_pending);
         let unreported = Arc::default();
@@ -53,6 +53,7 @@ impl Listener {
             max_pending: settings.max_pending,
             retry_above: settings.retry_above,
             patience: settings.handshake,
+            granted,
         };
         let task = tokio::spawn(door.run(endpoint.clone()));
         Ok(Self { endpoint, settings, address, inbox: Mutex::new(inbox), unreported, task })
@@ -119,6 +120,7 @@ struct Door {
     max_pending: usize,
     retry_above: usize,
     patience: Duration,
+    granted: Granted,
 }
 
 impl Door {
@@ -150,7 +152,7 @@ impl Door {
         let outcome = timeout(self.patience, async { incoming.accept()?.await }).await;
         let refused = |proven, reason| Refused { remote, proven, reason };
         let refusal = match outcome {
-            Ok(Ok(quic)) => match Connection::new(quic.clone(), None) {
+            Ok(Ok(quic)) => match Connection::new(quic.clone(), None, self.granted, None) {
                 Ok(connection) => {
                     // An error means that the listener is gone, and the connection goes with it.
                     let _ = self.outbox.send(Ok(connection)).await;

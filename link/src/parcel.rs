@@ -1,10 +1,12 @@
 //! Lane streams: a preface, then parcels of a header and a body.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use proto::wire::{LanePreface, ParcelHeader};
 use quinn::{RecvStream, SendStream, VarInt};
 
-use crate::Error;
+use crate::{Error, stats::Carried};
 
 /// The sending end of one lane epoch.
 #[derive(Debug)]
@@ -13,12 +15,17 @@ pub struct ParcelSend {
     preface: LanePreface,
     /// A parcel was begun and not ended: a `send` failed or was dropped on the way.
     torn: bool,
+    carried: Arc<Carried>,
 }
 
 impl ParcelSend {
-    pub(crate) async fn open(mut stream: SendStream, preface: LanePreface) -> Result<Self, Error> {
+    pub(crate) async fn open(
+        mut stream: SendStream,
+        preface: LanePreface,
+        carried: Arc<Carried>,
+    ) -> Result<Self, Error> {
         stream.write_all(&preface.encode()).await?;
-        Ok(Self { stream, preface, torn: false })
+        Ok(Self { stream, preface, torn: false, carried })
     }
 
     /// The lane and its epoch.
@@ -47,6 +54,7 @@ impl ParcelSend {
         self.torn = true;
         self.stream.write_all_chunks(&mut [Bytes::copy_from_slice(&bytes), body]).await?;
         self.torn = false;
+        self.carried.sent(bytes.len() + header.coded as usize);
         Ok(())
     }
 
@@ -92,10 +100,11 @@ pub struct ParcelRecv {
     /// How much of `header` was read.
     header_filled: usize,
     body: BytesMut,
+    carried: Arc<Carried>,
 }
 
 impl ParcelRecv {
-    pub(crate) async fn accept(mut stream: RecvStream) -> Result<Self, Error> {
+    pub(crate) async fn accept(mut stream: RecvStream, carried: Arc<Carried>) -> Result<Self, Error> {
         let mut bytes = [0; LanePreface::LENGTH];
         if !fill(&mut stream, &mut bytes, &mut 0, PREFACE).await? {
             return Err(Error::Truncated { what: PREFACE });
@@ -103,7 +112,7 @@ impl ParcelRecv {
         let preface =
             LanePreface::decode(&bytes).map_err(|source| Error::Malformed { what: PREFACE, source })?;
         let header = [0; ParcelHeader::LENGTH];
-        Ok(Self { stream, preface, header, header_filled: 0, body: BytesMut::new() })
+        Ok(Self { stream, preface, header, header_filled: 0, body: BytesMut::new(), carried })
     }
 
     /// The lane and its epoch.
@@ -135,6 +144,7 @@ impl ParcelRecv {
             self.body.extend_from_slice(&chunk.bytes);
         }
         self.header_filled = 0;
+        self.carried.received(ParcelHeader::LENGTH + length);
         Ok(Some((header, std::mem::take(&mut self.body).freeze())))
     }
 

@@ -8,17 +8,22 @@ use quinn::{
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
-use crate::{Error, window::WindowFactory};
+use crate::{Congestion, Error, Rate, congestion::WindowFactory};
 
 /// Settings of one side of a link. The defaults suit a path of up to 500 Mbit/s and 200 ms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Lanes of the link, at most [`proto::limits::MAX_LANES`]. Default 4. Bounds the streams an exporter may open.
     pub lanes: u16,
-    /// The rate that the path carries, bits a second. Default `None`: unknown. Loss alone does not slow a link of a
-    /// known rate down.
+    /// The rate that all connections of a dialler keep below together, bits a second on the wire: IP and UDP headers,
+    /// repeats and acknowledgements included. Default `None`: unknown. A listener does not pace.
     pub rate: Option<u64>,
-    /// Bytes that may be in flight when no rate is known. Default 4 MiB.
+    /// The rate below which a standing queue alone does not bring it, bits a second: it may be somebody else's queue.
+    /// Default `None`: half of the rate.
+    pub floor: Option<u64>,
+    /// How a dialler finds out how much it may send. Default: at the rate when there is one, else it finds the rate.
+    pub congestion: Congestion,
+    /// Bytes that a listener, which only answers, may have in flight. Default 4 MiB.
     pub window: u64,
     /// Bytes of one stream that the peer may send ahead of our reading. Default 16 MiB.
     pub stream_window: u32,
@@ -30,7 +35,8 @@ pub struct Settings {
     pub udp_buffer: usize,
     /// Largest UDP payload that is probed for. Default 1452: IPv6 over Ethernet.
     pub max_mtu: u16,
-    /// Interval of keep-alives on a silent connection. Default 5 s.
+    /// Interval of keep-alives on a silent connection. Default 8 s: longer than the protocol's heartbeats, which keep a
+    /// connection alive by themselves once a session stands.
     pub keep_alive: Duration,
     /// A connection that hears nothing for this long is over. Default 20 s.
     pub idle: Duration,
@@ -51,13 +57,15 @@ impl Default for Settings {
         Self {
             lanes: 4,
             rate: None,
+            floor: None,
+            congestion: Congestion::Auto,
             window: 4 << 20,
             stream_window: 16 << 20,
             connection_window: 32 << 20,
             send_window: 16 << 20,
             udp_buffer: 4 << 20,
             max_mtu: 1452,
-            keep_alive: Duration::from_secs(5),
+            keep_alive: Duration::from_secs(8),
             idle: Duration::from_secs(20),
             first_attempt: Duration::from_secs(2),
             handshake: Duration::from_secs(10),
@@ -76,6 +84,9 @@ impl Settings {
         }
         if self.rate == Some(0) {
             return wrong("a rate of 0 sends nothing");
+        }
+        if self.floor.is_some_and(|floor| self.rate.is_some_and(|rate| floor > rate)) {
+            return wrong("the guaranteed floor is above the rate");
         }
         if self.stream_window > self.connection_window {
             return wrong("the stream window is larger than the connection window");
@@ -96,11 +107,12 @@ impl Settings {
     }
 
     /// The exporter's side: the importer opens no streams towards it.
-    pub(crate) fn client(&self, identity: &Identity) -> Result<ClientConfig, Error> {
+    pub(crate) fn client(&self, identity: &Identity, rate: &Rate) -> Result<ClientConfig, Error> {
         let tls =
             QuicClientConfig::try_from(identity.client_config()?).expect("our provider has AES-128-GCM");
         let mut config = ClientConfig::new(Arc::new(tls));
-        config.transport_config(Arc::new(self.transport(0, 0)));
+        let window = WindowFactory::Dialled { congestion: self.congestion, rate: rate.clone() };
+        config.transport_config(Arc::new(self.transport(0, 0, window)));
         Ok(config)
     }
 
@@ -109,8 +121,9 @@ impl Settings {
         let tls =
             QuicServerConfig::try_from(identity.server_config()?).expect("our provider has AES-128-GCM");
         let mut config = ServerConfig::with_crypto(Arc::new(tls));
+        let window = WindowFactory::Accepted { window: self.window };
         config
-            .transport_config(Arc::new(self.transport(1, u32::from(self.lanes) + SPARE_STREAMS)))
+            .transport_config(Arc::new(self.transport(1, u32::from(self.lanes) + SPARE_STREAMS, window)))
             .migration(self.migration)
             .max_incoming(self.max_pending * 2)
             .incoming_buffer_size(INCOMING_BUFFER)
@@ -118,7 +131,7 @@ impl Settings {
         Ok(config)
     }
 
-    fn transport(&self, bidirectional: u32, unidirectional: u32) -> TransportConfig {
+    fn transport(&self, bidirectional: u32, unidirectional: u32, window: WindowFactory) -> TransportConfig {
         let mut mtu = MtuDiscoveryConfig::default();
         mtu.upper_bound(self.max_mtu);
         let idle = IdleTimeout::try_from(self.idle).expect("checked against one day");
@@ -137,7 +150,7 @@ impl Settings {
             .max_idle_timeout(Some(idle))
             .datagram_receive_buffer_size(None)
             .allow_spin(false)
-            .congestion_controller_factory(Arc::new(WindowFactory::new(self.rate, self.window)));
+            .congestion_controller_factory(Arc::new(window));
         transport
     }
 }
@@ -163,8 +176,9 @@ mod tests {
             Settings { lanes: 0, ..Settings::default() },
             Settings { lanes: proto::limits::MAX_LANES + 1, ..Settings::default() },
             Settings { rate: Some(0), ..Settings::default() },
+            Settings { rate: Some(5), floor: Some(6), ..Settings::default() },
             Settings { stream_window: 64 << 20, ..Settings::default() },
-            Settings { idle: Duration::from_secs(5), ..Settings::default() },
+            Settings { idle: Duration::from_secs(8), ..Settings::default() },
             Settings { idle: Duration::MAX, ..Settings::default() },
             Settings { max_mtu: 1199, ..Settings::default() },
             Settings { max_pending: 0, ..Settings::default() },
