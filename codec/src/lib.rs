@@ -5,6 +5,7 @@
 //!   header names and positions, so parcels are decoded in the order in which they were encoded, and any
 //!   [`Error`] of the decoder ends the lane epoch.
 //! - [`Digest`]: what an audit says about a group, comparable at both ends.
+//! - [`level`]: which zstd level a lane uses.
 //! - [`limits`]: every bound, and how they relate.
 //!
 //! Pure: no I/O, no clock, no thread, no randomness. In the steady state nothing is allocated per record: an encoder
@@ -102,6 +103,7 @@ pub mod digest;
 mod encoder;
 mod error;
 mod format;
+pub mod level;
 pub mod limits;
 mod parse;
 mod serialize;

@@ -1,5 +1,7 @@
-//! `cargo bench-e2e`: the two programs between two real Kafka brokers on this machine, measured from outside.
+//! Measurements: `cargo bench-e2e`, the two programs between two real Kafka brokers on this machine, measured from
+//! outside; `cargo bench-codec`, what the codec makes of topics from files.
 
+mod compression;
 mod programs;
 mod recovery;
 mod report;
@@ -34,6 +36,8 @@ struct Arguments {
 enum Command {
     /// Speed, delay, processor time, memory and recovery of both programs between two Kafka brokers
     E2e(Options),
+    /// Bytes and speed of the codec on topics from files, beside what Kafka's own batches need
+    Codec(compression::Options),
 }
 
 #[derive(Debug, Parser)]
@@ -50,11 +54,15 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let Command::E2e(options) = match longhaul_lab::arguments::parse::<Arguments>() {
-        Ok(arguments) => arguments.command,
+    let arguments = match longhaul_lab::arguments::parse::<Arguments>() {
+        Ok(arguments) => arguments,
         Err(code) => return code,
     };
-    match run(&options) {
+    let measured = match &arguments.command {
+        Command::E2e(options) => run(options),
+        Command::Codec(options) => compression::run(options).map(|()| true),
+    };
+    match measured {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(EXIT_DIFFERENT),
         Err(error) => {
