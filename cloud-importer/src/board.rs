@@ -228,6 +228,7 @@ impl Board {
         for (partition, row) in &state.rows {
             let label = self.label(&row.topic, partition);
             self.flow.lag_records.get_or_create(&label).set(row.high.0 - row.committed.0);
+            self.flow.lag_bytes.get_or_create(&label).set(row.lag_bytes());
             let behind = row.stable > row.committed;
             let age =
                 row.newest_ms.filter(|_| behind).map_or(0.0, |ms| (now_ms() - ms).max(0) as f64 / 1000.0);
@@ -295,6 +296,16 @@ impl Board {
     }
 }
 
+impl Row {
+    /// What the source has and the target has not, in plain bytes: as many records as there are offsets, each as long
+    /// as the partition's records were until now. Offsets that nobody sees make it too much, never too little.
+    fn lag_bytes(&self) -> i64 {
+        let offsets = (self.high.0 - self.committed.0).max(0);
+        let mean = self.plain_bytes.checked_div(self.records).unwrap_or(UNKNOWN_RECORD).max(1);
+        offsets.saturating_mul(i64::try_from(mean).unwrap_or(i64::MAX))
+    }
+}
+
 impl State {
     fn row(&mut self, topic: &Arc<str>, partition: &SourcePartition) -> &mut Row {
         self.rows.entry(partition.clone()).or_insert_with(|| Row {
@@ -310,5 +321,44 @@ impl State {
     }
 }
 
+/// Plain bytes of a record where none was seen yet.
+const UNKNOWN_RECORD: u64 = 1024;
 /// An exporter sends a heartbeat every 5 s: a silence up to this says nothing.
 const EXPECTED_SILENCE: Duration = Duration::from_secs(7);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use observe::metrics::{Metrics, Side};
+    use proto::ids::TopicId;
+
+    #[test]
+    fn lag_in_bytes_counts_what_the_source_has_beyond_what_is_committed() {
+        let mut metrics = Metrics::new(Side::Importer);
+        let flow = Flow::new(&mut metrics);
+        let board = Board::new("l".into(), flow, metrics::Counter::default());
+        let (topic, slot) = ("orders".into(), Slot(1));
+        let partition = SourcePartition { cluster: "c".into(), topic: TopicId([1; 16]), partition: 0 };
+        board.running(&topic, &partition, Offset(0), slot, Offset(10));
+        let shown = || {
+            board.refresh();
+            let text = metrics.encode();
+            let line = text.lines().find(|line| line.starts_with("longhaul_importer_lag_bytes{"));
+            line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        };
+        assert_eq!(shown(), Some(10 * UNKNOWN_RECORD), "nothing is known of its records yet");
+        let tally = Tally { count: 4, plain_bytes: 400, ..Tally::starting(Offset(0)) };
+        board.committed(&topic, &partition, Offset(4), &tally, None);
+        assert_eq!(shown(), Some(6 * 100));
+        board.end(slot, Offset(20), Offset(24));
+        assert_eq!(shown(), Some(20 * 100));
+        board.committed(
+            &topic,
+            &partition,
+            Offset(24),
+            &Tally { count: 20, plain_bytes: 2000, ..tally },
+            None,
+        );
+        assert_eq!(shown(), Some(0));
+    }
+}

@@ -38,6 +38,9 @@ pub struct Config {
     /// What log lines look like. Default `people`.
     #[serde(default)]
     pub log: observe::logging::Format,
+    /// The file that this was read from, to be read again when it changes; not a setting.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
     /// Faults that tests plant; not a setting.
     #[serde(skip)]
     pub planted: Planted,
@@ -177,7 +180,8 @@ impl Config {
     /// # Errors
     /// Names the file, the line and the key, and what is accepted there.
     pub fn load(path: &Path) -> Result<Self, settings::Error> {
-        let config: Self = settings::load(path)?;
+        let mut config: Self = settings::load(path)?;
+        config.file = Some(path.to_owned());
         config.check().map_err(|(key, what)| settings::refuse(path, &key, what))?;
         Ok(config)
     }
@@ -187,8 +191,13 @@ impl Config {
     /// # Panics
     /// When the configuration was not checked.
     pub fn policy(&self) -> Policy {
+        self.policy_of(|_| true)
+    }
+
+    /// The policy of the links that are `served`.
+    pub(crate) fn policy_of(&self, served: impl Fn(&str) -> bool) -> Policy {
         let mut policy = Policy::new();
-        for link in &self.links {
+        for link in self.links.iter().filter(|link| served(&link.name)) {
             policy.insert(&link.name, link.policy().expect("patterns are checked when a config is loaded"));
         }
         policy

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,11 @@ use observe::{
 };
 use proto::{ids::Lane, policy::Policy};
 use serde::Serialize;
-use tokio::{runtime::Handle as Runtime, sync::watch, task::JoinHandle};
+use tokio::{
+    runtime::Handle as Runtime,
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
 
 use crate::{
     board::{Board, LinkStatus},
@@ -23,22 +27,77 @@ use crate::{
     lane::{Context, LaneHandle},
     links::LinkState,
     mailbox::Order,
-    progress_topic, session,
+    progress_topic,
+    refusals::{Limits, Refusals},
+    reload::Reload,
+    session,
     target::{Claims, Obstacle},
 };
 
 /// What all sessions share.
 pub(crate) struct Shared {
-    pub(crate) policy: Policy,
+    /// Who may do what; whoever holds a grant looks again when it changes.
+    pub(crate) policy: watch::Sender<Arc<Policy>>,
     pub(crate) links: BTreeMap<String, Arc<LinkState>>,
     pub(crate) audit: Audit,
-    pub(crate) identity: Identity,
+    identity: RwLock<Arc<Identity>>,
+    strangers: Mutex<Refusals>,
+    admitted: Mutex<Refusals>,
     /// Becomes true when the importer stops.
     pub(crate) stopping: watch::Sender<bool>,
     started: Instant,
 }
 
 impl Shared {
+    /// Who the importer is, and whom it trusts.
+    pub(crate) fn identity(&self) -> Arc<Identity> {
+        Arc::clone(&self.identity.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_identity(&self, identity: Identity) {
+        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(identity);
+    }
+
+    pub(crate) fn set_policy(&self, policy: Policy) {
+        self.policy.send_replace(Arc::new(policy));
+    }
+
+    /// Puts on record that somebody was turned away, or only counts it when that happens too often.
+    pub(crate) async fn refused(&self, refusal: event::Refuse) -> Result<(), String> {
+        self.record_unless_flooded(&self.strangers, refusal).await
+    }
+
+    /// The same of what an admitted peer is not granted.
+    pub(crate) async fn not_granted(&self, refusal: event::Refuse) -> Result<(), String> {
+        self.record_unless_flooded(&self.admitted, refusal).await
+    }
+
+    async fn record_unless_flooded(
+        &self,
+        refusals: &Mutex<Refusals>,
+        refusal: event::Refuse,
+    ) -> Result<(), String> {
+        if !lock(refusals).note(&refusal, Instant::now()) {
+            return Ok(());
+        }
+        let remote = refusal.remote.as_deref().unwrap_or_default();
+        let peer = refusal.peer.as_deref().unwrap_or_default();
+        tracing::warn!(%remote, %peer, "refused: {}", refusal.reason);
+        session::record(&self.audit, refusal.into()).await
+    }
+
+    /// Refusals that were counted only are put on record as numbers.
+    async fn sum_up_refusals(&self, unreported: u64) {
+        lock(&self.strangers).note_unseen(unreported, Instant::now());
+        let lines = [&self.strangers, &self.admitted].map(|refusals| lock(refusals).summary(Instant::now()));
+        for refusal in lines.into_iter().flatten() {
+            tracing::warn!(remote = %refusal.remote.as_deref().unwrap_or_default(), "refused: {}", refusal.reason);
+            if let Err(error) = session::record(&self.audit, refusal.into()).await {
+                tracing::error!("{error}");
+            }
+        }
+    }
+
     /// Monotonic time since the start.
     pub(crate) fn now(&self) -> Duration {
         self.started.elapsed()
@@ -83,6 +142,9 @@ pub struct Handle {
     listener: Arc<Listener>,
     accepting: JoinHandle<()>,
     refreshing: JoinHandle<()>,
+    reloading: JoinHandle<()>,
+    /// Asks for a look at the files that are read again.
+    hurry: Arc<Notify>,
     admin: Option<admin::Admin>,
     metrics: Arc<Metrics>,
     local_addr: SocketAddr,
@@ -94,6 +156,8 @@ pub struct Handle {
 /// What is wrong with certificates, audit log, ports or Kafka settings.
 pub async fn start(config: Config) -> Result<Handle, StartError> {
     let identity = Identity::load(&config.tls.dir)?;
+    // An exporter's would do for nothing here: said before anything is touched.
+    identity.server_config()?;
     let audit = Audit::open(&config.audit.file, audit::Options::default())?;
     let instance = instance_name();
     let effective = settings::effective(&config).unwrap_or_default();
@@ -142,10 +206,12 @@ pub async fn start(config: Config) -> Result<Handle, StartError> {
         links.insert(link.name.clone(), Arc::new(LinkState::new(link, board, lanes)));
     }
     let shared = Arc::new(Shared {
-        policy: config.policy(),
+        policy: watch::Sender::new(Arc::new(config.policy())),
         links,
         audit: audit.clone(),
-        identity,
+        identity: RwLock::new(Arc::new(identity)),
+        strangers: Mutex::new(Refusals::new(Limits::STRANGERS)),
+        admitted: Mutex::new(Refusals::new(Limits::ADMITTED)),
         stopping: watch::Sender::new(false),
         started: Instant::now(),
     });
@@ -159,8 +225,12 @@ pub async fn start(config: Config) -> Result<Handle, StartError> {
         drop(tokio::task::spawn_blocking(move || prepare(&link, &admin)));
     }
     let accepting = tokio::spawn(accept(shared.clone(), listener.clone()));
-    let refreshing = tokio::spawn(refresh(shared.clone(), flow));
-    Ok(Handle { shared: Some(shared), listener, accepting, refreshing, admin, metrics, local_addr })
+    let refreshing = tokio::spawn(refresh(shared.clone(), listener.clone(), flow));
+    let hurry = Arc::<Notify>::default();
+    let reload = Reload::new(shared.clone(), listener.clone(), config);
+    let reloading = tokio::spawn(reload.run(hurry.clone()));
+    let shared = Some(shared);
+    Ok(Handle { shared, listener, accepting, refreshing, reloading, hurry, admin, metrics, local_addr })
 }
 
 impl Handle {
@@ -179,6 +249,11 @@ impl Handle {
     /// Its metrics as OpenMetrics text.
     pub fn metrics(&self) -> String {
         self.metrics.encode()
+    }
+
+    /// Looks at once at the files that are read again while it runs: certificates and grants.
+    pub fn reload(&self) {
+        self.hurry.notify_one();
     }
 
     /// Where its admin endpoint is.
@@ -200,6 +275,7 @@ impl Handle {
         let Some(shared) = self.shared.take() else { return };
         self.accepting.abort();
         self.refreshing.abort();
+        self.reloading.abort();
         if order == Order::Kill {
             self.listener.close().await;
         }
@@ -232,6 +308,7 @@ impl Drop for Handle {
         if let Some(shared) = self.shared.take() {
             self.accepting.abort();
             self.refreshing.abort();
+            self.reloading.abort();
             shared.stopping.send_replace(true);
             shared.links.values().for_each(|link| link.order(Order::Kill));
         }
@@ -283,13 +360,12 @@ async fn accept(shared: Arc<Shared>, listener: Arc<Listener>) {
         match accepted {
             Ok(connection) => drop(tokio::spawn(session::serve(shared.clone(), connection))),
             Err(refused) => {
-                tracing::warn!(remote = %refused.remote, "refused: {}", refused.reason);
-                let event = event::Refuse {
+                let refusal = event::Refuse {
                     remote: Some(refused.remote.to_string()),
                     reason: refused.reason,
                     ..event::Refuse::default()
                 };
-                if let Err(error) = session::record(&shared.audit, event.into()).await {
+                if let Err(error) = shared.refused(refusal).await {
                     tracing::error!("{error}");
                 }
             }
@@ -297,12 +373,16 @@ async fn accept(shared: Arc<Shared>, listener: Arc<Listener>) {
     }
 }
 
-/// Every second: gauges, and another try of an audit log that could not be written.
-async fn refresh(shared: Arc<Shared>, flow: Flow) {
+/// Every second: gauges, refusals that were only counted, and another try of an audit log that could not be written.
+async fn refresh(shared: Arc<Shared>, listener: Arc<Listener>, flow: Flow) {
+    let mut unreported = 0;
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
     loop {
         every_second.tick().await;
         shared.links.values().for_each(|link| link.board.refresh());
+        let seen = listener.unreported_refusals();
+        shared.sum_up_refusals(seen - unreported).await;
+        unreported = seen;
         flow.audit_healthy.set(shared.audit.healthy().into());
         if !shared.audit.healthy() {
             let audit = shared.audit.clone();
@@ -311,6 +391,11 @@ async fn refresh(shared: Arc<Shared>, flow: Flow) {
             }
         }
     }
+}
+
+fn lock(refusals: &Mutex<Refusals>) -> std::sync::MutexGuard<'_, Refusals> {
+    // Counts: whole at each step.
+    refusals.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A name for this process that no other has: host, process id and start.

@@ -21,5 +21,7 @@ mod links;
 mod mailbox;
 mod offset_map;
 mod progress_topic;
+mod refusals;
+mod reload;
 mod session;
 mod target;

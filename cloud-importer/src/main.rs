@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error}");
+            tracing::error!("{}", settings::said_once(&*error));
             let certificates = matches!(error.downcast_ref(), Some(engine::StartError::Certs(_)));
             ExitCode::from(if certificates { settings::EX_USAGE } else { settings::EXIT_FAILED })
         }
@@ -59,14 +59,24 @@ fn main() -> ExitCode {
 async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    // A limit on file sizes is a log that cannot be written, not the end of the process.
+    let _file_too_large =
+        signal(SignalKind::from_raw(SIGXFSZ)).context("cannot keep SIGXFSZ from ending the process")?;
     let engine = engine::start(config).await?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break tracing::info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => break tracing::info!("SIGINT: stopping"),
+            _ = hangup.recv() => engine.reload(),
+        }
     }
     engine.stop().await;
     Ok(())
 }
+
+/// Linux's number, on every machine that we build for.
+const SIGXFSZ: i32 = 25;
 
 fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
     use std::io::Write;

@@ -10,6 +10,7 @@ use observe::event;
 use proto::{
     PeerMisbehaved,
     ids::SessionId,
+    policy::Grant,
     receiver::{Action, Entry, Event, Receiver},
     wire::{Hello, ToImporter},
 };
@@ -37,7 +38,11 @@ impl Ending {
 
 impl From<PeerMisbehaved> for Ending {
     fn from(misbehaved: PeerMisbehaved) -> Self {
-        Self::new(CloseCode::Misbehaved, misbehaved.to_string())
+        let code = match misbehaved {
+            PeerMisbehaved::UnknownVersion { .. } => CloseCode::Version,
+            _ => CloseCode::Misbehaved,
+        };
+        Self::new(code, misbehaved.to_string())
     }
 }
 
@@ -74,6 +79,9 @@ struct Open {
     replies: mpsc::Receiver<Reply>,
     lanes: tokio::task::JoinHandle<Ending>,
     carried: (u64, u64),
+    /// What it is let in with.
+    grant: Grant,
+    cluster: String,
 }
 
 impl Session {
@@ -99,6 +107,7 @@ impl Session {
     ) -> Result<std::convert::Infallible, Ending> {
         let mut every_second = tokio::time::interval(Duration::from_secs(1));
         let mut stopping = self.shared.stopping.subscribe();
+        let mut policy = self.shared.policy.subscribe();
         loop {
             tokio::select! {
                 frame = recv.recv() => {
@@ -122,6 +131,7 @@ impl Session {
                 },
                 why = self.connection.closed() => return Err(Ending::new(CloseCode::Done, why)),
                 _ = every_second.tick() => self.tick()?,
+                Ok(()) = policy.changed() => self.regrant().await?,
                 _ = stopping.changed() => {
                     self.receiver.handle(Event::Leave("the importer is stopping".into()), self.started.elapsed())?;
                     self.flush(send).await?;
@@ -156,10 +166,25 @@ impl Session {
     fn tick(&mut self) -> Result<(), Ending> {
         self.receiver.handle(Event::Tick, self.started.elapsed())?;
         self.count_wire();
-        if let Err(error) = self.connection.check_peer(&self.shared.identity) {
+        if let Err(error) = self.connection.check_peer(&self.shared.identity()) {
             return Err(Ending::new(CloseCode::Untrusted, error.to_string()));
         }
         Ok(())
+    }
+
+    /// The policy changed: a session goes on with the grant that it has, or ends for its exporter to ask anew.
+    async fn regrant(&mut self) -> Result<(), Ending> {
+        let Some(open) = &self.open else { return Ok(()) };
+        let peer = self.connection.peer().to_string();
+        let policy = Arc::clone(&self.shared.policy.borrow());
+        let why = match policy.admit(&open.link.name, &peer, &open.cluster) {
+            Ok(grant) if grant == open.grant => return Ok(()),
+            Ok(_) => return Err(Ending::new(CloseCode::Done, "what the link is granted changed: ask anew")),
+            Err(refusal) => refusal.to_string(),
+        };
+        let refusal = event::Refuse { link: Some(open.link.name.to_string()), ..self.refusal(why.clone()) };
+        self.put_refusal(refusal).await?;
+        Err(Ending::new(CloseCode::NotGranted, why))
     }
 
     /// Adds what the connection carried since the last time to the link's numbers.
@@ -182,7 +207,7 @@ impl Session {
                     partition: Some(partition),
                     ..self.refusal(detail)
                 };
-                self.record(refusal).await?;
+                self.shared.not_granted(refusal).await.map_err(cannot_record)?;
             }
             Action::Left(reason) => {
                 return Err(Ending::new(CloseCode::Done, format!("the exporter left: {reason}")));
@@ -202,7 +227,8 @@ impl Session {
     /// Decides about a hello: policy, then sessions, then the audit log, then the welcome.
     async fn admit(&mut self, hello: Hello) -> Result<(), Ending> {
         let peer = self.connection.peer().to_string();
-        let grant = match self.shared.policy.admit(&hello.link, &peer, &hello.source_cluster_id) {
+        let policy = Arc::clone(&self.shared.policy.borrow());
+        let grant = match policy.admit(&hello.link, &peer, &hello.source_cluster_id) {
             Ok(grant) => grant,
             Err(refusal) => {
                 return Err(self.refuse(&hello, CloseCode::NotGranted, refusal.to_string()).await?);
@@ -254,22 +280,28 @@ impl Session {
         });
         let lanes = tokio::spawn(receive_lanes(self.connection.clone(), link.clone(), session));
         let (count, credit) = (link.config.lanes, link.config.lane_credit());
-        self.open = Some(Open { link, session, replies, lanes, carried: (0, 0) });
+        let cluster = hello.source_cluster_id;
+        let held = grant.clone();
+        self.open = Some(Open { link, session, replies, lanes, carried: (0, 0), grant: held, cluster });
         let admitted = Event::Admitted { session, grant, lanes: count, credit };
         Ok(self.receiver.handle(admitted, self.started.elapsed())?)
     }
 
     /// Puts a refusal on record and says what the exporter is told.
     async fn refuse(&mut self, hello: &Hello, code: CloseCode, why: String) -> Result<Ending, Ending> {
-        tracing::warn!(peer = %self.connection.peer(), remote = %self.connection.remote_address(), "refused: {why}");
         let refusal = event::Refuse {
             link: Some(hello.link.clone()),
             cluster: Some(hello.source_cluster_id.clone()),
             ..self.refusal(why.clone())
         };
-        self.record(refusal).await?;
-        self.refused = true;
+        self.put_refusal(refusal).await?;
         Ok(Ending::new(code, why))
+    }
+
+    async fn put_refusal(&mut self, refusal: event::Refuse) -> Result<(), Ending> {
+        self.shared.refused(refusal).await.map_err(cannot_record)?;
+        self.refused = true;
+        Ok(())
     }
 
     fn refusal(&self, reason: String) -> event::Refuse {
@@ -283,10 +315,7 @@ impl Session {
 
     /// Puts something on record; the connection ends when that is not possible.
     async fn record(&self, event: impl Into<event::Event>) -> Result<(), Ending> {
-        record(&self.shared.audit, event.into()).await.map_err(|error| {
-            tracing::error!("{error}");
-            Ending::new(CloseCode::Failed, "the importer cannot write its audit log")
-        })
+        record(&self.shared.audit, event.into()).await.map_err(cannot_record)
     }
 
     async fn end(&mut self, reason: &str) {
@@ -296,7 +325,7 @@ impl Session {
             if self.refused || *self.shared.stopping.borrow() {
                 return;
             }
-            if let Err(error) = record(&self.shared.audit, self.refusal(reason.to_owned()).into()).await {
+            if let Err(error) = self.shared.refused(self.refusal(reason.to_owned())).await {
                 tracing::error!("{error}");
             }
             return;
@@ -316,6 +345,11 @@ impl Session {
             tracing::error!("{error}");
         }
     }
+}
+
+fn cannot_record(error: String) -> Ending {
+    tracing::error!("{error}");
+    Ending::new(CloseCode::Failed, "the importer cannot write its audit log")
 }
 
 /// Puts an event on record from async code.

@@ -19,7 +19,7 @@ use observe::{
     audit,
     event::{Start, Stop as Stopped},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
     clerk,
@@ -54,6 +54,8 @@ pub struct Handle {
     alive: Arc<()>,
     commit: Commit,
     admin: Option<Admin>,
+    /// Asks for a look at the identity's files.
+    hurry: Arc<Notify>,
 }
 
 /// Why an exporter cannot start. Nothing is left running.
@@ -89,6 +91,19 @@ pub enum Error {
     /// The operating system gives no thread.
     #[error("a thread cannot be started: {0}")]
     Thread(#[from] std::io::Error),
+}
+
+impl Error {
+    /// Whether what the operator wrote is wrong, and nothing was touched.
+    pub fn is_of_configuration(&self) -> bool {
+        matches!(
+            self,
+            Self::Identity { .. }
+                | Self::Importer(_)
+                | Self::Link(link::Error::Identity(_))
+                | Self::Config(_)
+        )
+    }
 }
 
 impl Engine {
@@ -169,8 +184,9 @@ impl Engine {
         };
         let reload = Reload::new(&parts.config, Arc::clone(&parts.dialer), &view);
         let session = tokio::spawn(Session::new(parts).run());
-        let helpers = vec![tokio::spawn(view.clone().tick()), tokio::spawn(reload.run())];
-        Ok(Handle { view, stop, leave, session, helpers, threads, alive, commit, admin })
+        let hurry = Arc::<Notify>::default();
+        let helpers = vec![tokio::spawn(view.clone().tick()), tokio::spawn(reload.run(hurry.clone()))];
+        Ok(Handle { view, stop, leave, session, helpers, threads, alive, commit, admin, hurry })
     }
 }
 
@@ -183,6 +199,11 @@ impl Handle {
     /// Where the HTTP endpoint listens, if there is one.
     pub fn admin_address(&self) -> Option<std::net::SocketAddr> {
         self.admin.as_ref().map(Admin::local_addr)
+    }
+
+    /// Looks at once at the identity's files, whatever their times say.
+    pub fn reload(&self) {
+        self.hurry.notify_one();
     }
 
     /// Leaves in good order: reads nothing more, sends what was read, waits (10 s at most) until it is acknowledged,

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Parser;
 use edge_exporter::{
     config::{Config, Log},
-    engine::Engine,
+    engine::{self, Engine},
 };
 use observe::logging::{self, Format};
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,8 +43,15 @@ fn main() -> ExitCode {
     let outcome = if arguments.check { check(&config) } else { run(config) };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(settings::EXIT_FAILED, &format!("{error:#}")),
+        Err(error) => fail(exit_code(&error), &settings::said_once(&*error)),
     }
+}
+
+/// What the operator wrote or put into `[tls] dir` is wrong, or something failed.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let usage = error.is::<logging::LoggingError>()
+        || matches!(error.downcast_ref(), Some(error) if engine::Error::is_of_configuration(error));
+    if usage { settings::EX_USAGE } else { settings::EXIT_FAILED }
 }
 
 fn check(config: &Config) -> anyhow::Result<()> {
@@ -67,15 +74,24 @@ fn run(config: Config) -> anyhow::Result<()> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
+        let mut hangup = signal(SignalKind::hangup()).context("SIGHUP cannot be handled")?;
+        // A limit on file sizes is a log that cannot be written, not the end of the process.
+        let _file_too_large = signal(SignalKind::from_raw(SIGXFSZ)).context("SIGXFSZ cannot be handled")?;
         let handle = Engine::start(config).await?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => handle.reload(),
+            }
         }
         handle.stop().await;
         Ok(())
     })
 }
+
+/// Linux's number, on every machine that we build for.
+const SIGXFSZ: i32 = 25;
 
 fn fail(code: u8, message: &str) -> ExitCode {
     use std::io::Write;

@@ -33,10 +33,7 @@ impl Meters {
         let labels = self.labels(partition);
         self.flow.records.get_or_create(&labels).inc_by(settled.records);
         self.flow.plain_bytes.get_or_create(&labels).inc_by(settled.plain);
-        self.flow
-            .lag_bytes
-            .get_or_create(&labels)
-            .set(i64::try_from(settled.outstanding).unwrap_or(i64::MAX));
+        partition.facts().outstanding = settled.outstanding;
         if let Some(oldest) = settled.oldest {
             let lane = Lane { link: self.link.clone(), lane: lane.0 };
             let seconds = Instant::now().saturating_duration_since(oldest).as_secs_f64();
@@ -63,6 +60,7 @@ impl Meters {
             let (records, seconds) = partition.lag();
             self.flow.lag_records.get_or_create(&labels).set(i64::try_from(records).unwrap_or(i64::MAX));
             self.flow.lag_seconds.get_or_create(&labels).set(seconds);
+            self.flow.lag_bytes.get_or_create(&labels).set(self.lag_bytes(&partition, records));
         }
         for (state, count) in states {
             let labels = StateLabel { link: self.link.clone(), state: state.into() };
@@ -81,6 +79,15 @@ impl Meters {
         raise_to(&self.flow.wire_bytes.get_or_create(&labels), path.wire_bytes);
         raise_to(&self.flow.lost_packets.get_or_create(&labels), path.lost_packets);
         self.flow.audit_healthy.set(i64::from(audit_healthy));
+    }
+
+    /// What the source has and the target has not, in plain bytes: at least what was sent and is not acknowledged, and
+    /// for what was not read yet as many records as there are offsets, each as long as the partition's were until now.
+    fn lag_bytes(&self, partition: &Partition, lag_records: u64) -> i64 {
+        let (records, plain) = self.delivered(partition);
+        let mean = plain.checked_div(records).unwrap_or(UNKNOWN_RECORD).max(1);
+        let bytes = lag_records.saturating_mul(mean).max(partition.facts().outstanding);
+        i64::try_from(bytes).unwrap_or(i64::MAX)
     }
 
     /// A partition is not carried any more.
@@ -102,3 +109,6 @@ impl Meters {
         }
     }
 }
+
+/// Plain bytes of a record where none was seen yet.
+const UNKNOWN_RECORD: u64 = 1024;

@@ -78,6 +78,8 @@ pub(crate) struct Facts {
     /// The next offset that is not durable at the target, where known.
     pub(crate) committed: Option<i64>,
     pub(crate) lag: Lag,
+    /// Plain bytes that were sent and are not acknowledged.
+    pub(crate) outstanding: u64,
 }
 
 /// What a source partition does.

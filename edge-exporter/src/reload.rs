@@ -1,17 +1,15 @@
 //! A new identity without a restart.
 //!
-//! The files of `[tls] dir` are looked at every few seconds. When they changed and are good, the next dial uses them; a
+//! The files of `[tls] dir` are looked at every few seconds, and at once on SIGHUP. When they changed and are good, the next dial uses them; a
 //! connection that lives stays, unless the importer's certificate is no longer trusted.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use certs::Identity;
 use link::{CloseCode, Dialer};
 use observe::{Audit, event::Operator};
+use settings::Stamps;
+use tokio::sync::Notify;
 
 use crate::{config::Config, engine::View, status::LinkFacts};
 
@@ -21,11 +19,8 @@ pub(crate) struct Reload {
     dialer: Arc<Dialer>,
     facts: Arc<LinkFacts>,
     audit: Audit,
-    seen: Seen,
+    seen: Stamps,
 }
-
-/// What tells a changed file: when it was written, and its length.
-type Seen = Vec<Option<(SystemTime, u64)>>;
 
 impl Reload {
     /// Watches the folder that the identity was just loaded from.
@@ -34,13 +29,16 @@ impl Reload {
         Self { seen: look(&dir), dir, dialer, facts: Arc::clone(&view.facts), audit: view.audit.clone() }
     }
 
-    /// Runs for as long as the exporter.
-    pub(crate) async fn run(mut self) {
+    /// Runs for as long as the exporter. `hurry` asks for a look at once, whatever the files' times say.
+    pub(crate) async fn run(mut self, hurry: Arc<Notify>) {
         let mut every = tokio::time::interval(INTERVAL);
         loop {
-            every.tick().await;
+            let told = tokio::select! {
+                _ = every.tick() => false,
+                () = hurry.notified() => true,
+            };
             let turn = tokio::task::spawn_blocking(move || {
-                self.turn();
+                self.turn(told);
                 self
             });
             match turn.await {
@@ -50,9 +48,9 @@ impl Reload {
         }
     }
 
-    fn turn(&mut self) {
+    fn turn(&mut self, told: bool) {
         let now = look(&self.dir);
-        if now == self.seen {
+        if !told && now == self.seen {
             return;
         }
         // Files are replaced one after the other: a mixture fails, and is tried again when the next one changed.
@@ -73,11 +71,14 @@ impl Reload {
     fn replace(&self) -> Result<(), Refusal> {
         let unusable = |error: &dyn std::fmt::Display| Refusal::Unusable(error.to_string());
         let identity = Identity::load(&self.dir).map_err(|error| unusable(&error))?;
+        identity.client_config().map_err(|error| unusable(&error))?;
         let act = format!("replaced the identity by {} from {}", identity.spiffe_id(), self.dir.display());
         let line = Operator { who: "configuration".into(), act, at: None };
         self.audit.record(line).map_err(|_| Refusal::NotOnRecord)?;
         self.dialer.replace_identity(&identity).map_err(|error| unusable(&error))?;
         tracing::info!(identity = %identity.spiffe_id(), "the identity was replaced");
+        // Who was turned away with the old one need not wait any longer.
+        self.facts.hurry();
         if let Some(connection) = self.facts.connection()
             && let Err(error) = connection.check_peer(&identity)
         {
@@ -92,13 +93,9 @@ enum Refusal {
     NotOnRecord,
 }
 
-fn look(dir: &std::path::Path) -> Seen {
+fn look(dir: &std::path::Path) -> Stamps {
     let files = [certs::KEY_FILE, certs::CHAIN_FILE, certs::ROOTS_FILE, certs::CRL_FILE];
-    let look = |file| {
-        let metadata = std::fs::metadata(dir.join(file)).ok()?;
-        Some((metadata.modified().ok()?, metadata.len()))
-    };
-    files.into_iter().map(look).collect()
+    Stamps::of(files.map(|file| dir.join(file)))
 }
 
 const INTERVAL: Duration = Duration::from_secs(5);

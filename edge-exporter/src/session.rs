@@ -61,6 +61,7 @@ pub(crate) struct Session {
     /// Positions that were reported gone, in a row, by slot.
     resets: BTreeMap<Slot, u32>,
     dial_failures: Repeats,
+    endings: Repeats,
     next_address: usize,
 }
 
@@ -113,13 +114,15 @@ struct Ended {
     code: CloseCode,
     /// The exporter leaves for good.
     left: bool,
+    /// The importer does not let this exporter in.
+    refused: bool,
     /// How long to wait before the next attempt.
     pause: Duration,
 }
 
 impl Ended {
     fn again(code: CloseCode, why: impl Into<String>) -> Self {
-        Self { why: why.into(), code, left: false, pause: Duration::ZERO }
+        Self { why: why.into(), code, left: false, refused: false, pause: Duration::ZERO }
     }
 }
 
@@ -131,13 +134,14 @@ impl Session {
             nonce: wall_micros(),
             resets: BTreeMap::new(),
             dial_failures: Repeats::default(),
+            endings: Repeats::default(),
             next_address: 0,
         }
     }
 
     /// Runs until the exporter is told to leave; gives the threads that are left to be waited for.
     pub(crate) async fn run(mut self) -> Vec<std::thread::JoinHandle<()>> {
-        let mut failures = 0_u32;
+        let (mut failures, mut refusals) = (0_u32, 0_u32);
         if !self.meet_source().await {
             return self.parts.lanes.end();
         }
@@ -153,12 +157,37 @@ impl Session {
                 // Perhaps another one takes us.
                 self.next_address = self.next_address.wrapping_add(1);
             }
-            let pause = if failures > 1 { dial::backoff(failures - 1) } else { Duration::ZERO };
-            if !self.idle(pause.max(ended.pause)).await {
+            refusals = if ended.refused { refusals + 1 } else { 0 };
+            let pause = match (refusals, failures) {
+                (0, 0 | 1) => ended.pause,
+                (0, _) => dial::backoff(failures - 1).max(ended.pause),
+                _ => dial::refused_backoff(refusals),
+            };
+            self.say_why(&ended, pause);
+            if !self.idle(pause).await {
                 break;
             }
         }
         self.parts.lanes.end()
+    }
+
+    /// A connection is over. The same words again and again are said every ten seconds.
+    fn say_why(&mut self, ended: &Ended, pause: Duration) {
+        let Some(times) = self.endings.is_due(&ended.why, Instant::now()) else { return };
+        let why = &ended.why;
+        if ended.refused {
+            tracing::warn!(
+                times,
+                "the importer does not let this exporter in: {why}; it is asked again in {:.0} s, nothing is read and \
+                 nothing is lost meanwhile",
+                pause.as_secs_f64()
+            );
+        } else {
+            tracing::warn!(
+                times, %why,
+                "disconnected: dialling again, everything goes on from what the importer committed"
+            );
+        }
     }
 
     /// Waits until the source cluster has told its id. Says whether to go on.
@@ -182,7 +211,7 @@ impl Session {
 
     /// Works on one connection until it ends.
     async fn serve(&mut self, connection: Connection, address: &str) -> Ended {
-        tracing::info!(importer = %address, remote = %connection.remote_address(), "connected");
+        tracing::debug!(importer = %address, remote = %connection.remote_address(), "connected");
         self.parts.view.facts.connected(&connection);
         self.nonce += 1;
         let hello = Hello {
@@ -193,10 +222,11 @@ impl Session {
             nonce: self.nonce,
         };
         let mut live = Live::new(connection.clone(), Sender::new(hello, self.started.elapsed()));
-        let ended = match connection.open_control().await {
+        let mut ended = match connection.open_control().await {
             Ok((control, frames)) => self.converse(&mut live, control, frames).await,
             Err(error) => Ended::again(CloseCode::Failed, error.to_string()),
         };
+        ended.refused = live.session.is_none() && connection.peer_closed_with().is_some_and(is_refusal);
         connection.close(ended.code, &ended.why);
         self.finish(live, &ended).await;
         ended
@@ -401,7 +431,7 @@ impl Session {
             live.connection.closed().await;
         };
         let _ = tokio::time::timeout(GOODBYE_PATIENCE, farewell).await;
-        Ended { why: why.into(), code: CloseCode::Done, left: true, pause: Duration::ZERO }
+        Ended { left: true, ..Ended::again(CloseCode::Done, why) }
     }
 
     /// The connection is over.
@@ -409,13 +439,6 @@ impl Session {
         self.parts.view.facts.disconnected(&ended.why);
         let Live { connection, session, streams, mut item, .. } = live;
         streams.end();
-        if !ended.left {
-            tracing::warn!(
-                remote = %connection.remote_address(),
-                why = %ended.why,
-                "disconnected: dialling again, everything goes on from what the importer committed"
-            );
-        }
         let Some(session) = session else { return };
         for partition in self.parts.view.table.active() {
             if partition.state() == State::Flowing {
@@ -462,6 +485,18 @@ impl Live {
             next_ends: Instant::now(),
         }
     }
+}
+
+/// Whether somebody must change something before the importer lets this exporter in.
+fn is_refusal(code: CloseCode) -> bool {
+    matches!(
+        code,
+        CloseCode::WrongIdentity
+            | CloseCode::NotGranted
+            | CloseCode::Misbehaved
+            | CloseCode::Version
+            | CloseCode::Untrusted
+    )
 }
 
 async fn sleep_until(at: Instant) {

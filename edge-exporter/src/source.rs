@@ -119,7 +119,12 @@ impl Source {
         while !self.stop.is_killed() {
             if Instant::now() >= next_listing {
                 let listed = self.list();
-                next_listing = Instant::now() + if listed { LISTING_INTERVAL } else { RETRY };
+                next_listing = Instant::now()
+                    + match listed {
+                        true if self.catalogue.looks_again() => SECOND_LOOK,
+                        true => LISTING_INTERVAL,
+                        false => RETRY,
+                    };
             }
             self.look_at_ends();
             let pause = if self.open.is_empty() { TICK } else { RETRY };
@@ -347,6 +352,8 @@ impl Source {
 }
 
 const LISTING_INTERVAL: Duration = Duration::from_secs(3);
+/// How soon a topic is looked at again that a link may just have made: until then it is in the link's progress.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -8,6 +8,7 @@ use std::{
 use link::Connection;
 use proto::ids::SessionId;
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use crate::{
     holds::Holds,
@@ -130,6 +131,7 @@ impl PartitionStatus {
 #[derive(Debug, Default)]
 pub(crate) struct LinkFacts {
     inner: Mutex<Inner>,
+    hurry: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -173,6 +175,16 @@ impl LinkFacts {
         inner.connection = None;
         inner.session = None;
         inner.last_failure = Some(why.into());
+    }
+
+    /// What was in the way may be over: no attempt waits any longer.
+    pub(crate) fn hurry(&self) {
+        self.hurry.notify_waiters();
+    }
+
+    /// Resolves at the next [`hurry`](Self::hurry).
+    pub(crate) async fn hurried(&self) {
+        self.hurry.notified().await;
     }
 
     /// An attempt to dial failed.

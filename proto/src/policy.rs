@@ -60,7 +60,7 @@ impl Policy {
 }
 
 /// What an admitted identity may do on its link.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     link: Arc<str>,
     topics: Vec<Pattern>,

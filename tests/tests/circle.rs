@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use longhaul_tests::bridge::{
-    Bridge, Exporter, Importer, LinkSettings, PATIENCE, Pair, Turns, fill, topic, wait_until,
+    Bridge, Exporter, Importer, LinkSettings, PATIENCE, Pair, Turns, fill, say, topic, wait_until,
 };
 
 static TURNS: Turns<Pair> = Turns::new();
@@ -32,9 +32,12 @@ fn topics_that_are_mirrored_both_ways_under_one_name_do_not_go_in_a_circle() {
 
     forth.wait(&[ours], PATIENCE);
     let held = |exporter: &Exporter, topic: &str| {
-        wait_until(PATIENCE, || {
+        let began = Instant::now();
+        let held = wait_until(PATIENCE, || {
             exporter.journal().hold_of(topic, 0).is_some_and(|hold| hold.reason == "would_loop")
-        })
+        });
+        say(format_args!("{topic} is held after {:.1} s", began.elapsed().as_secs_f64()));
+        held
     };
     assert!(held(&exporter, ours), "what came is carried back: {:?}", exporter.journal().held());
     assert!(held(&forth.exporter, theirs), "the other way: {:?}", forth.exporter.journal().held());

@@ -66,6 +66,11 @@ impl Catalogue {
         }
     }
 
+    /// Whether topics wait for a second look.
+    pub(super) fn looks_again(&self) -> bool {
+        !self.fresh.is_empty()
+    }
+
     /// Asks the cluster for its topics and takes over what changed.
     pub(super) fn list(&mut self, admin: &Admin) -> Result<Changes, kafka::Error> {
         let listed = admin.topics(TIMEOUT)?;
