@@ -11,6 +11,7 @@
 
 mod headers;
 mod outcome;
+mod push;
 mod watch;
 
 use std::{
@@ -25,6 +26,7 @@ use std::{
 
 use headers::HeaderList;
 pub use outcome::{CommitError, Delivery, ProduceError, TransactionError};
+use push::{Backlog, LINGER, Place, Push};
 use watch::Watch;
 
 use crate::{
@@ -40,8 +42,6 @@ pub struct ProducerOptions {
     /// Largest batch in bytes: at most the smallest `max.message.bytes` of the target topics, of which a
     /// megabyte is plenty. A record larger than this travels alone. Default 1 000 000.
     pub batch_size: usize,
-    /// How long a batch waits for more records. Default 5 ms.
-    pub linger: Duration,
     /// Bytes of records that may wait or be in flight before [`ProduceError::QueueFull`]. Default 64 MiB.
     pub queue_bytes: usize,
     /// Whether a commit that sent `EndTxn` more than once is an error. Default true; false plants a fault that
@@ -54,7 +54,6 @@ impl Default for ProducerOptions {
         Self {
             transaction_timeout: Duration::from_secs(60),
             batch_size: 1_000_000,
-            linger: Duration::from_millis(5),
             queue_bytes: 64 * 1024 * 1024,
             count_end_txn: true,
         }
@@ -81,6 +80,8 @@ pub struct TransactionalProducer {
     drained: VecDeque<Delivery>,
     /// Records that librdkafka took and has not reported on.
     in_flight: usize,
+    backlog: Backlog,
+    push: Push,
     /// Whether a record was taken since `begin`: a transaction without any sends no `EndTxn`.
     produced: bool,
     /// Sends of `EndTxn` counted when the transaction began.
@@ -108,6 +109,8 @@ impl TransactionalProducer {
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
             drained: VecDeque::new(),
             in_flight: 0,
+            backlog: Backlog::default(),
+            push: Push::default(),
             produced: false,
             sends_at_begin: 0,
             failed: None,
@@ -188,12 +191,10 @@ impl TransactionalProducer {
         tag: u64,
     ) -> Result<(), ProduceError> {
         assert_eq!(topic.instance, self.instance, "the topic handle belongs to another producer");
+        let rkt = self.topics[topic.index].1.as_ptr();
         let headers = HeaderList::copy(headers);
         let arguments = [
-            argument(
-                sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_RKT,
-                Value { rkt: self.topics[topic.index].1.as_ptr() },
-            ),
+            argument(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_RKT, Value { rkt }),
             argument(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_PARTITION, Value { i32_: partition }),
             argument(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_TIMESTAMP, Value { i64_: timestamp_ms }),
             argument(sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_KEY, Value { mem: memory(key) }),
@@ -213,7 +214,9 @@ impl TransactionalProducer {
         match result {
             Ok(()) => {
                 headers.taken_over();
+                self.backlog.taken((rkt, partition));
                 self.in_flight += 1;
+                self.push.want();
                 self.produced = true;
                 Ok(())
             }
@@ -221,7 +224,8 @@ impl TransactionalProducer {
         }
     }
 
-    /// Hands out delivery reports, waiting up to `timeout` for the first; returns how many.
+    /// Hands out delivery reports, waiting up to `timeout` for the first; returns how many. Whoever waits has what was
+    /// produced sent: batches that are not full leave only then, or with the commit.
     ///
     /// Once a report is an error, do not wait for the rest: librdkafka holds back what it has not sent of a
     /// transaction that can no longer be committed.
@@ -377,30 +381,53 @@ impl TransactionalProducer {
         let deadline = Instant::now() + timeout;
         let mut count = 0;
         loop {
-            let left =
-                if count > 0 { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) };
-            let Some(event) = self.queue.poll(left) else { return count };
-            match event.kind() {
-                sys::RD_KAFKA_EVENT_DR => {
-                    count += each_report(&event, |mut delivery| {
-                        self.in_flight -= 1;
-                        if delivery.outcome.is_err() && self.watch.neighbours().remove(&delivery.tag) {
-                            delivery.outcome = Err(KafkaCode::INVALID_DIFFERENT_RECORD);
-                        }
-                        if let (Err(code), None | Some(KafkaCode::INVALID_DIFFERENT_RECORD)) =
-                            (delivery.outcome, self.failed)
-                        {
-                            self.failed = Some(code);
-                        }
-                        f(delivery);
-                    });
-                }
-                // The cause comes back from the next call on the transaction.
-                sys::RD_KAFKA_EVENT_ERROR => {
-                    tracing::debug!(client = self.client.client_id(), code = ?event.code(), "{}", event.error_text());
-                }
-                _ => {}
+            if let Some(event) = self.queue.poll(Duration::ZERO) {
+                count += self.take(&event, &mut f);
+                continue;
             }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if count > 0 || left.is_zero() {
+                return count;
+            }
+            let wait = if self.in_flight == 0 { left } else { self.push.push(&self.client).min(left) };
+            if let Some(event) = self.queue.poll(wait) {
+                count += self.take(&event, &mut f);
+            }
+        }
+    }
+
+    /// Takes an event; returns how many reports were in it.
+    fn take(&mut self, event: &Event, f: &mut impl FnMut(Delivery)) -> usize {
+        match event.kind() {
+            sys::RD_KAFKA_EVENT_DR => {
+                let Self { backlog, push, watch, in_flight, failed, .. } = self;
+                let mut reported = None;
+                let count = each_report(event, |place, mut delivery| {
+                    *in_flight -= 1;
+                    reported = Some(place);
+                    backlog.reported(place);
+                    if delivery.outcome.is_err() && watch.neighbours().remove(&delivery.tag) {
+                        delivery.outcome = Err(KafkaCode::INVALID_DIFFERENT_RECORD);
+                    }
+                    if let (Err(code), None | Some(KafkaCode::INVALID_DIFFERENT_RECORD)) =
+                        (delivery.outcome, *failed)
+                    {
+                        *failed = Some(code);
+                    }
+                    f(delivery);
+                });
+                // All are of one partition: what it has queued behind them may be sent now.
+                if reported.is_some_and(|place| backlog.has(place)) {
+                    push.want();
+                }
+                count
+            }
+            // The cause comes back from the next call on the transaction.
+            sys::RD_KAFKA_EVENT_ERROR => {
+                tracing::debug!(client = self.client.client_id(), code = ?event.code(), "{}", event.error_text());
+                0
+            }
+            _ => 0,
         }
     }
 }
@@ -428,15 +455,20 @@ fn memory(bytes: Option<&[u8]>) -> sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_
     sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 { ptr: ptr.cast_mut().cast(), size }
 }
 
-/// Calls `f` with each report of the event; returns how many.
-fn each_report(event: &Event, mut f: impl FnMut(Delivery)) -> usize {
+/// Calls `f` with each report of the event, and the topic and partition that it is about; returns how many.
+fn each_report(event: &Event, mut f: impl FnMut(Place, Delivery)) -> usize {
     let mut count = 0;
     while let Some(message) = event.next_message() {
         let message = message.as_ptr();
         // SAFETY: the message belongs to the event, which is live; the code is read as the integer that it is
         // in C.
-        let (code, offset, tag) = unsafe {
-            ((&raw const (*message).err).cast::<i32>().read(), (*message).offset, (*message)._private as u64)
+        let (place, code, offset, tag) = unsafe {
+            (
+                ((*message).rkt, (*message).partition),
+                (&raw const (*message).err).cast::<i32>().read(),
+                (*message).offset,
+                (*message)._private as u64,
+            )
         };
         let outcome = match KafkaCode(code) {
             // Written, but the broker does not remember where: worth a recycle, not a guess.
@@ -444,7 +476,7 @@ fn each_report(event: &Event, mut f: impl FnMut(Delivery)) -> usize {
             KafkaCode::NONE => Ok(offset),
             code => Err(code),
         };
-        f(Delivery { tag, outcome });
+        f(place, Delivery { tag, outcome });
         count += 1;
     }
     count
@@ -466,7 +498,7 @@ fn configuration(
         &[
             // librdkafka wants it within the transaction's time-out.
             ("socket.timeout.ms", &timeout_ms.min(10_000).to_string()),
-            ("linger.ms", &native::millis(options.linger).to_string()),
+            ("linger.ms", &native::millis(LINGER).to_string()),
             ("batch.size", &options.batch_size.to_string()),
             ("batch.num.messages", "50000"),
             // What a topic takes is the topic's to say: its refusal comes back as the record's delivery.
