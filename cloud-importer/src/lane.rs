@@ -16,6 +16,7 @@ mod open;
 mod pending;
 mod record;
 mod takeover;
+mod words;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,6 +32,7 @@ use proto::{
     PeerMisbehaved,
     hold::Reason,
     ids::{Lane as LaneId, LaneEpoch, Offset, SessionId, SourcePartition, TopicId},
+    progress::Table,
     receiver::{Admission, Lane, Verdict},
     wire::ToExporter,
 };
@@ -139,6 +141,12 @@ struct Worker {
     /// Partitions whose progress does not say yet where those lines end.
     unnoted: BTreeSet<SourcePartition>,
     last_audit: Instant,
+    /// What progress said when the lane was ours last.
+    last_table: Option<Table>,
+    /// A lane epoch that ended and is not begun anew yet.
+    broken: Option<Broken>,
+    /// Lane epochs that ended one soon after the other, and when the last one did.
+    breaks: (u32, Option<Instant>),
     /// When the order to drain was first seen.
     draining: Option<Instant>,
 }
@@ -147,6 +155,12 @@ struct Decoding {
     session: SessionId,
     epoch: LaneEpoch,
     decoder: Decoder,
+}
+
+/// Why a lane epoch ended, and when the next one begins.
+struct Broken {
+    why: String,
+    until: Instant,
 }
 
 /// Why a partition is on hold.
@@ -188,6 +202,9 @@ impl Worker {
             audited: BTreeMap::new(),
             unnoted: BTreeSet::new(),
             last_audit: Instant::now(),
+            last_table: None,
+            broken: None,
+            breaks: (0, None),
             draining: None,
         }
     }
@@ -203,6 +220,7 @@ impl Worker {
     /// One turn: news, parcels, a transaction when one is due, answers, and waiting for more.
     fn step(&mut self) -> Result<(), Stopped> {
         self.read_mail()?;
+        self.begin_anew();
         while self.pending.plain_bytes() < self.context.transaction.bytes.bytes()
             && let Ok(arrived) = self.parcels.try_recv()
         {
@@ -238,7 +256,8 @@ impl Worker {
             self.decoding = None;
             self.takeover.new_session();
             // Another importer may have had the lane since: what is believed of progress is read anew.
-            self.owned = None;
+            self.disown();
+            self.broken = None;
             self.known_topics = None;
         }
         if mail.ended {
@@ -257,7 +276,8 @@ impl Worker {
 
     fn arrived(&mut self, arrived: Arrived) {
         let Arrived { session, preface, header, body, room } = arrived;
-        if self.rejected == Some(session) {
+        // What is under way in an epoch that ended is of no use.
+        if self.rejected == Some(session) || self.broken.is_some() {
             return;
         }
         match self.machine.parcel(session, &header) {
@@ -336,7 +356,20 @@ impl Worker {
         self.record_refusal(format!("lane {lane}: a parcel does not decode: {why}"));
         self.machine.free(session, epoch, plain);
         self.decoding = None;
-        self.machine.broken(why);
+        let now = Instant::now();
+        let soon = self.breaks.1.is_some_and(|last| now.saturating_duration_since(last) < BREAK_MEMORY);
+        let breaks = if soon { self.breaks.0.saturating_add(1) } else { 1 };
+        self.breaks = (breaks, Some(now));
+        // An exporter that sends nothing else is not asked for more at once.
+        self.broken = Some(Broken { why: why.to_owned(), until: now + break_pause(breaks) });
+        self.begin_anew();
+    }
+
+    /// Begins the next lane epoch, when it is time.
+    fn begin_anew(&mut self) {
+        if let Some(broken) = self.broken.take_if(|broken| broken.until <= Instant::now()) {
+            self.machine.broken(&broken.why);
+        }
     }
 
     fn reject(&mut self, session: SessionId, misbehaved: PeerMisbehaved) {
@@ -382,7 +415,11 @@ impl Worker {
 
     fn wait(&mut self, answered: bool) {
         let longest = if answered { IDLE_WAIT } else { Duration::from_millis(10) };
-        let wait = self.due_in().unwrap_or(longest).min(longest);
+        let mut wait = self.due_in().unwrap_or(longest).min(longest);
+        if let Some(broken) = &self.broken {
+            // One tick more, so that it is time then.
+            wait = wait.min(broken.until.saturating_duration_since(Instant::now()) + TICK);
+        }
         if wait.is_zero() {
             return;
         }
@@ -424,6 +461,19 @@ impl Worker {
     }
 }
 
+/// None after the first time, then 200 ms, 400 ms and up to 10 s.
+fn break_pause(breaks: u32) -> Duration {
+    match breaks {
+        0 | 1 => Duration::ZERO,
+        more => (BREAK_PAUSE * 2_u32.saturating_pow(more - 1)).min(MOST_BREAK_PAUSE),
+    }
+}
+
+/// How long the end of a lane epoch is remembered.
+const BREAK_MEMORY: Duration = Duration::from_secs(60);
+const BREAK_PAUSE: Duration = Duration::from_millis(100);
+const MOST_BREAK_PAUSE: Duration = Duration::from_secs(10);
+const TICK: Duration = Duration::from_millis(1);
 /// Parcels that may wait for the lane's thread, whatever their size.
 const MAX_QUEUED_PARCELS: usize = 4096;
 const KIB: u64 = 1024;
@@ -435,3 +485,15 @@ const AUDIT_INTERVAL: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_secs(1);
 /// How long a lane may try to commit what it accepted when the importer stops. What is not committed is sent again.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exporter_whose_parcels_never_decode_is_asked_again_more_and_more_seldom() {
+        let millis: Vec<u128> = (1..10).map(|breaks| break_pause(breaks).as_millis()).collect();
+        assert_eq!(millis, [0, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        assert_eq!(break_pause(u32::MAX), MOST_BREAK_PAUSE);
+    }
+}

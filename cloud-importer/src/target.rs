@@ -15,6 +15,8 @@ pub(crate) struct TargetTopic {
     pub(crate) id: TopicId,
     /// Bytes of a batch with one record, at most: `max.message.bytes`.
     pub(crate) max_message_bytes: usize,
+    /// Whether compaction may remove records of it: `cleanup.policy` has `compact`.
+    pub(crate) compacted: bool,
     /// Whether partitions were added just now.
     pub(crate) grown: bool,
 }
@@ -63,7 +65,8 @@ pub(crate) fn prepare(
         .get("max.message.bytes")
         .and_then(|value| value.parse().ok())
         .unwrap_or(DEFAULT_MAX_MESSAGE_BYTES);
-    Ok(TargetTopic { id: described.id, max_message_bytes, grown })
+    let compacted = configs.get("cleanup.policy").is_some_and(|policy| policy.contains("compact"));
+    Ok(TargetTopic { id: described.id, max_message_bytes, compacted, grown })
 }
 
 /// What a target partition holds from a position on.

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -18,7 +17,8 @@ use super::{
     Stopped, Worker,
     open::went_back,
     pending::{Accepted, Part, Pending},
-    takeover::{Owned, not_authorised},
+    takeover::Owned,
+    words::{explain, missing_right, own_topics_unauthorised},
 };
 use crate::{
     mailbox::{Mailbox, Order},
@@ -36,6 +36,8 @@ enum Failure {
     Refused(Vec<(SourcePartition, Reason, String)>),
     /// The target refuses something for good and does not say of which partition.
     Unattributed(KafkaCode),
+    /// Every record was taken, and the link's own topics are not.
+    OwnTopics(KafkaCode),
     Stopped,
 }
 
@@ -88,6 +90,11 @@ impl Worker {
                     for (partition, reason, detail) in refused {
                         self.hold_and_drop(&partition, reason, &detail);
                     }
+                }
+                Err(Failure::OwnTopics(code)) => {
+                    self.recycle("the link's own topics may not be written");
+                    let (reason, detail) = own_topics_unauthorised(&self.context.link, code);
+                    self.hold_everything(reason, &detail);
                 }
                 Err(Failure::Unattributed(code)) => {
                     self.recycle(&format!("the target refuses something: {code}"));
@@ -291,6 +298,10 @@ fn transact(
     }
     let entries = produce_progress(context, owned, &mut shares, deadline, mailbox)?;
     owned.producer.commit(COMMIT_PATIENCE).map_err(|error| match error {
+        // Every record has its report: what is refused now is not theirs.
+        CommitError::Abortable { code } | CommitError::Failed { code } if code.is_authorization() => {
+            Failure::OwnTopics(code)
+        }
         CommitError::Fenced => Failure::Fenced(error.to_string()),
         CommitError::Abortable { code } | CommitError::Failed { code }
             if code.is_refusal() && !code.is_unknown_topic() =>
@@ -497,15 +508,21 @@ pub(super) fn commit_entries(
     context: &super::Context,
     owned: &mut Owned,
     entries: Vec<(SourcePartition, Entry)>,
-) -> Result<(), String> {
-    let failed = |error: &dyn std::fmt::Display| error.to_string();
+) -> Result<(), Obstacle> {
+    let failed = |error: &dyn std::fmt::Display| Obstacle::Passing(error.to_string());
     owned.producer.begin().map_err(|error| failed(&error))?;
     let lane = i32::from(context.lane.0);
     for (partition, entry) in &entries {
         put(owned, true, lane, &key_of(partition), &entry.encode())
-            .map_err(|_| "progress was not taken".to_owned())?;
+            .map_err(|_| Obstacle::Passing("progress was not taken".into()))?;
     }
-    owned.producer.commit(ENTRIES_PATIENCE).map_err(|error| failed(&error))?;
+    owned.producer.commit(ENTRIES_PATIENCE).map_err(|error| match missing_right(&error) {
+        Some(code) => {
+            let (reason, detail) = own_topics_unauthorised(&context.link, code);
+            Obstacle::Hold(reason, detail)
+        }
+        None => failed(&error),
+    })?;
     owned.table.entries.extend(entries);
     Ok(())
 }
@@ -514,41 +531,6 @@ fn transaction_failed(error: TransactionError) -> Failure {
     match error {
         TransactionError::Fenced { reason } => Failure::Fenced(reason),
         error => Failure::Recycle(error.to_string()),
-    }
-}
-
-/// A refusal in the operator's words.
-fn explain(code: KafkaCode, target: &Arc<str>, offset: Option<i64>) -> (Reason, String) {
-    let at = offset.map_or_else(String::new, |offset| format!(" (source offset {offset})"));
-    match code {
-        KafkaCode::MESSAGE_TOO_LARGE | KafkaCode::RECORD_LIST_TOO_LARGE => (
-            Reason::RecordTooLarge,
-            format!(
-                "target topic `{target}` refuses a record for its size{at}; raise its max.message.bytes with \
-                 kafka-configs.sh and the partition goes on by itself, or name the offset in a [[skip]] table of the \
-                 exporter"
-            ),
-        ),
-        KafkaCode::INVALID_TIMESTAMP => (
-            Reason::TimestampRefused,
-            format!(
-                "target topic `{target}` refuses a record's timestamp{at}; raise its message.timestamp.after.max.ms or \
-                 message.timestamp.before.max.ms with kafka-configs.sh and the partition goes on by itself, or name the \
-                 offset in a [[skip]] table of the exporter"
-            ),
-        ),
-        code if code.is_authorization() => not_authorised(target, code),
-        code if code.is_unknown_topic() => (
-            Reason::TargetRecreated,
-            format!(
-                "target topic `{target}` is gone ({code}): it was deleted while records were written to it; restore it \
-                 from a backup, or copy the topic again from its start under another link name or target name"
-            ),
-        ),
-        code => (
-            Reason::RecordRefused,
-            format!("target topic `{target}` refuses a record{at}: {code}; see the topic's configuration"),
-        ),
     }
 }
 

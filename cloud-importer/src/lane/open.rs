@@ -173,11 +173,15 @@ impl Worker {
             let context = &self.context;
             let committed = match &mut self.owned {
                 Some(owned) => commit_entries(context, owned, new),
-                None => Err("no producer".to_owned()),
+                None => Err(Obstacle::Passing("no producer".to_owned())),
             };
-            if let Err(why) = committed {
-                self.recycle(&format!("first positions were not committed: {why}"));
-                return self.ask_again(decisions.into_iter().map(|(open, _)| open).collect(), &why);
+            if let Err(obstacle) = committed {
+                self.recycle("first positions were not committed");
+                let opens = decisions.into_iter().map(|(open, _)| open).collect();
+                return match obstacle {
+                    Obstacle::Passing(why) => self.ask_again(opens, &why),
+                    Obstacle::Hold(reason, detail) => self.hold_opens(opens, reason, &detail),
+                };
             }
         }
         let mut events = Vec::new();
@@ -347,6 +351,10 @@ fn inspect(
         },
         // In a shared compacted topic others' records may have replaced it.
         _ if shared => Ok(()),
+        // Compaction keeps the last record of a key for ever, but for one without a value: that goes after
+        // delete.retention.ms. The log still ends beyond it and nobody wrote after it, so nothing else is missing.
+        (None, _) if prepared.compacted => Ok(()),
+        (Some(first), _) if prepared.compacted && first > last => Err(foreign(topic, first)),
         _ => {
             let detail = format!(
                 "the record that was committed at offset {last} of target topic `{topic}` cannot be read there: it was \
@@ -382,6 +390,10 @@ mod tests {
     use proto::ids::{Offset, TopicId};
 
     fn check(last: Option<i64>, tail: Tail, shared: bool) -> Result<(), Reason> {
+        check_of(last, tail, shared, false)
+    }
+
+    fn check_of(last: Option<i64>, tail: Tail, shared: bool, compacted: bool) -> Result<(), Reason> {
         let topic: Arc<str> = "orders".into();
         let entry = Entry {
             topic: topic.clone(),
@@ -390,7 +402,7 @@ mod tests {
             target: Target { topic: topic.clone(), id: TopicId([1; 16]), last },
             unaudited: Tally::starting(Offset(0)),
         };
-        let prepared = TargetTopic { id: TopicId([1; 16]), max_message_bytes: 1000, grown: false };
+        let prepared = TargetTopic { id: TopicId([1; 16]), max_message_bytes: 1000, compacted, grown: false };
         inspect(&entry, &topic, &prepared, tail, shared, "p").map_err(|(reason, _)| reason)
     }
 
@@ -413,6 +425,16 @@ mod tests {
         assert_eq!(check(Some(41), tail(43, 50, Some(44), None), false), Err(Reason::ForeignWriter));
         assert_eq!(check(None, tail(0, 0, None, None), false), Ok(()));
         assert_eq!(check(None, tail(0, 2, Some(0), None), false), Err(Reason::ForeignWriter));
+    }
+
+    #[test]
+    fn a_last_record_that_compaction_removed_is_no_loss() {
+        let compacted = |tail| check_of(Some(41), tail, false, true);
+        assert_eq!(compacted(tail(0, 43, None, None)), Ok(()), "a record without a value, after its time");
+        assert_eq!(compacted(tail(0, 43, Some(41), None)), Ok(()));
+        assert_eq!(compacted(tail(0, 41, None, None)), Err(Reason::TargetTruncated), "the log was cut");
+        assert_eq!(compacted(tail(0, 50, Some(44), None)), Err(Reason::ForeignWriter), "replaced by another's");
+        assert_eq!(compacted(tail(0, 50, Some(41), Some(44))), Err(Reason::ForeignWriter));
     }
 
     #[test]

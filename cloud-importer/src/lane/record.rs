@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use crate::target::Obstacle;
 use observe::event::{self, Event, Place};
 use proto::{
     hold::Reason,
     ids::{Offset, SourcePartition},
-    progress::Tally,
+    progress::{Table, Tally},
 };
 
 use super::{
@@ -150,6 +151,32 @@ impl Worker {
         }
     }
 
+    /// Writes what was committed and not put on record of partitions that progress has forgotten: only this process knows
+    /// of it any more.
+    pub(super) fn record_lost(&mut self, found: &Table) {
+        let Some(before) = self.last_table.take() else { return };
+        let link = &self.context.link_name;
+        let lost: Vec<Event> = before
+            .entries
+            .iter()
+            .filter(|(partition, entry)| {
+                !found.entries.contains_key(partition)
+                    && entry.unaudited.from < entry.next
+                    && self.audited.get(partition) != Some(&entry.next)
+            })
+            .map(|(partition, entry)| {
+                delivered(link, &entry.topic, partition, &entry.unaudited, entry.next).into()
+            })
+            .collect();
+        if lost.is_empty() {
+            return;
+        }
+        if let Err(error) = self.context.audit.record_many(lost) {
+            tracing::error!("{error}; tried again with the next take-over");
+            self.last_table = Some(before);
+        }
+    }
+
     /// Notes in progress what is on record, so that a successor does not write the same lines again. A partition that
     /// flows is noted with its next records; this is for those that stand still, and costs no other a wait.
     pub(super) fn note_deliveries(&mut self) {
@@ -162,7 +189,9 @@ impl Worker {
         if entries.is_empty() {
             return;
         }
-        if let Err(why) = commit_entries(&self.context, owned, entries) {
+        if let Err(Obstacle::Passing(why) | Obstacle::Hold(_, why)) =
+            commit_entries(&self.context, owned, entries)
+        {
             self.recycle(&format!("what is on record was not noted in progress: {why}"));
         }
     }

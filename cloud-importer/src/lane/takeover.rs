@@ -14,11 +14,12 @@ use proto::{
     progress::{Owner, Table},
 };
 
-use super::{Context, Stopped, Worker, commit::OWN_TAG};
-use crate::{
-    progress_topic,
-    target::{Obstacle, unauthorised},
+use super::{
+    Context, Stopped, Worker,
+    commit::OWN_TAG,
+    words::{missing_right, own_topics_unauthorised},
 };
+use crate::{progress_topic, target::Obstacle};
 
 /// A lane that is ours: its producer, and what its progress partition says.
 pub(super) struct Owned {
@@ -72,11 +73,19 @@ impl Owned {
 impl Worker {
     /// Drops the producer: whatever it left open is finished by the next take-over.
     pub(super) fn recycle(&mut self, why: &str) {
-        if self.owned.take().is_some() {
+        if self.disown() {
             self.takeover.failures += 1;
             self.context.board.recycled();
             tracing::warn!(link = %self.context.link_name, lane = %self.context.lane, "producer recycled: {why}");
         }
+    }
+
+    /// Drops the producer without another word. Says whether there was one.
+    pub(super) fn disown(&mut self) -> bool {
+        let Some(owned) = self.owned.take() else { return false };
+        // What is committed and not yet on record lies in progress, unless that is lost.
+        self.last_table = Some(owned.table);
+        true
     }
 
     /// Makes the lane ours if it is not. `Ok(Err(_))` says what is in the way.
@@ -106,6 +115,7 @@ impl Worker {
         }
         match take_over(&self.context, self.smallest_limit()) {
             Ok(owned) => {
+                self.record_lost(&owned.table);
                 self.owned = Some(owned);
                 // What a predecessor committed and did not put on record is put on record now.
                 self.record_deliveries();
@@ -173,7 +183,13 @@ fn sign(context: &Context, owned: &mut Owned) -> Result<(), Obstacle> {
     producer
         .produce(&owned.progress, partition, now, Some(&key), Some(&value), std::iter::empty(), OWN_TAG)
         .map_err(|error| failed(&error))?;
-    producer.commit(INIT_PATIENCE).map_err(|error| failed(&error))?;
+    producer.commit(INIT_PATIENCE).map_err(|error| match missing_right(&error) {
+        Some(code) => {
+            let (reason, detail) = own_topics_unauthorised(&context.link, code);
+            Obstacle::Hold(reason, detail)
+        }
+        None => failed(&error),
+    })?;
     owned.table.owner = Some(owner);
     Ok(())
 }
@@ -202,14 +218,6 @@ fn owned_elsewhere(context: &Context, owner: &str) -> Obstacle {
             context.lane, context.link_name
         ),
     )
-}
-
-/// Holds for topics: the same words wherever the cluster says no.
-pub(super) fn not_authorised(topic: &str, code: kafka::KafkaCode) -> (Reason, String) {
-    match unauthorised(topic, code) {
-        Obstacle::Hold(reason, detail) => (reason, detail),
-        Obstacle::Passing(detail) => (Reason::TargetUnauthorized, detail),
-    }
 }
 
 /// How long initialising may take: a predecessor's transaction must be finished first.
