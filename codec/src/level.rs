@@ -317,3 +317,202 @@ const NOT_SMALLER: f64 = 0.995;
 const SHORTEST_BAR: Duration = Duration::from_secs(60);
 /// The same, in the end.
 const LONGEST_BAR: Duration = Duration::from_secs(32 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A lane in virtual time: what arrives, what the link carries, what encoding costs and gains.
+    struct World {
+        control: Control,
+        /// Plain bytes a second; more than the lane can do means that there is a backlog.
+        arrives: f64,
+        /// Coded bytes a second.
+        link: f64,
+        /// Nanoseconds of processor time per plain byte at level 1, and of all other work.
+        encode: f64,
+        other: f64,
+        ratios: [f64; RUNGS.len()],
+        changes: Vec<(Duration, i32)>,
+    }
+
+    const FAST: f64 = 1e12;
+
+    fn world(priority: Priority) -> World {
+        World {
+            control: Control::new(priority),
+            arrives: 500e3,
+            link: FAST,
+            encode: 2.0,
+            other: 3.0,
+            ratios: [0.060, 0.058, 0.053, 0.050, 0.049],
+            changes: Vec::new(),
+        }
+    }
+
+    impl World {
+        fn run(&mut self, seconds: u64) -> i32 {
+            let step = Duration::from_millis(100);
+            for _ in 0..seconds * 10 {
+                let rung = self.control.rung;
+                let encode = self.encode * 1e-9 * RUNGS[rung].cost;
+                let busy = 1.0 / (encode + self.other * 1e-9);
+                let carried = self.link / self.ratios[rung];
+                let speed = self.arrives.min(busy).min(carried);
+                let spare = step.mul_f64((1.0 - speed / busy).max(0.0));
+                let waits_for_link = carried <= self.arrives;
+                self.control.observe(Observation {
+                    plain: (speed / 10.0) as u64,
+                    coded: (speed / 10.0 * self.ratios[rung]) as u64,
+                    encode: step.mul_f64(speed * encode),
+                    passed: step,
+                    idle: if waits_for_link { Duration::ZERO } else { spare },
+                    link: if waits_for_link { spare } else { Duration::ZERO },
+                });
+                if self.control.rung != rung {
+                    self.changes.push((self.control.now, self.control.level()));
+                }
+            }
+            self.control.level()
+        }
+
+        fn changes(&mut self) -> usize {
+            std::mem::take(&mut self.changes).len()
+        }
+    }
+
+    #[test]
+    fn every_priority_is_read_as_it_is_written() {
+        for priority in Priority::ALL {
+            assert_eq!(priority.to_string().parse(), Ok(priority));
+            assert_eq!(Control::new(priority).level(), priority.first_level());
+        }
+        let error = "fast".parse::<Priority>().unwrap_err().to_string();
+        assert!(error.contains("`fast`") && error.contains("`latency`"), "{error}");
+    }
+
+    #[test]
+    fn a_trickle_is_made_as_small_as_is_nearly_free() {
+        for (priority, level) in [(Priority::Bytes, 9), (Priority::Latency, 9), (Priority::Cpu, 1)] {
+            let mut lane = world(priority);
+            assert_eq!(lane.run(60), level, "{priority}");
+            assert!(lane.changes() <= 2, "{priority}");
+            assert_eq!((lane.run(3600), lane.changes()), (level, 0), "{priority}: settled");
+        }
+    }
+
+    #[test]
+    fn a_flood_that_the_link_takes_is_encoded_at_the_cheapest_level() {
+        for priority in Priority::ALL {
+            let mut lane = world(priority);
+            lane.run(60);
+            lane.changes();
+            lane.arrives = FAST;
+            assert_eq!(lane.run(5), 1, "{priority}: at once");
+            assert_eq!(lane.run(3600), 1, "{priority}");
+            assert!(lane.changes() <= 3, "{priority}: only down");
+        }
+    }
+
+    #[test]
+    fn a_slow_link_gets_the_highest_level_with_headroom() {
+        // At level 12 a byte takes 14 + 3 ns: 58 MB/s. At 9, 8 ns: 125 MB/s.
+        for (link, lowest, highest) in [(0.5e6, 12, 12), (4e6, 9, 9), (30e6, 1, 3)] {
+            let mut lane = world(Priority::Latency);
+            (lane.arrives, lane.link) = (FAST, link);
+            let level = lane.run(600);
+            assert!((lowest..=highest).contains(&level), "{link} B/s: level {level}");
+            assert!(lane.changes() <= 20, "{link} B/s");
+            lane.run(3600);
+            assert!(lane.changes() <= 24, "{link} B/s: no flapping");
+        }
+    }
+
+    #[test]
+    fn what_was_taken_for_the_link_is_given_back() {
+        for priority in [Priority::Cpu, Priority::Latency] {
+            let mut lane = world(priority);
+            (lane.arrives, lane.link) = (60e6, 1e6);
+            let taken = lane.run(60);
+            assert!(taken >= 6, "{priority}: {taken}");
+            lane.link = FAST;
+            let level = lane.run(120);
+            assert!(level <= priority.first_level(), "{priority}: {level}");
+        }
+    }
+
+    #[test]
+    fn all_free_time_goes_into_bytes_where_they_are_what_counts() {
+        // At level 9 a byte takes 5 + 3 ns: 60 MB/s leave half of the time, 120 MB/s next to none.
+        for (arrives, level) in [(60e6, 9), (120e6, 6)] {
+            let mut lane = world(Priority::Bytes);
+            lane.arrives = arrives;
+            lane.run(300);
+            assert_eq!(lane.run(300), level, "{arrives} B/s");
+        }
+    }
+
+    #[test]
+    fn a_level_that_is_no_smaller_is_left_again() {
+        let mut lane = world(Priority::Latency);
+        lane.ratios = [0.0225, 0.0237, 0.0230, 0.0220, 0.0219];
+        (lane.arrives, lane.link) = (FAST, 0.5e6);
+        lane.run(3600);
+        assert!(lane.control.level() >= 9, "{}", lane.control.level());
+        lane.ratios = [0.050; RUNGS.len()];
+        lane.run(600);
+        lane.changes();
+        lane.run(3600);
+        assert!(lane.changes() <= 16, "tried now and then only: {:?}", lane.changes);
+    }
+
+    #[test]
+    fn a_silent_lane_keeps_its_level() {
+        let mut lane = world(Priority::Latency);
+        let level = lane.run(60);
+        lane.arrives = 0.0;
+        lane.changes();
+        assert_eq!((lane.run(3600), lane.changes()), (level, 0));
+    }
+
+    #[test]
+    fn whatever_is_observed_changes_are_few_and_levels_valid() {
+        for seed in 1..20_u64 {
+            let mut state = seed;
+            let mut random = |most: u64| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state % (most + 1)
+            };
+            let mut control = Control::new(Priority::ALL[(seed % 3) as usize]);
+            let (mut now, mut changes) = (Duration::ZERO, Vec::new());
+            for _ in 0..20_000 {
+                let passed = Duration::from_millis(random(2000));
+                let (plain, coded) = (1 << random(30), 1 << random(28));
+                let before = control.level();
+                let share = |of: u64| passed.mul_f64(of as f64 / 100.0);
+                control.observe(Observation {
+                    plain: random(plain),
+                    coded: random(coded),
+                    encode: share(random(120)),
+                    passed,
+                    idle: share(random(100)),
+                    link: share(random(100)),
+                });
+                now += passed;
+                assert!(crate::limits::LEVELS.contains(&control.level()));
+                let gauges = control.gauges();
+                assert!(gauges.cpu_share.is_finite() && gauges.ratio.is_finite());
+                if control.level() != before {
+                    changes.push(now);
+                }
+            }
+            let minute = |at: &Duration| *at..*at + Duration::from_secs(60);
+            for change in &changes {
+                let within = changes.iter().filter(|at| minute(change).contains(at)).count();
+                assert!(within <= MOST_CHANGES_A_MINUTE as usize, "seed {seed}: {within} in a minute");
+            }
+        }
+    }
+}
