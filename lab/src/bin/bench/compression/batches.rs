@@ -253,7 +253,7 @@ mod tests {
         batch.begin(&first);
         batch.push(&first);
         batch.push(&view(1100, None, Some(b"")));
-        let expected = [&[22, 0, 0, 0, 2, b'k', 10][..], b"value", &[0], &[14, 0, 0xc8, 0x01, 2, 1, 0, 0]];
+        let expected = [&[24, 0, 0, 0, 2, b'k', 10][..], b"value", &[0], &[14, 0, 0xc8, 0x01, 2, 1, 0, 0]];
         assert_eq!(batch.records, expected.concat());
     }
 
