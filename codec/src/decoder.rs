@@ -4,7 +4,7 @@ use std::fmt;
 
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, ResetDirective};
 
-use crate::format::{VERSION, ZSTD_MAGIC, flag};
+use crate::format::{READABLE, ZSTD_MAGIC, flag};
 use crate::limits::{
     MAX_CODED, MAX_GROUPS, MAX_HEADERS, MAX_PLAIN, MAX_RECORDS, MAX_WINDOW_LOG, WINDOW_LOGS, serialized_bound,
 };
@@ -73,7 +73,7 @@ impl Decoder {
         }
         let mut context = DCtx::try_create().ok_or(Error::Zstd("no memory for a context"))?;
         context.set_parameter(DParameter::WindowLogMax(window_log)).map_err(Error::zstd)?;
-        Ok(Self { context, limits, parser: Parser::default(), in_frame: false, poisoned: false })
+        Ok(Self { context, limits, parser: Parser::new(), in_frame: false, poisoned: false })
     }
 
     /// The batch of a parcel's body. `plain` is the size that the parcel's header declares.
@@ -108,6 +108,11 @@ impl Decoder {
         decoded
     }
 
+    /// Bytes of memory held for this lane: zstd's, the shapes and columns.
+    pub fn memory(&self) -> usize {
+        self.context.sizeof() + self.parser.memory()
+    }
+
     /// Checks the declared sizes and fills `arena` with the serialized batch.
     fn expand(&mut self, coded: &[u8], plain: u32, arena: &mut Vec<u8>) -> Result<(), Error> {
         within("coded bytes", coded.len() as u64, self.limits.max_coded.into())?;
@@ -115,7 +120,7 @@ impl Decoder {
         let mut reader = Reader::new(coded, "preface");
         let first = reader.byte()?;
         let (version, flags) = (first >> 4, first & 0x0f);
-        if version != VERSION {
+        if !READABLE.contains(&version) {
             return Err(Error::Version(version));
         }
         if flags & !flag::KNOWN != 0 || flags == flag::RAW | flag::FRAME {
@@ -207,6 +212,7 @@ const BLOCK_HEADER: usize = 3;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::VERSION;
 
     #[test]
     fn nothing_is_allocated_for_what_is_refused() {

@@ -6,8 +6,10 @@ use zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ResetDirective};
 
 use crate::format::{VERSION, flag};
+use crate::layout::Trials;
 use crate::limits::{LEVELS, WINDOW_LOGS};
 use crate::serialize::{self, Serializer};
+use crate::shape::Counts;
 use crate::skip::Skip;
 use crate::{Batch, Error, varint};
 
@@ -41,6 +43,7 @@ pub struct Encoder {
     context: CCtx<'static>,
     serializer: Serializer,
     serialized: Vec<u8>,
+    trials: Trials,
     skip: Skip,
     level: i32,
     /// Level of the frame that is open, if one is.
@@ -61,12 +64,14 @@ impl Encoder {
         if !WINDOW_LOGS.contains(&window_log) {
             return Err(setting("zstd window log", window_log.into(), WINDOW_LOGS));
         }
-        let mut context = CCtx::try_create().ok_or(Error::Zstd("no memory for a context"))?;
+        let create = || CCtx::try_create().ok_or(Error::Zstd("no memory for a context"));
+        let mut context = create()?;
         context.set_parameter(CParameter::WindowLog(window_log)).map_err(Error::zstd)?;
         Ok(Self {
             context,
-            serializer: Serializer::default(),
+            serializer: Serializer::new(),
             serialized: Vec::new(),
+            trials: Trials::new(create()?),
             skip: Skip::new(),
             level,
             frame_level: None,
@@ -86,7 +91,12 @@ impl Encoder {
         let counts = serialize::check(batch)?;
         self.serialized.clear();
         self.serialized.reserve(batch.plain_size() as usize);
-        self.serializer.write(batch, counts, &mut self.serialized);
+        let (layout, compare) = self.trials.next();
+        let payload = self.serializer.write(batch, counts, layout, &mut self.serialized);
+        if compare {
+            let definitions = self.serializer.shapes.defined_bytes();
+            self.trials.compare(|out| serialize::rows(batch, out), &self.serialized[payload], definitions);
+        }
         let start = out.len();
         if let Err(error) = self.write_parcel(out) {
             out.truncate(start);
@@ -111,6 +121,19 @@ impl Encoder {
     /// The level of the next parcel.
     pub fn level(&self) -> i32 {
         self.level
+    }
+
+    /// What became of the keys and values so far: how many followed a known shape.
+    pub fn shapes(&self) -> Counts {
+        self.serializer.shapes.counts()
+    }
+
+    /// Bytes of memory held for this lane: zstd's, the shapes and columns, one serialized batch.
+    pub fn memory(&self) -> usize {
+        self.context.sizeof()
+            + self.serializer.shapes.memory()
+            + self.trials.memory()
+            + self.serialized.capacity()
     }
 
     fn write_parcel(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {

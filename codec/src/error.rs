@@ -1,5 +1,7 @@
 //! What can be wrong with a batch, and every wrong thing a parcel can be.
 
+use crate::column::ColumnFault;
+
 /// Why a batch was not encoded or a parcel not decoded.
 ///
 /// After an error the stream is over, as coder and decoder no longer share their state: both ends start a new
@@ -63,7 +65,7 @@ pub enum Error {
         limit: u64,
     },
     /// A format of another version.
-    #[error("parcel has format version {0}, this side reads version {version}: upgrade the older side", version = crate::format::VERSION)]
+    #[error("parcel has format version {0}, this side reads versions {oldest} to {newest}: upgrade the older side", oldest = crate::format::READABLE.start(), newest = crate::format::VERSION)]
     Version(u8),
     /// Flags that this version does not know.
     #[error("parcel has unknown flags {0:#x}")]
@@ -146,6 +148,17 @@ pub enum Error {
     /// A header name cannot be added to the dictionary: it is too long or the dictionary is full.
     #[error("header name of {0} bytes does not fit the dictionary")]
     HeaderNameDefinition(u64),
+    /// What the payload section says of shapes does not hold together.
+    #[error("payload by shapes: {0}")]
+    Shape(&'static str),
+    /// A column of the payload section is not one that an encoder writes.
+    #[error("column {column}: {fault}")]
+    Column {
+        /// Number of the column.
+        column: u32,
+        /// What is wrong with it.
+        fault: ColumnFault,
+    },
     /// The records are not those that were encoded.
     #[error("checksum is {actual:#018x}, expected {expected:#018x}")]
     Checksum {

@@ -1,7 +1,9 @@
 //! Numbers of the format: version, flags, kinds. The crate documentation shows where they stand.
 
-/// Version of the format, in the high half of a parcel's first byte.
-pub const VERSION: u8 = 1;
+/// Version of the format that an encoder writes, in the high half of a parcel's first byte.
+pub const VERSION: u8 = 2;
+/// Versions that a decoder reads. Version 1 has no payload by shapes and no columns.
+pub const READABLE: std::ops::RangeInclusive<u8> = 1..=VERSION;
 
 /// Flags of a parcel, in the low half of its first byte.
 pub(crate) mod flag {
@@ -26,6 +28,8 @@ pub(crate) mod kind {
     pub(crate) const HEADERS_NAMED: u8 = 0x19;
     /// Payload: key and value of each record side by side.
     pub(crate) const PAYLOAD_ROWS: u8 = 0x20;
+    /// Payload: by shapes, in columns.
+    pub(crate) const PAYLOAD_SHAPES: u8 = 0x21;
     /// Lengths: one number each.
     pub(crate) const LENGTHS: u8 = 0x28;
 }
@@ -53,8 +57,8 @@ pub(crate) mod header {
 pub(crate) const CHECKSUM: usize = 8;
 /// Fewest serialized bytes of a group.
 pub(crate) const MIN_GROUP: usize = 4;
-/// Fewest serialized bytes of a record: timestamp, key length, value length.
-pub(crate) const MIN_RECORD: usize = 3;
+/// Fewest serialized bytes of a record: its timestamp.
+pub(crate) const MIN_RECORD: usize = 1;
 /// Fewest serialized bytes of a header: name and value length.
 pub(crate) const MIN_HEADER: usize = 2;
 

@@ -98,23 +98,28 @@
 
 pub mod batch;
 mod checksum;
+mod column;
 mod decoder;
 pub mod digest;
 mod encoder;
 mod error;
 mod format;
+mod layout;
 pub mod level;
 pub mod limits;
 mod parse;
 mod serialize;
+mod shape;
 mod skip;
 mod state;
 mod varint;
 
+pub use column::ColumnFault;
 pub use batch::{Batch, GapReason, Group, RecordView, UNKNOWN_LEADER_EPOCH, record_plain_size};
 pub use decoder::{DecodeLimits, Decoder};
 pub use digest::{Digest, ParseDigestError};
 pub use encoder::{Encoder, EncoderSettings, Sizes};
 pub use error::Error;
-pub use format::VERSION;
+pub use format::{READABLE, VERSION};
 pub use limits::RECORD_OVERHEAD;
+pub use shape::Counts as ShapeCounts;

@@ -34,6 +34,21 @@ pub const MAX_HEADER_NAME_BYTES: usize = 64 * 1024;
 /// Slots below this have their position remembered from parcel to parcel; others spell it out each time.
 pub const MAX_REMEMBERED_SLOTS: u32 = 1 << 14;
 
+/// Columns of one lane epoch, over all topics and shapes.
+pub const MAX_SHAPE_COLUMNS: usize = 4096;
+/// Edges between columns: the size of all shapes together.
+pub const MAX_SHAPE_EDGES: usize = 1 << 14;
+/// Edges from one column: optional fields, kinds of records.
+pub const MAX_SHAPE_NODE_EDGES: usize = 2048;
+/// Longest text between two values, in bytes.
+pub const MAX_SHAPE_LITERAL: usize = 8 * 1024;
+/// Bytes of all text between values.
+pub const MAX_SHAPE_LITERAL_BYTES: usize = 512 * 1024;
+/// Topics whose shapes an encoder tells apart in one lane.
+pub const MAX_SHAPE_TOPICS: usize = 256;
+/// Most values in all columns of one parcel; further records go whole.
+pub const MAX_COLUMN_VALUES: u32 = 1 << 19;
+
 /// Largest zstd window that is accepted by default, as a power of two: 4 MiB of memory per decoder.
 pub const MAX_WINDOW_LOG: u32 = 22;
 /// Smallest and largest zstd level of an encoder.
@@ -65,8 +80,9 @@ const _: () = {
     assert!(MAX_GROUPS as u64 * GROUP_OVERHEAD <= MAX_PLAIN as u64);
     assert!(MAX_RECORDS as u64 * RECORD_OVERHEAD <= MAX_PLAIN as u64);
     assert!(MAX_HEADERS as u64 * HEADER_OVERHEAD <= MAX_PLAIN as u64);
-    // Spans into a batch are 32 bits wide.
-    assert!(serialized_bound(MAX_PLAIN) + (MAX_HEADER_NAME_BYTES as u64) < u32::MAX as u64);
+    // Spans into a batch are 32 bits wide. Its arena holds the serialized batch, names from earlier ones, and its rows.
+    assert!(serialized_bound(MAX_PLAIN) + MAX_HEADER_NAME_BYTES as u64 + (MAX_PLAIN as u64) < u32::MAX as u64);
+    assert!(MAX_COLUMN_VALUES as u64 >= 2 * MAX_RECORDS as u64, "every key and value can go whole");
     assert!(MAX_HEADER_NAMES <= u16::MAX as usize && MAX_HEADER_NAME <= MAX_HEADER_NAME_BYTES);
     assert!(*WINDOW_LOGS.start() <= MAX_WINDOW_LOG && MAX_WINDOW_LOG <= *WINDOW_LOGS.end());
 };

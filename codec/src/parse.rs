@@ -8,15 +8,18 @@ use crate::batch::{Batch, GapReason, Group, HeaderSpan, Meta, NULL, length};
 use crate::checksum;
 use crate::decoder::DecodeLimits;
 use crate::format::{CHECKSUM, MIN_GROUP, MIN_HEADER, MIN_RECORD, group, header, kind};
+use crate::layout::Layout;
 use crate::limits::{GROUP_OVERHEAD, HEADER_OVERHEAD, RECORD_OVERHEAD};
+use crate::shape;
 use crate::state::{Names, Position, Positions};
 use crate::varint::Reader;
 
 /// Reads batches and remembers what the serializer on the other side remembers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Parser {
     positions: Positions,
     names: Names,
+    shapes: shape::Decoder,
     /// Names from earlier parcels that this one uses; they follow the serialized batch in its arena.
     appended: Vec<u8>,
     /// Records of each group of this parcel.
@@ -24,6 +27,24 @@ pub(crate) struct Parser {
 }
 
 impl Parser {
+    pub(crate) fn new() -> Self {
+        Self {
+            positions: Positions::default(),
+            names: Names::default(),
+            shapes: shape::Decoder::new(),
+            appended: Vec::new(),
+            counts: Vec::new(),
+        }
+    }
+
+    /// Bytes held.
+    pub(crate) fn memory(&self) -> usize {
+        self.shapes.memory()
+            + self.names.total_bytes()
+            + self.appended.capacity()
+            + self.counts.capacity() * 4
+    }
+
     /// Most bytes that [`parse`](Self::parse) appends to an arena.
     pub(crate) fn appended_bound(&self) -> usize {
         self.names.total_bytes()
@@ -37,38 +58,45 @@ impl Parser {
         limits: &DecodeLimits,
     ) -> Result<(), Error> {
         let arena = std::mem::take(&mut batch.arena);
-        let parsed = self.sections(&arena, batch, plain, limits);
+        let mut budget = Budget::new(plain);
+        let parsed = self.sections(&arena, batch, &mut budget, limits);
         batch.arena = arena;
-        let expected = parsed?;
+        let (expected, layout) = parsed?;
         batch.arena.extend_from_slice(&self.appended);
+        if layout == Layout::Shapes {
+            // The columns' values are decoded by now: what they come to is within the budget.
+            batch.arena.reserve_exact(budget.left as usize);
+            budget.spend(self.shapes.build(batch))?;
+        }
+        budget.spent()?;
         batch.plain = plain.into();
         let actual = checksum::of_batch(batch);
         if actual == expected { Ok(()) } else { Err(Error::Checksum { expected, actual }) }
     }
 
-    /// Reads all sections; returns the checksum as sent.
+    /// Reads all sections; returns the checksum as sent, and whether the rows are still to be built.
     fn sections(
         &mut self,
         arena: &[u8],
         batch: &mut Batch,
-        plain: u32,
+        budget: &mut Budget,
         limits: &DecodeLimits,
-    ) -> Result<u64, Error> {
+    ) -> Result<(u64, Layout), Error> {
         let (body, sum) =
             arena.split_last_chunk::<CHECKSUM>().ok_or(Error::Truncated { section: "checksum" })?;
         let mut reader = Reader::new(body, "groups");
-        let mut budget = Budget::new(plain);
+        let mut layout = Layout::Rows;
         self.names.begin_parcel();
         self.appended.clear();
-        let records = self.groups(&mut reader, batch, &mut budget, limits)?;
+        let records = self.groups(&mut reader, batch, budget, limits)?;
         if records > 0 {
             self.offsets(&mut reader, batch)?;
             self.timestamps(&mut reader, batch)?;
-            self.headers(&mut reader, batch, &mut budget, limits, arena.len() as u32)?;
-            payload(&mut reader, batch, &mut budget)?;
+            self.headers(&mut reader, batch, budget, limits, arena.len() as u32)?;
+            layout = self.payload(&mut reader, batch, budget)?;
         }
         match reader.remaining() {
-            0 => budget.spent().map(|()| u64::from_le_bytes(*sum)),
+            0 => Ok((u64::from_le_bytes(*sum), layout)),
             bytes => Err(Error::Trailing(bytes as u64)),
         }
     }
@@ -222,10 +250,22 @@ impl Parser {
         let value = read_length(reader, budget)?;
         Ok(HeaderSpan { name_start, name, value_start: 0, value })
     }
+
+    fn payload(
+        &mut self,
+        reader: &mut Reader<'_>,
+        batch: &mut Batch,
+        budget: &mut Budget,
+    ) -> Result<Layout, Error> {
+        if expect_kind(reader, "payload", &[kind::PAYLOAD_ROWS, kind::PAYLOAD_SHAPES])? == kind::PAYLOAD_ROWS
+        {
+            return rows(reader, batch, budget).map(|()| Layout::Rows);
+        }
+        self.shapes.read(reader, batch, budget.left).map(|()| Layout::Shapes)
+    }
 }
 
-fn payload(reader: &mut Reader<'_>, batch: &mut Batch, budget: &mut Budget) -> Result<(), Error> {
-    expect_kind(reader, "payload", &[kind::PAYLOAD_ROWS])?;
+fn rows(reader: &mut Reader<'_>, batch: &mut Batch, budget: &mut Budget) -> Result<(), Error> {
     expect_kind(reader, "key lengths", &[kind::LENGTHS])?;
     for group in &mut batch.groups {
         for meta in &mut group.records {

@@ -1,18 +1,23 @@
 //! Batch to bytes: columns of metadata, rows of keys and values. [`parse`](crate::parse) is its mirror.
 
+use std::ops::Range;
+
 use crate::Error;
 use crate::batch::{Batch, Group, HeaderSpan, Meta, NULL};
 use crate::checksum;
 use crate::format::{group, header, kind};
+use crate::layout::Layout;
 use crate::limits::{MAX_GROUPS, MAX_HEADERS, MAX_PLAIN, MAX_RECORDS};
+use crate::shape;
 use crate::state::{NameNumbers, NameRef, Position, Positions};
 use crate::varint::{put, put_signed};
 
 /// Writes batches and remembers what the parser on the other side remembers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Serializer {
     positions: Positions,
     names: NameNumbers,
+    pub(crate) shapes: shape::Encoder,
 }
 
 /// What [`check`] counted.
@@ -60,9 +65,22 @@ fn check_offsets(group: &Group) -> Result<(), Error> {
 }
 
 impl Serializer {
+    pub(crate) fn new() -> Self {
+        Self { positions: Positions::default(), names: NameNumbers::default(), shapes: shape::Encoder::new() }
+    }
+
     /// Appends `batch`, which [`check`] has let through, to `out`.
-    pub(crate) fn write(&mut self, batch: &Batch, counts: Counts, out: &mut Vec<u8>) {
+    ///
+    /// Returns where the payload lies in `out`.
+    pub(crate) fn write(
+        &mut self,
+        batch: &Batch,
+        counts: Counts,
+        layout: Layout,
+        out: &mut Vec<u8>,
+    ) -> Range<usize> {
         self.groups(batch, out);
+        let mut payload = out.len()..out.len();
         if counts.records > 0 {
             offsets(batch, out);
             self.timestamps(batch, out);
@@ -71,9 +89,18 @@ impl Serializer {
             } else {
                 out.push(kind::HEADERS_NONE);
             }
-            payload(batch, out);
+            payload.start = out.len();
+            match layout {
+                Layout::Rows => rows(batch, out),
+                Layout::Shapes => {
+                    out.push(kind::PAYLOAD_SHAPES);
+                    self.shapes.write(batch, out);
+                }
+            }
         }
+        payload.end = out.len();
         out.extend_from_slice(&checksum::of_batch(batch).to_le_bytes());
+        payload
     }
 
     fn groups(&mut self, batch: &Batch, out: &mut Vec<u8>) {
@@ -165,7 +192,8 @@ fn missing(group: &Group) -> u64 {
     group.next.abs_diff(group.prev_next) - group.records.len() as u64
 }
 
-fn payload(batch: &Batch, out: &mut Vec<u8>) {
+/// Appends the payload section with key and value of each record side by side.
+pub(crate) fn rows(batch: &Batch, out: &mut Vec<u8>) {
     out.push(kind::PAYLOAD_ROWS);
     out.push(kind::LENGTHS);
     records(batch).for_each(|meta| put_length(out, meta.key));
@@ -200,7 +228,7 @@ mod tests {
     fn written(serializer: &mut Serializer, batch: &Batch) -> Vec<u8> {
         let mut out = Vec::new();
         let counts = check(batch).expect("a sound batch");
-        serializer.write(batch, counts, &mut out);
+        serializer.write(batch, counts, Layout::Rows, &mut out);
         out
     }
 
@@ -212,7 +240,7 @@ mod tests {
         batch.push(group, 102, 1003, Some(b"k2"), None, []);
         let stamped = &mut batch.groups_mut()[group];
         (stamped.resume_epoch, stamped.prev_next, stamped.next) = (1, 100, 103);
-        let mut serializer = Serializer::default();
+        let mut serializer = Serializer::new();
         let bytes = written(&mut serializer, &batch);
         #[rustfmt::skip]
         let expected = [
@@ -253,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_batch_without_records_is_a_group_table_and_a_checksum() {
-        let bytes = written(&mut Serializer::default(), &Batch::new());
+        let bytes = written(&mut Serializer::new(), &Batch::new());
         assert_eq!(&bytes[..bytes.len() - 8], [0x01, 0]);
     }
 }

@@ -36,6 +36,11 @@ impl<'a> Reader<'a> {
         self.bytes.len() - self.at
     }
 
+    /// The bytes that are left.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        &self.bytes[self.at..]
+    }
+
     pub(crate) fn byte(&mut self) -> Result<u8, Error> {
         let byte = *self.bytes.get(self.at).ok_or(Error::Truncated { section: self.section })?;
         self.at += 1;

@@ -2,5 +2,6 @@
 
 mod fixtures;
 mod hostile;
+mod shapes;
 mod stream;
 mod support;

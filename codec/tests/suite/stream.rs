@@ -6,7 +6,7 @@ use longhaul_codec::{
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::support::{Parcel, decoder, encode, encoder, noise, oddities, orders, stamp};
+use crate::support::{Parcel, decoder, encode, encoder, letters, noise, oddities, orders, stamp};
 
 fn one_record(value: &[u8]) -> Batch {
     let mut batch = Batch::new();
@@ -139,7 +139,7 @@ fn a_new_level_takes_effect_within_the_stream() {
         let (mut encoder, mut decoder) = (Encoder::new(settings).expect("a valid level"), decoder());
         let mut total = 0;
         for number in 0..6 {
-            let batch = orders(number, 700);
+            let batch = letters(number, 700);
             let parcel = encode(&mut encoder, &batch);
             assert_eq!(decoder.decode(&parcel.coded, parcel.plain).expect("decodes"), batch);
             total += if number > 0 { parcel.coded.len() } else { 0 };
@@ -182,9 +182,9 @@ fn levels_and_windows_out_of_range_are_refused_or_clamped() {
 #[test]
 fn what_does_not_compress_goes_as_it_is_and_the_stream_stays_in_step() {
     let mut batches: Vec<_> = (0..12).map(|seed| one_record(&noise(seed, 250_000))).collect();
-    batches.push(orders(0, 700));
+    batches.push(letters(0, 700));
     batches.extend((0..3).map(|seed| one_record(&noise(seed + 100, 250_000))));
-    batches.push(orders(1, 700));
+    batches.push(letters(1, 700));
     let parcels = assert_arrive(&batches);
     let raw = |parcel: &Parcel| parcel.coded[0] & 1 == 1;
     let pattern: String = parcels.iter().map(|parcel| if raw(parcel) { 'r' } else { 'z' }).collect();

@@ -71,6 +71,27 @@ pub(crate) fn orders(parcel: i64, records: i64) -> Batch {
     batch
 }
 
+/// Letters of several lines: text without a shape, in which later parts resemble earlier ones.
+pub(crate) fn letters(parcel: u64, records: u64) -> Batch {
+    const WORDS: [&str; 16] = [
+        "the", "shipment", "arrives", "on", "Monday,", "we", "are", "waiting", "for", "your", "answer.",
+        "please", "call", "before", "noon", "regards",
+    ];
+    let mut batch = Batch::new();
+    let group = batch.group_index(0);
+    for number in 0..records {
+        let words = noise(parcel * records + number + 1, 30);
+        let line = |words: &[u8]| {
+            words.iter().map(|word| WORDS[usize::from(word % 16)]).collect::<Vec<_>>().join(" ")
+        };
+        let letter = words.chunks(6).map(line).collect::<Vec<_>>().join("\n");
+        let offset = (parcel * records + number) as i64;
+        batch.push(group, offset, offset, None, Some(letter.as_bytes()), []);
+    }
+    stamp(&mut batch, group, (parcel * records) as i64, ((parcel + 1) * records) as i64);
+    batch
+}
+
 /// One of everything that is easily confused.
 pub(crate) fn oddities() -> Batch {
     let mut batch = Batch::new();

@@ -1,0 +1,195 @@
+//! How a column is coded, and how that is written.
+
+use std::sync::Arc;
+
+use super::decimal::DecimalShape;
+use super::number::{self, Predictor};
+use super::packed::Packing;
+use super::pattern::Pattern;
+use super::time::TimeShape;
+use super::{ColumnFault, MAX_COLUMNS};
+use crate::Error;
+use crate::varint::{Reader, put};
+
+/// Kinds of columns, as the registry of the crate has them.
+mod kind {
+    pub(super) const CONSTANT: u8 = 0x40;
+    pub(super) const TEXT: u8 = 0x41;
+    pub(super) const LENGTHS: u8 = 0x42;
+    pub(super) const INTEGERS: u8 = 0x43;
+    pub(super) const TIMES: u8 = 0x44;
+    pub(super) const DECIMALS: u8 = 0x45;
+    pub(super) const PACKED: u8 = 0x46;
+    pub(super) const PATTERN: u8 = 0x47;
+    pub(super) const DICTIONARY: u8 = 0x48;
+    pub(super) const COPY: u8 = 0x49;
+}
+
+/// Marks a change that is for this parcel only.
+pub(super) const ONCE: u8 = 0x80;
+/// Flags of a change.
+const QUOTED: u8 = 1;
+const ORDERED: u8 = 2;
+
+/// How a column is coded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Choice {
+    /// Quotes around all values are left out.
+    pub(super) quoted: bool,
+    /// Values are ordered by the ids of this earlier dictionary column.
+    pub(super) order: Option<u32>,
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// All values are this one, quotes and all.
+    Constant(Arc<[u8]>),
+    /// One value a line.
+    Text,
+    /// Lengths, then bytes.
+    Lengths,
+    /// Numbers in a spelling, by their difference from what is expected; byte planes if set.
+    Numbers(Spelling, Predictor, bool),
+    /// Digits of a wider alphabet, as bytes.
+    Packed(Packing),
+    /// Text around runs of digits.
+    Pattern(Arc<Pattern>),
+    Dictionary {
+        /// Ids take two bytes.
+        wide: bool,
+        /// The entries stay: only the width changes.
+        kept: bool,
+    },
+    /// Values of an earlier column, but for exceptions.
+    Copy(u32, Quotes),
+}
+
+/// How a number is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spelling {
+    Integer,
+    Time(TimeShape),
+    Decimal(DecimalShape),
+}
+
+/// Which of copy and original has quotes around each value that the other has not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quotes {
+    Same,
+    Copy,
+    Original,
+}
+
+/// What a column is before it was ever said to be something else.
+impl Default for Choice {
+    fn default() -> Self {
+        Self::plain(Kind::Text)
+    }
+}
+
+impl Choice {
+    pub(super) fn plain(kind: Kind) -> Self {
+        Self { quoted: false, order: None, kind }
+    }
+
+    /// Appends a change to this choice.
+    pub(super) fn put(&self, once: bool, out: &mut Vec<u8>) {
+        let kind = match &self.kind {
+            Kind::Constant(_) => kind::CONSTANT,
+            Kind::Text => kind::TEXT,
+            Kind::Lengths => kind::LENGTHS,
+            Kind::Numbers(Spelling::Integer, ..) => kind::INTEGERS,
+            Kind::Numbers(Spelling::Time(_), ..) => kind::TIMES,
+            Kind::Numbers(Spelling::Decimal(_), ..) => kind::DECIMALS,
+            Kind::Packed(_) => kind::PACKED,
+            Kind::Pattern(_) => kind::PATTERN,
+            Kind::Dictionary { .. } => kind::DICTIONARY,
+            Kind::Copy(..) => kind::COPY,
+        };
+        out.push(kind | if once { ONCE } else { 0 });
+        out.push(if self.quoted { QUOTED } else { 0 } | if self.order.is_some() { ORDERED } else { 0 });
+        if let Some(order) = self.order {
+            put(out, order.into());
+        }
+        match &self.kind {
+            Kind::Text | Kind::Lengths => {}
+            Kind::Constant(value) => {
+                put(out, value.len() as u64);
+                out.extend_from_slice(value);
+            }
+            Kind::Numbers(spelling, predictor, planes) => {
+                match spelling {
+                    Spelling::Integer => {}
+                    Spelling::Time(shape) => shape.put(out),
+                    Spelling::Decimal(shape) => shape.put(out),
+                }
+                number::put_predictor(out, *predictor, *planes);
+            }
+            Kind::Packed(packing) => packing.put(out),
+            Kind::Pattern(pattern) => pattern.put(out),
+            Kind::Dictionary { wide, kept } => out.push(u8::from(*wide) | u8::from(*kept) << 1),
+            Kind::Copy(id, quotes) => {
+                put(out, (*id).into());
+                out.push(*quotes as u8);
+            }
+        }
+    }
+
+    /// Reads a change, and whether it is for this parcel only.
+    pub(super) fn read(reader: &mut Reader<'_>, column: u32) -> Result<(Self, bool), Error> {
+        let wrong = || Error::Column { column, fault: ColumnFault::Parameters };
+        let (byte, flags) = (reader.byte()?, reader.byte()?);
+        if flags & !(QUOTED | ORDERED) != 0 {
+            return Err(wrong());
+        }
+        let order = if flags & ORDERED != 0 { Some(reader.number_u32()?) } else { None };
+        let spelled = |reader: &mut Reader<'_>, spelling| {
+            let (predictor, planes) = number::read_predictor(reader)?.ok_or_else(wrong)?;
+            Ok::<_, Error>(Kind::Numbers(spelling, predictor, planes))
+        };
+        let kind = match byte & !ONCE {
+            kind::CONSTANT => {
+                let length = reader.number_u32()?;
+                Kind::Constant(reader.take(length as usize)?.into())
+            }
+            kind::TEXT => Kind::Text,
+            kind::LENGTHS => Kind::Lengths,
+            kind::INTEGERS => spelled(reader, Spelling::Integer)?,
+            kind::TIMES => {
+                let shape = TimeShape::read(reader)?.ok_or_else(wrong)?;
+                spelled(reader, Spelling::Time(shape))?
+            }
+            kind::DECIMALS => {
+                let shape = DecimalShape::read(reader)?.ok_or_else(wrong)?;
+                spelled(reader, Spelling::Decimal(shape))?
+            }
+            kind::PACKED => Kind::Packed(Packing::read(reader)?.ok_or_else(wrong)?),
+            kind::PATTERN => Kind::Pattern(Arc::new(Pattern::read(reader)?.ok_or_else(wrong)?)),
+            kind::DICTIONARY => match reader.byte()? {
+                byte @ 0..=3 => Kind::Dictionary { wide: byte & 1 != 0, kept: byte & 2 != 0 },
+                _ => return Err(wrong()),
+            },
+            kind::COPY => {
+                let id = reader.number_u32()?;
+                let quotes = match reader.byte()? {
+                    0 => Quotes::Same,
+                    1 => Quotes::Copy,
+                    2 => Quotes::Original,
+                    _ => return Err(wrong()),
+                };
+                Kind::Copy(id, quotes)
+            }
+            kind => return Err(Error::UnknownKind { section: "column", kind }),
+        };
+        let allowed = match kind {
+            Kind::Constant(_) | Kind::Copy(..) => 0,
+            Kind::Dictionary { .. } => QUOTED,
+            _ => QUOTED | ORDERED,
+        };
+        if flags & !allowed != 0 || order.is_some_and(|id| id >= MAX_COLUMNS) {
+            return Err(wrong());
+        }
+        Ok((Self { quoted: flags & QUOTED != 0, order, kind }, byte & ONCE != 0))
+    }
+}

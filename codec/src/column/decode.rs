@@ -1,0 +1,392 @@
+//! Columns of a parcel from their bytes. [`encode`](super::encode) is the mirror.
+
+use std::sync::Arc;
+
+use super::choice::{Choice, Kind, Quotes, Spelling};
+use super::dictionary::{self, Entries};
+use super::number::{self, Digits, Memory, Others, Predictor, Source};
+use super::pattern::Rows;
+use super::sink::Sink;
+use super::{ColumnFault, MAX_COLUMNS, MAX_VALUES, ROOM, Room, order_by, text};
+use crate::Error;
+use crate::varint::Reader;
+
+/// A column of a parcel, as its records' shapes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expected {
+    pub(crate) id: u32,
+    /// Values, at least one.
+    pub(crate) count: u32,
+}
+
+/// All columns of a lane epoch, decoding.
+#[derive(Debug, Default)]
+pub(crate) struct ColumnDecoders {
+    columns: Vec<Column>,
+    room: Room,
+    parcel: u64,
+    changes: Vec<(usize, Choice, bool)>,
+    scratch: Scratch,
+}
+
+#[derive(Debug, Default)]
+struct Scratch {
+    order: Vec<u32>,
+    ids: Vec<u32>,
+    numbers: Vec<i64>,
+    lengths: Vec<u32>,
+    text: Vec<u8>,
+}
+
+/// One column: what it remembers, and what later columns of the parcel may refer to.
+#[derive(Debug, Default)]
+struct Column {
+    choice: Choice,
+    state: State,
+    parcel: u64,
+    position: usize,
+    count: usize,
+    numbers: Vec<i64>,
+    ids: Vec<u32>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    memory: Memory,
+    entries: Entries,
+    rows: Rows,
+}
+
+impl State {
+    fn charge(&self) -> usize {
+        self.memory.charge + self.entries.charge
+    }
+}
+
+/// The reader, and the column for which it reads.
+pub(super) struct Bytes<'r, 'a> {
+    pub(super) reader: &'r mut Reader<'a>,
+    pub(super) column: u32,
+}
+
+impl<'a> Bytes<'_, 'a> {
+    pub(super) fn fault(&self, fault: ColumnFault) -> Error {
+        Error::Column { column: self.column, fault }
+    }
+
+    #[inline]
+    pub(super) fn take(&mut self, length: usize) -> Result<&'a [u8], Error> {
+        self.reader.take(length)
+    }
+
+    /// The bytes before the next newline.
+    #[inline]
+    pub(super) fn line(&mut self) -> Result<&'a [u8], Error> {
+        let length = text::find(self.reader.rest(), b'\n').ok_or_else(|| self.fault(ColumnFault::Unended))?;
+        let line = self.reader.take(length + 1)?;
+        Ok(&line[..length])
+    }
+}
+
+impl ColumnDecoders {
+    /// Forgets everything, as the encoder does at the same parcel.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Bytes held.
+    pub(crate) fn memory(&self) -> usize {
+        let of_column = |column: &Column| {
+            column.state.memory.memory()
+                + column.state.entries.memory()
+                + column.numbers.capacity() * size_of::<i64>()
+                + column.ids.capacity() * size_of::<u32>()
+        };
+        let scratch = &self.scratch;
+        self.columns.iter().map(of_column).sum::<usize>()
+            + self.columns.capacity() * size_of::<Column>()
+            + self.changes.capacity() * size_of::<(usize, Choice, bool)>()
+            + (scratch.order.capacity() + scratch.ids.capacity() + scratch.lengths.capacity()) * size_of::<u32>()
+            + scratch.numbers.capacity() * size_of::<i64>()
+            + scratch.text.capacity()
+    }
+
+    #[cfg(test)]
+    pub(super) fn room_left(&self) -> usize {
+        self.room.left
+    }
+
+    /// Reads the columns of one parcel into `sink`.
+    ///
+    /// # Errors
+    /// Whatever is not as [`ColumnEncoders`](super::ColumnEncoders) writes it. These decoders are of no use then.
+    pub(crate) fn decode(
+        &mut self,
+        reader: &mut Reader<'_>,
+        timestamps: &[i64],
+        columns: &[Expected],
+        sink: &mut Sink,
+    ) -> Result<(), Error> {
+        self.parcel += 1;
+        sink.clear();
+        self.check(columns)?;
+        reader.section = "columns";
+        self.read_changes(reader, columns)?;
+        let mut changes = std::mem::take(&mut self.changes).into_iter().peekable();
+        for (position, expected) in columns.iter().enumerate() {
+            let change = changes.next_if(|(at, ..)| *at == position).map(|(_, choice, once)| (choice, once));
+            sink.begin_column(expected.count as usize);
+            let bytes = &mut Bytes { reader, column: expected.id };
+            self.column(position, *expected, change, timestamps, bytes, sink)?;
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, columns: &[Expected]) -> Result<(), Error> {
+        let values = columns.iter().map(|expected| u64::from(expected.count)).sum::<u64>();
+        if values > MAX_VALUES as u64 {
+            return Err(Error::TooMuch { what: "values", actual: values, limit: MAX_VALUES as u64 });
+        }
+        for expected in columns {
+            let listed = |column: &Column| column.parcel == self.parcel;
+            let twice = self.columns.get(expected.id as usize).is_some_and(listed);
+            if expected.id >= MAX_COLUMNS || expected.count == 0 || twice {
+                return Err(Error::Column { column: expected.id, fault: ColumnFault::Listed });
+            }
+            if self.columns.len() <= expected.id as usize {
+                self.columns.resize_with(expected.id as usize + 1, Column::default);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_changes(&mut self, reader: &mut Reader<'_>, columns: &[Expected]) -> Result<(), Error> {
+        self.changes.clear();
+        let mut position = 0usize;
+        for _ in 0..reader.count("changed columns", 3, columns.len() as u64)? {
+            let gap = reader.number_u32()? as usize;
+            position += gap;
+            let Some(expected) = columns.get(position) else {
+                return Err(Error::Column { column: position as u32, fault: ColumnFault::Change });
+            };
+            let (choice, once) = Choice::read(reader, expected.id)?;
+            self.changes.push((position, choice, once));
+            position += 1;
+        }
+        Ok(())
+    }
+
+    fn column(
+        &mut self,
+        position: usize,
+        Expected { id, count }: Expected,
+        change: Option<(Choice, bool)>,
+        timestamps: &[i64],
+        bytes: &mut Bytes<'_, '_>,
+        sink: &mut Sink,
+    ) -> Result<(), Error> {
+        let mut column = std::mem::take(&mut self.columns[id as usize]);
+        (column.position, column.count) = (position, count as usize);
+        column.numbers.clear();
+        column.ids.clear();
+        let mut fleeting = None;
+        match change {
+            Some((choice, true)) => fleeting = Some((choice, State::default())),
+            Some((choice, false)) => {
+                if !matches!(choice.kind, Kind::Dictionary { kept: true, .. }) {
+                    self.room.left += column.state.charge();
+                    column.state = State::default();
+                }
+                column.choice = choice;
+            }
+            None => {}
+        }
+        let (choice, state) = match &mut fleeting {
+            Some((choice, state)) => (&*choice, state),
+            None => (&column.choice, &mut column.state),
+        };
+        let earlier = Earlier { columns: &self.columns, parcel: self.parcel, count: count as usize, timestamps };
+        let caches = (&mut column.numbers, &mut column.ids);
+        read(choice, state, (&earlier, &mut self.room), caches, (bytes, sink), &mut self.scratch)?;
+        if let Some((_, state)) = fleeting {
+            self.room.left += state.charge();
+        }
+        debug_assert!(self.room.left <= ROOM);
+        column.parcel = self.parcel;
+        self.columns[id as usize] = column;
+        Ok(())
+    }
+}
+
+/// The columns before the current one.
+struct Earlier<'a> {
+    columns: &'a [Column],
+    parcel: u64,
+    count: usize,
+    timestamps: &'a [i64],
+}
+
+impl<'a> Earlier<'a> {
+    fn column(&self, id: u32) -> Option<&'a Column> {
+        self.columns.get(id as usize).filter(|column| column.parcel == self.parcel && column.count == self.count)
+    }
+
+    fn ids(&self, id: u32) -> Option<&'a [u32]> {
+        self.column(id).map(|column| column.ids.as_slice()).filter(|ids| ids.len() == self.count)
+    }
+
+    fn numbers(&self, source: Source) -> Option<&'a [i64]> {
+        let numbers = match source {
+            Source::Timestamps => self.timestamps,
+            Source::Column(id) => &self.column(id)?.numbers,
+        };
+        (numbers.len() == self.count).then_some(numbers)
+    }
+}
+
+fn read(
+    choice: &Choice,
+    state: &mut State,
+    (earlier, room): (&Earlier<'_>, &mut Room),
+    (numbers, ids): (&mut Vec<i64>, &mut Vec<u32>),
+    (bytes, sink): (&mut Bytes<'_, '_>, &mut Sink),
+    scratch: &mut Scratch,
+) -> Result<(), Error> {
+    let count = earlier.count;
+    let wrong = |column, id| Error::Column { column, fault: ColumnFault::Reference(id) };
+    let mut order = None;
+    if let Some(by) = choice.order {
+        let ids = earlier.ids(by).ok_or_else(|| wrong(bytes.column, by))?;
+        order_by(ids, &mut scratch.order);
+        order = Some(by);
+    }
+    let quoted = choice.quoted;
+    match &choice.kind {
+        Kind::Constant(value) => {
+            let value: &Arc<[u8]> = value;
+            sink.push_repeated(value, count).map_err(|fault| bytes.fault(fault))?;
+        }
+        Kind::Text => text::read_lines(quoted, count, bytes, sink)?,
+        Kind::Lengths => text::read_lengths(quoted, count, bytes, &mut scratch.lengths, sink)?,
+        Kind::Dictionary { wide, .. } => {
+            dictionary::decode(&mut state.entries, (*wide, quoted), count, bytes, room, ids, sink)?;
+        }
+        Kind::Copy(id, quotes) => {
+            let original = earlier.column(*id).ok_or_else(|| wrong(bytes.column, *id))?.position;
+            copy(original, *quotes, count, bytes, (sink, scratch))?;
+        }
+        Kind::Packed(packing) => packing.read_values(quoted, count, bytes, sink)?,
+        Kind::Pattern(pattern) => pattern.read_values(&mut state.rows, quoted, count, bytes, sink)?,
+        Kind::Numbers(spelling, predictor, planes) => {
+            let column = bytes.column;
+            let mut others = Others::default();
+            match *predictor {
+                Predictor::Keyed(id) | Predictor::KeyedSlope(id) => {
+                    others.ids = earlier.ids(id).ok_or_else(|| wrong(column, id))?;
+                    if order.is_some() {
+                        scratch.ids.clear();
+                        scratch.ids.extend(scratch.order.iter().map(|row| others.ids[*row as usize]));
+                        others.ids = &scratch.ids;
+                    }
+                }
+                Predictor::Scaled(source, _) => {
+                    let id = if let Source::Column(id) = source { id } else { MAX_COLUMNS };
+                    others.numbers = earlier.numbers(source).ok_or_else(|| wrong(column, id))?;
+                    if order.is_some() {
+                        scratch.numbers.clear();
+                        scratch.numbers.extend(scratch.order.iter().map(|row| others.numbers[*row as usize]));
+                        others.numbers = &scratch.numbers;
+                    }
+                }
+                Predictor::Zero | Predictor::Previous | Predictor::Slope => {}
+            }
+            let coding = (*predictor, *planes);
+            number::decode(coding, count, others, (&mut state.memory, room), bytes.reader, numbers)?;
+            spell(*spelling, numbers, quoted, sink).map_err(|fault| bytes.fault(fault))?;
+            if order.is_some() {
+                numbers.clear();
+            }
+        }
+    }
+    if order.is_some() {
+        sink.reorder(&scratch.order);
+    }
+    Ok(())
+}
+
+/// Writes numbers the way the column does.
+fn spell(spelling: Spelling, numbers: &[i64], quoted: bool, sink: &mut Sink) -> Result<(), ColumnFault> {
+    let mut digits = Digits::new();
+    match spelling {
+        Spelling::Integer => {
+            for number in numbers {
+                digits.set_integer(*number);
+                sink.push(digits.as_bytes(), quoted)?;
+            }
+        }
+        Spelling::Decimal(shape) => {
+            for number in numbers {
+                shape.spell(*number, &mut digits)?;
+                sink.push(digits.as_bytes(), quoted)?;
+            }
+        }
+        Spelling::Time(shape) => {
+            let mut speller = shape.speller();
+            for number in numbers {
+                sink.push(speller.spell(*number)?, quoted)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Values of the column at `original`, but for exceptions: their count, gaps, lengths and bytes.
+fn copy(
+    original: usize,
+    quotes: Quotes,
+    count: usize,
+    bytes: &mut Bytes<'_, '_>,
+    (sink, scratch): (&mut Sink, &mut Scratch),
+) -> Result<(), Error> {
+    let exceptions = bytes.reader.count("exceptions", 2, count as u64)? as usize;
+    let (rows, lengths) = (&mut scratch.ids, &mut scratch.lengths);
+    rows.clear();
+    lengths.clear();
+    let mut next = 0u32;
+    for _ in 0..exceptions {
+        let row = next.checked_add(bytes.reader.number_u32()?).filter(|row| (*row as usize) < count);
+        let row = row.ok_or_else(|| bytes.fault(ColumnFault::Exception))?;
+        rows.push(row);
+        next = row + 1;
+    }
+    for _ in 0..exceptions {
+        lengths.push(bytes.reader.number_u32()?);
+    }
+    let mut exceptions = rows.iter().zip(lengths.iter()).peekable();
+    for row in 0..count {
+        if let Some((_, length)) = exceptions.next_if(|(at, _)| **at as usize == row) {
+            let value = bytes.take(*length as usize)?;
+            sink.push(value, false).map_err(|fault| bytes.fault(fault))?;
+            continue;
+        }
+        let mut span = sink.span(original, row);
+        let pushed = match quotes {
+            Quotes::Same => sink.push_again(span),
+            Quotes::Original => {
+                let value = &sink.arena()[span.start as usize..span.end as usize];
+                if !super::is_quoted(value) {
+                    return Err(bytes.fault(ColumnFault::Number));
+                }
+                (span.start, span.end) = (span.start + 1, span.end - 1);
+                sink.push_again(span)
+            }
+            Quotes::Copy => {
+                scratch.text.clear();
+                scratch.text.extend_from_slice(&sink.arena()[span.start as usize..span.end as usize]);
+                sink.push(&scratch.text, true)
+            }
+        };
+        pushed.map_err(|fault| bytes.fault(fault))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! The dictionary that lives with the lane epoch: entries are numbered from 1 in the order in which they were met.
+//!
+//! ```text
+//! body | ids: one plane of bytes, or (wide) the high bytes, then the low bytes; 0: not known | per 0: value '\n' |
+//! ```
+//! A value that is not known is an entry from then on at both ends, unless it is too long, the dictionary is full, or the
+//! [`Room`] of the lane is used up; then it goes like this each time.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::sink::Sink;
+use super::{ColumnFault, Room, Span, Values};
+
+/// Most entries whose ids fit one byte.
+const NARROW: usize = u8::MAX as usize;
+/// Most entries of one dictionary.
+const MAX_ENTRIES: usize = u16::MAX as usize;
+/// Longest entry.
+const MAX_ENTRY: usize = 4096;
+/// What an entry costs of the room on top of its bytes: spans, hashes and free slots of the coder's table.
+const OVERHEAD: usize = 24;
+
+/// Entries by number: what both ends have.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    bytes: Vec<u8>,
+    spans: Vec<Span>,
+    /// Bytes taken from the room.
+    pub(super) charge: usize,
+}
+
+impl Entries {
+    pub(super) fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        self.bytes.capacity() + self.spans.capacity() * size_of::<Span>()
+    }
+
+    fn get(&self, id: u32) -> Option<&[u8]> {
+        let span = self.spans.get((id as usize).checked_sub(1)?)?;
+        Some(span.of(&self.bytes))
+    }
+
+    /// The new entry's id, or 0 if it is not taken.
+    fn add(&mut self, value: &[u8], room: &mut Room) -> u32 {
+        let cost = value.len() + OVERHEAD;
+        if value.len() > MAX_ENTRY || self.spans.len() >= MAX_ENTRIES || !room.take(cost) {
+            return 0;
+        }
+        self.charge += cost;
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(value);
+        self.spans.push(Span { start, end: self.bytes.len() as u32 });
+        self.spans.len() as u32
+    }
+
+    /// Forgets all entries above the first `count`.
+    fn truncate(&mut self, count: usize, room: &mut Room) {
+        if let Some(first) = self.spans.get(count) {
+            let bytes = self.bytes.len() - first.start as usize;
+            let cost = bytes + (self.spans.len() - count) * OVERHEAD;
+            self.bytes.truncate(first.start as usize);
+            self.spans.truncate(count);
+            self.charge -= cost;
+            room.left += cost;
+        }
+    }
+}
+
+/// Entries by value: the coder's side. Open addressing, at most half full; a slot holds the high half of the hash beside
+/// the id, so that bytes are compared only where they are very likely equal.
+#[derive(Debug, Default)]
+pub(super) struct Dictionary {
+    pub(super) entries: Entries,
+    slots: Vec<u64>,
+}
+
+impl Dictionary {
+    pub(super) fn memory(&self) -> usize {
+        self.entries.memory() + self.slots.capacity() * size_of::<u64>()
+    }
+
+    /// Fills `ids` and appends the body. Returns whether ids are wide, or nothing (and changes nothing) when a value that
+    /// is not known holds a newline.
+    pub(super) fn encode(&mut self, values: Values<'_>, room: &mut Room, ids: &mut Vec<u32>, out: &mut Vec<u8>) -> Option<bool> {
+        let known = self.entries.len();
+        ids.clear();
+        ids.reserve(values.len());
+        let mut unknown = Vec::new();
+        let (mut last, mut last_id): (&[u8], u32) = (&[], 0);
+        for value in values.iter() {
+            if last_id == 0 || value != last {
+                let (id, new) = self.refer(value, room);
+                if new {
+                    if value.contains(&b'\n') {
+                        self.truncate(known, room);
+                        return None;
+                    }
+                    unknown.extend_from_slice(value);
+                    unknown.push(b'\n');
+                    ids.push(id | NEW);
+                    (last, last_id) = (value, id);
+                    continue;
+                }
+                (last, last_id) = (value, id);
+            }
+            ids.push(last_id);
+        }
+        let wide = self.entries.len() > NARROW;
+        let wire = |id: u32| if id & NEW != 0 { 0 } else { id };
+        if wide {
+            out.extend(ids.iter().map(|id| (wire(*id) >> 8) as u8));
+        }
+        out.extend(ids.iter().map(|id| wire(*id) as u8));
+        out.extend_from_slice(&unknown);
+        ids.iter_mut().for_each(|id| *id &= !NEW);
+        Some(wide)
+    }
+
+    /// The id of a value and whether it was not known; 0 if it is not taken.
+    fn refer(&mut self, value: &[u8], room: &mut Room) -> (u32, bool) {
+        if self.slots.len() < 2 * (self.entries.len() + 1) {
+            self.grow();
+        }
+        let hash = xxh3_64(value);
+        let mask = self.slots.len() - 1;
+        let mut slot = hash as usize & mask;
+        loop {
+            let held = self.slots[slot];
+            if held == 0 {
+                let id = self.entries.add(value, room);
+                if id > 0 {
+                    self.slots[slot] = hash & HASH | u64::from(id);
+                }
+                return (id, true);
+            }
+            if held & HASH == hash & HASH && self.entries.get(held as u32) == Some(value) {
+                return (held as u32, false);
+            }
+            slot = (slot + 1) & mask;
+        }
+    }
+
+    fn grow(&mut self) {
+        let size = (self.slots.len() * 2).max(64);
+        self.slots.clear();
+        self.slots.resize(size, 0);
+        for id in 1..=self.entries.len() as u32 {
+            let hash = xxh3_64(self.entries.get(id).unwrap_or_default());
+            let mut slot = hash as usize & (size - 1);
+            while self.slots[slot] != 0 {
+                slot = (slot + 1) & (size - 1);
+            }
+            self.slots[slot] = hash & HASH | u64::from(id);
+        }
+    }
+
+    /// Takes back entries above the first `count`, and finds the others as before.
+    pub(super) fn truncate(&mut self, count: usize, room: &mut Room) {
+        if count < self.entries.len() {
+            self.entries.truncate(count, room);
+            let size = self.slots.len() / 2;
+            self.slots.truncate(size);
+            self.grow();
+        }
+    }
+}
+
+/// Reads a body: pushes the values, fills `ids`.
+pub(super) fn decode(
+    entries: &mut Entries,
+    (wide, quoted): (bool, bool),
+    count: usize,
+    bytes: &mut super::decode::Bytes<'_, '_>,
+    room: &mut Room,
+    ids: &mut Vec<u32>,
+    sink: &mut Sink,
+) -> Result<(), crate::Error> {
+    ids.clear();
+    let high = if wide { bytes.take(count)? } else { &[] };
+    let low = bytes.take(count)?;
+    ids.reserve(count);
+    for (row, low) in low.iter().enumerate() {
+        let high = high.get(row).copied().unwrap_or(0);
+        let id = u32::from(high) << 8 | u32::from(*low);
+        if id > 0 {
+            let value = entries.get(id).ok_or_else(|| bytes.fault(ColumnFault::Entry(id)))?;
+            sink.push(value, quoted).map_err(|fault| bytes.fault(fault))?;
+            ids.push(id);
+        } else {
+            let value = bytes.line()?;
+            sink.push(value, quoted).map_err(|fault| bytes.fault(fault))?;
+            ids.push(entries.add(value, room));
+        }
+    }
+    Ok(())
+}
+
+/// Marks the row at which an entry was defined, while ids are gathered.
+const NEW: u32 = 1 << 31;
+const HASH: u64 = !0xffff_ffff;

@@ -1,0 +1,439 @@
+//! Columns of a parcel to their bytes. [`decode`](super::decode) is the mirror.
+
+use super::choice::{Choice, Kind, Quotes, Spelling};
+use super::dictionary::Dictionary;
+use super::number::{self, Memory, Others, Predictor, Source};
+use super::pattern::Rows;
+use super::trial::Trials;
+use super::{MAX_COLUMNS, Room, Span, Values, is_quoted, order_by, text};
+use crate::varint::put;
+
+/// A column of a parcel to be encoded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Input<'a> {
+    /// Its number, the same for the lane epoch; below [`MAX_COLUMNS`].
+    pub(crate) id: u32,
+    /// Its values, at least one.
+    pub(crate) spans: &'a [Span],
+}
+
+/// All columns of a lane epoch, encoding.
+#[derive(Debug, Default)]
+pub(crate) struct ColumnEncoders {
+    columns: Vec<Column>,
+    room: Room,
+    parcel: u64,
+    trials: Trials,
+    changes: Vec<u8>,
+    body: Vec<u8>,
+    scratch: Scratch,
+}
+
+/// One column: how it is coded, what it remembers, and when that is looked at again.
+#[derive(Debug, Default)]
+pub(super) struct Column {
+    pub(super) choice: Choice,
+    /// What a trial found, until it is in use.
+    pub(super) pending: Option<Choice>,
+    pub(super) state: State,
+    pub(super) review: Review,
+    parcel: u64,
+    pub(super) position: usize,
+    count: usize,
+    cache: Cache,
+}
+
+/// What a column remembers from parcel to parcel, as the decoder does.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    memory: Memory,
+    pub(super) dictionary: Dictionary,
+    rows: Rows,
+}
+
+impl State {
+    pub(super) fn charge(&self) -> usize {
+        self.memory.charge + self.dictionary.entries.charge
+    }
+}
+
+/// What later columns of the parcel may refer to.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    pub(super) numbers: Vec<i64>,
+    pub(super) ids: Vec<u32>,
+}
+
+/// When a column's kind is tried against others again.
+#[derive(Debug)]
+pub(super) struct Review {
+    /// Values since the last trial.
+    pub(super) since: u32,
+    /// Values after which the next trial is due.
+    pub(super) interval: u32,
+    /// Least values between trials that a misfit brings about; doubles with each.
+    pub(super) patience: u32,
+    /// A dictionary was in use and lost: its entries are charged in full from then on.
+    pub(super) dictionary_lost: bool,
+    /// Bytes per 64 values when the kind was chosen, and lately.
+    baseline: u32,
+    recent: u32,
+}
+
+impl Default for Review {
+    fn default() -> Self {
+        Self { since: 0, interval: 0, patience: 16, dictionary_lost: false, baseline: 0, recent: 0 }
+    }
+}
+
+impl Review {
+    /// The kind did not fit, or costs more than it did: a trial is due soon.
+    fn disappointed(&mut self) {
+        if self.patience < self.interval {
+            self.interval = self.patience;
+            self.patience = self.patience.saturating_mul(4).min(LONGEST);
+        }
+    }
+
+    fn spent(&mut self, bytes: usize, values: usize) {
+        let cost = (bytes * 64 / values) as u32;
+        if self.baseline == 0 {
+            (self.baseline, self.recent) = (cost + 1, cost + 1);
+        }
+        let weight = values.min(256) as u64;
+        self.recent = ((u64::from(self.recent) * (512 - weight) + u64::from(cost) * weight) / 512) as u32;
+        if self.recent > self.baseline + self.baseline / 2 + 32 {
+            self.baseline = self.recent;
+            self.disappointed();
+        }
+    }
+
+    /// A trial was held: the next one when twice as many values have passed.
+    pub(super) fn tried(&mut self, values: usize) {
+        let passed = self.since.max(values as u32);
+        self.interval = passed.saturating_mul(4).clamp(SHORTEST, LONGEST);
+        (self.since, self.baseline) = (0, 0);
+    }
+}
+
+const SHORTEST: u32 = 256;
+const LONGEST: u32 = 1 << 22;
+
+/// Buffers that all columns share.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    order: Vec<u32>,
+    spans: Vec<Span>,
+    ids: Vec<u32>,
+    numbers: Vec<i64>,
+    exceptions: Vec<u32>,
+}
+
+impl ColumnEncoders {
+    /// Forgets everything; the decoder must do so at the same parcel.
+    pub(crate) fn reset(&mut self) {
+        *self = Self { trials: std::mem::take(&mut self.trials).cleared(), ..Self::default() };
+    }
+
+    /// Bytes held.
+    pub(crate) fn memory(&self) -> usize {
+        let of_column = |column: &Column| {
+            column.state.memory.memory()
+                + column.state.dictionary.memory()
+                + column.cache.numbers.capacity() * size_of::<i64>()
+                + column.cache.ids.capacity() * size_of::<u32>()
+        };
+        let scratch = &self.scratch;
+        self.columns.iter().map(of_column).sum::<usize>()
+            + self.columns.capacity() * size_of::<Column>()
+            + self.changes.capacity()
+            + self.body.capacity()
+            + self.trials.memory()
+            + (scratch.order.capacity() + scratch.ids.capacity() + scratch.exceptions.capacity()) * size_of::<u32>()
+            + scratch.spans.capacity() * size_of::<Span>()
+            + scratch.numbers.capacity() * size_of::<i64>()
+    }
+
+    #[cfg(test)]
+    pub(super) fn room_left(&self) -> usize {
+        self.room.left
+    }
+
+    /// How a column is coded, to be read.
+    #[cfg(test)]
+    pub(super) fn kind_of(&self, id: u32) -> String {
+        let choice = &self.columns[id as usize].choice;
+        let order = choice.order.map_or(String::new(), |by| format!(" ordered by {by}"));
+        format!("{:?}{order}", choice.kind)
+    }
+
+    /// Appends the columns of one parcel to `out`. The module documentation has the layout.
+    ///
+    /// # Panics
+    /// If a column has no values, or an id is not below [`MAX_COLUMNS`].
+    pub(crate) fn encode(&mut self, arena: &[u8], timestamps: &[i64], inputs: &[Input<'_>], out: &mut Vec<u8>) {
+        self.parcel += 1;
+        for (position, input) in inputs.iter().enumerate() {
+            assert!(input.id < MAX_COLUMNS && !input.spans.is_empty(), "column {} of a parcel", input.id);
+            if self.columns.len() <= input.id as usize {
+                self.columns.resize_with(input.id as usize + 1, Column::default);
+            }
+            let column = &mut self.columns[input.id as usize];
+            column.position = position;
+            column.review.since = column.review.since.saturating_add(input.spans.len() as u32);
+        }
+        self.trials.run(arena, timestamps, inputs, &mut self.columns, &mut self.scratch);
+        self.changes.clear();
+        self.body.clear();
+        let (mut changed, mut next) = (0, 0);
+        for (position, input) in inputs.iter().enumerate() {
+            let before = self.changes.len();
+            put(&mut self.changes, (position - next) as u64);
+            if self.column(position, arena, timestamps, inputs) {
+                changed += 1;
+                next = position + 1;
+            } else {
+                self.changes.truncate(before);
+            }
+            debug_assert!(self.columns[input.id as usize].parcel == self.parcel);
+        }
+        put(out, changed);
+        out.extend_from_slice(&self.changes);
+        out.extend_from_slice(&self.body);
+        if self.body.capacity() > KEEP {
+            self.body = Vec::new();
+            self.scratch = Scratch::default();
+            self.columns.iter_mut().for_each(|column| column.cache = Cache::default());
+        }
+    }
+
+    /// Appends one column to the body and, if its kind changes, to the changes. Returns whether it does.
+    fn column(&mut self, position: usize, arena: &[u8], timestamps: &[i64], inputs: &[Input<'_>]) -> bool {
+        let Input { id, spans } = inputs[position];
+        let mut column = std::mem::take(&mut self.columns[id as usize]);
+        (column.parcel, column.count) = (self.parcel, spans.len());
+        let values = Values { arena, spans, strip: 0 };
+        let earlier = Live { columns: &self.columns, inputs, parcel: self.parcel, timestamps, count: spans.len() };
+        let start = self.body.len();
+        let mut changed = false;
+        let mut written = false;
+        if let Some(choice) = column.pending.take().filter(|choice| *choice != column.choice) {
+            let mut state = State::default();
+            self.room.left += column.state.charge();
+            let memory = (&mut state, &mut self.room);
+            written = match write(&choice, values, &earlier, memory, &mut column.cache, &mut self.scratch, &mut self.body) {
+                Some(width) => {
+                    column.choice = widened(choice, width, false);
+                    column.state = state;
+                    column.choice.put(false, &mut self.changes);
+                    changed = true;
+                    true
+                }
+                None => {
+                    self.room.left -= column.state.charge();
+                    false
+                }
+            };
+        }
+        if !written {
+            let memory = (&mut column.state, &mut self.room);
+            match write(&column.choice, values, &earlier, memory, &mut column.cache, &mut self.scratch, &mut self.body) {
+                Some(width) => {
+                    if matches!(column.choice.kind, Kind::Dictionary { wide, .. } if wide != width) {
+                        column.choice = widened(column.choice, width, true);
+                        column.choice.put(false, &mut self.changes);
+                        changed = true;
+                    }
+                }
+                None => {
+                    (column.cache.numbers.clear(), column.cache.ids.clear());
+                    let kind = if text::put_lines(values, &mut self.body) {
+                        Kind::Text
+                    } else {
+                        text::put_lengths(values, &mut self.body);
+                        Kind::Lengths
+                    };
+                    Choice::plain(kind).put(true, &mut self.changes);
+                    changed = true;
+                    column.review.disappointed();
+                }
+            }
+        }
+        column.review.spent(self.body.len() - start, spans.len());
+        self.columns[id as usize] = column;
+        changed
+    }
+}
+
+/// The choice with the width that a dictionary's ids have now.
+fn widened(choice: Choice, wide: bool, kept: bool) -> Choice {
+    match choice.kind {
+        Kind::Dictionary { .. } => Choice { kind: Kind::Dictionary { wide, kept }, ..choice },
+        _ => choice,
+    }
+}
+
+/// What a column can refer to, with as many values as it has itself.
+pub(super) trait Earlier {
+    fn ids(&self, id: u32) -> Option<&[u32]>;
+    fn numbers(&self, source: Source) -> Option<&[i64]>;
+    fn spans(&self, id: u32) -> Option<&[Span]>;
+}
+
+/// The columns of the parcel that have been encoded.
+struct Live<'a> {
+    columns: &'a [Column],
+    inputs: &'a [Input<'a>],
+    parcel: u64,
+    timestamps: &'a [i64],
+    count: usize,
+}
+
+impl Live<'_> {
+    fn column(&self, id: u32) -> Option<&Column> {
+        self.columns.get(id as usize).filter(|column| column.parcel == self.parcel && column.count == self.count)
+    }
+}
+
+impl Earlier for Live<'_> {
+    fn ids(&self, id: u32) -> Option<&[u32]> {
+        self.column(id).map(|column| column.cache.ids.as_slice()).filter(|ids| ids.len() == self.count)
+    }
+
+    fn numbers(&self, source: Source) -> Option<&[i64]> {
+        let numbers = match source {
+            Source::Timestamps => self.timestamps,
+            Source::Column(id) => &self.column(id)?.cache.numbers,
+        };
+        (numbers.len() == self.count).then_some(numbers)
+    }
+
+    fn spans(&self, id: u32) -> Option<&[Span]> {
+        self.column(id).map(|column| self.inputs[column.position].spans)
+    }
+}
+
+/// Appends `values` as `choice` has it, and returns whether ids of a dictionary are wide. `None` if a value does not
+/// fit: nothing is appended and nothing changes then.
+pub(super) fn write(
+    choice: &Choice,
+    values: Values<'_>,
+    earlier: &dyn Earlier,
+    (state, room): (&mut State, &mut Room),
+    cache: &mut Cache,
+    scratch: &mut Scratch,
+    out: &mut Vec<u8>,
+) -> Option<bool> {
+    cache.numbers.clear();
+    cache.ids.clear();
+    let mut values = if choice.quoted { values.stripped()? } else { values };
+    let Scratch { order, spans, ids, numbers, exceptions } = scratch;
+    if let Some(by) = choice.order {
+        order_by(earlier.ids(by)?, order);
+        spans.clear();
+        spans.extend(order.iter().map(|row| values.spans[*row as usize]));
+        values.spans = spans;
+    }
+    let fits = match &choice.kind {
+        Kind::Constant(value) => values.iter().all(|other| *other == **value),
+        Kind::Text => text::put_lines(values, out),
+        Kind::Lengths => {
+            text::put_lengths(values, out);
+            true
+        }
+        Kind::Dictionary { .. } => return state.dictionary.encode(values, room, &mut cache.ids, out),
+        Kind::Copy(id, quotes) => copy(values, earlier.spans(*id)?, *quotes, exceptions, out),
+        Kind::Packed(packing) => packing.put_values(values, out),
+        Kind::Pattern(pattern) => pattern.put_values(&mut state.rows, values, numbers, out),
+        Kind::Numbers(spelling, predictor, planes) => {
+            let mut others = Others::default();
+            match *predictor {
+                Predictor::Keyed(id) | Predictor::KeyedSlope(id) => {
+                    others.ids = earlier.ids(id)?;
+                    if choice.order.is_some() {
+                        ids.clear();
+                        ids.extend(order.iter().map(|row| others.ids[*row as usize]));
+                        others.ids = ids;
+                    }
+                }
+                Predictor::Scaled(source, _) => {
+                    others.numbers = earlier.numbers(source)?;
+                    if choice.order.is_some() {
+                        numbers.clear();
+                        numbers.extend(order.iter().map(|row| others.numbers[*row as usize]));
+                        others.numbers = numbers;
+                    }
+                }
+                Predictor::Zero | Predictor::Previous | Predictor::Slope => {}
+            }
+            if !parse(*spelling, values, &mut cache.numbers) {
+                cache.numbers.clear();
+                return None;
+            }
+            let memory = (&mut state.memory, room);
+            number::encode((*predictor, *planes), &cache.numbers, others, memory, out);
+            if choice.order.is_some() {
+                cache.numbers.clear();
+            }
+            true
+        }
+    };
+    fits.then_some(false)
+}
+
+/// The numbers of all values; false if one is spelled otherwise.
+pub(super) fn parse(spelling: Spelling, values: Values<'_>, numbers: &mut Vec<i64>) -> bool {
+    numbers.clear();
+    numbers.reserve(values.len());
+    let mut push = |number: Option<i64>| number.is_some_and(|number| {
+        numbers.push(number);
+        true
+    });
+    let arena = values.arena;
+    match spelling {
+        Spelling::Integer => (0..values.len()).all(|index| {
+            let (start, end) = values.range(index);
+            push(number::parse(arena, start, end))
+        }),
+        Spelling::Decimal(shape) => (0..values.len()).all(|index| {
+            let (start, end) = values.range(index);
+            push(shape.parse(arena, start, end))
+        }),
+        Spelling::Time(shape) => {
+            let mut parser = shape.parser();
+            values.iter().all(|value| push(parser.parse(value)))
+        }
+    }
+}
+
+/// Appends what is not as in the original; false if that is more than a quarter.
+fn copy(values: Values<'_>, originals: &[Span], quotes: Quotes, exceptions: &mut Vec<u32>, out: &mut Vec<u8>) -> bool {
+    exceptions.clear();
+    let most = values.len() / 4;
+    for (row, original) in originals.iter().enumerate() {
+        let (value, original) = (values.get(row), original.of(values.arena));
+        let same = match quotes {
+            Quotes::Same => value == original,
+            Quotes::Copy => is_quoted(value) && value[1..value.len() - 1] == *original,
+            Quotes::Original => is_quoted(original) && *value == original[1..original.len() - 1],
+        };
+        if !same {
+            if exceptions.len() >= most {
+                return false;
+            }
+            exceptions.push(row as u32);
+        }
+    }
+    put(out, exceptions.len() as u64);
+    let mut next = 0;
+    for row in exceptions.iter() {
+        put(out, u64::from(row - next));
+        next = row + 1;
+    }
+    exceptions.iter().for_each(|row| put(out, values.get(*row as usize).len() as u64));
+    exceptions.iter().for_each(|row| out.extend_from_slice(values.get(*row as usize)));
+    true
+}
+
+/// Capacity of the body above which all buffers are given back.
+const KEEP: usize = 2 << 20;

@@ -1,0 +1,372 @@
+//! Numbers: canonical decimals to integers and back, and integers as small differences.
+
+use super::{ColumnFault, Room};
+use crate::Error;
+use crate::varint::{Reader, put, put_signed};
+
+/// What a number is compared with, so that little is left of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Predictor {
+    /// Nothing.
+    Zero,
+    /// The number before.
+    Previous,
+    /// The number before, and as much again as that one differed from its own predecessor.
+    Slope,
+    /// The column's last number for the same entry of an earlier dictionary column.
+    Keyed(u32),
+    /// As `Keyed`, with the last difference for that entry added.
+    KeyedSlope(u32),
+    /// The number of the same row in an earlier column (or the record's timestamp), scaled.
+    Scaled(Source, Scale),
+}
+
+/// Where other numbers of the same rows come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The records' timestamps.
+    Timestamps,
+    /// An earlier column of numbers.
+    Column(u32),
+}
+
+/// Units of one instant, compared: what the other column's number is multiplied with, or divided by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Scale(pub(super) u8);
+
+impl Scale {
+    pub(super) const ALL: [Self; 6] = [Self(0), Self(1), Self(2), Self(3), Self(4), Self(5)];
+
+    #[inline]
+    fn apply(self, number: i64) -> i64 {
+        match self.0 {
+            0 => number,
+            1 => number.wrapping_mul(1000),
+            2 => number.wrapping_mul(1_000_000),
+            3 => number.wrapping_mul(1_000_000_000),
+            4 => number.div_euclid(1000),
+            _ => number.div_euclid(1_000_000),
+        }
+    }
+}
+
+/// What a column of numbers remembers from parcel to parcel.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    last: i64,
+    slope: i64,
+    /// Last number and last difference by dictionary entry.
+    keyed: Vec<Last>,
+    /// Bytes taken from the room.
+    pub(super) charge: usize,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Last {
+    number: i64,
+    slope: i64,
+    known: bool,
+}
+
+impl Memory {
+    pub(super) fn memory(&self) -> usize {
+        self.keyed.capacity() * size_of::<Last>()
+    }
+
+    /// Makes room for all of `ids`; false when there is none.
+    fn remember(&mut self, ids: &[u32], room: &mut Room) -> bool {
+        let needed = ids.iter().copied().max().map_or(0, |highest| highest as usize + 1);
+        if needed > self.keyed.len() {
+            let bytes = (needed - self.keyed.len()) * size_of::<Last>();
+            if !room.take(bytes) {
+                return false;
+            }
+            self.charge += bytes;
+            self.keyed.resize(needed, Last::default());
+        }
+        true
+    }
+
+    /// The loop that both directions share. `step` gets the prediction and gives the number.
+    #[inline]
+    fn run(&mut self, predictor: Predictor, others: Others<'_>, room: &mut Room, count: usize, mut step: impl FnMut(usize, i64) -> i64) {
+        match predictor {
+            Predictor::Zero => (0..count).for_each(|row| {
+                step(row, 0);
+            }),
+            Predictor::Previous => {
+                let mut last = self.last;
+                (0..count).for_each(|row| last = step(row, last));
+                self.last = last;
+            }
+            Predictor::Slope => {
+                for row in 0..count {
+                    let number = step(row, self.last.wrapping_add(self.slope));
+                    self.slope = number.wrapping_sub(self.last);
+                    self.last = number;
+                }
+            }
+            Predictor::Keyed(_) | Predictor::KeyedSlope(_) => {
+                let sloped = matches!(predictor, Predictor::KeyedSlope(_));
+                let remembered = self.remember(others.ids, room);
+                for (row, id) in others.ids.iter().enumerate() {
+                    // Entry 0 stands for all values that the dictionary did not take.
+                    let known = remembered && *id > 0;
+                    let of_id = if known { self.keyed[*id as usize] } else { Last::default() };
+                    let base = if of_id.known { of_id.number } else { self.last };
+                    let number = step(row, base.wrapping_add(if sloped { of_id.slope } else { 0 }));
+                    self.last = number;
+                    if known {
+                        let slope = if of_id.known { number.wrapping_sub(of_id.number) } else { 0 };
+                        self.keyed[*id as usize] = Last { number, slope, known: true };
+                    }
+                }
+            }
+            Predictor::Scaled(_, scale) => {
+                for (row, other) in others.numbers.iter().enumerate() {
+                    step(row, scale.apply(*other));
+                }
+            }
+        }
+    }
+}
+
+/// What a predictor refers to: ids for the keyed ones, numbers for the scaled one, each of as many rows as the column.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Others<'a> {
+    pub(super) ids: &'a [u32],
+    pub(super) numbers: &'a [i64],
+}
+
+/// Appends `numbers` as differences: varints, or byte planes (width, then the highest byte of all, the next one, ...).
+pub(super) fn encode(
+    (predictor, planes): (Predictor, bool),
+    numbers: &[i64],
+    others: Others<'_>,
+    (memory, room): (&mut Memory, &mut Room),
+    out: &mut Vec<u8>,
+) {
+    if !planes {
+        out.reserve(numbers.len() * 2);
+        memory.run(predictor, others, room, numbers.len(), |row, expected| {
+            put_signed(out, numbers[row].wrapping_sub(expected));
+            numbers[row]
+        });
+        return;
+    }
+    let mut differences = Vec::with_capacity(numbers.len());
+    let mut all = 0;
+    memory.run(predictor, others, room, numbers.len(), |row, expected| {
+        let difference = zigzag(numbers[row].wrapping_sub(expected));
+        all |= difference;
+        differences.push(difference);
+        numbers[row]
+    });
+    let width = (64 - all.leading_zeros()).div_ceil(8);
+    out.push(width as u8);
+    for plane in (0..width).rev() {
+        out.extend(differences.iter().map(|difference| (difference >> (8 * plane)) as u8));
+    }
+}
+
+/// Reads what [`encode`] wrote into `numbers`, which it fills with `count` of them.
+pub(super) fn decode(
+    (predictor, planes): (Predictor, bool),
+    count: usize,
+    others: Others<'_>,
+    (memory, room): (&mut Memory, &mut Room),
+    reader: &mut Reader<'_>,
+    numbers: &mut Vec<i64>,
+) -> Result<(), Error> {
+    numbers.clear();
+    if planes {
+        let width = usize::from(reader.byte()?);
+        if width > 8 {
+            return Err(reader.out_of_range());
+        }
+        let bytes = reader.take(width * count)?;
+        numbers.resize(count, 0);
+        for plane in bytes.chunks_exact(count) {
+            for (number, byte) in numbers.iter_mut().zip(plane) {
+                *number = *number << 8 | i64::from(*byte);
+            }
+        }
+        numbers.iter_mut().for_each(|number| *number = unzigzag(*number as u64));
+    } else {
+        if count > reader.remaining() {
+            return Err(Error::Truncated { section: reader.section });
+        }
+        numbers.reserve(count);
+        for _ in 0..count {
+            numbers.push(reader.signed()?);
+        }
+    }
+    memory.run(predictor, others, room, count, |row, expected| {
+        numbers[row] = numbers[row].wrapping_add(expected);
+        numbers[row]
+    });
+    Ok(())
+}
+
+/// Bytes that `numbers` would take as varints, from fresh state: a cheap guess at what a predictor is worth.
+pub(super) fn estimate(predictor: Predictor, numbers: &[i64], others: Others<'_>) -> usize {
+    let (mut memory, mut room, mut bits) = (Memory::default(), Room::default(), 0);
+    memory.run(predictor, others, &mut room, numbers.len(), |row, expected| {
+        let difference = zigzag(numbers[row].wrapping_sub(expected));
+        bits += 64 - difference.leading_zeros() as usize;
+        numbers[row]
+    });
+    bits
+}
+
+pub(super) fn zigzag(number: i64) -> u64 {
+    ((number << 1) ^ (number >> 63)) as u64
+}
+
+pub(super) fn unzigzag(number: u64) -> i64 {
+    (number >> 1) as i64 ^ -((number & 1) as i64)
+}
+
+/// Appends a predictor: its number and whether byte planes are used, then what it refers to.
+pub(super) fn put_predictor(out: &mut Vec<u8>, predictor: Predictor, planes: bool) {
+    let tag = match predictor {
+        Predictor::Zero => 0,
+        Predictor::Previous => 1,
+        Predictor::Slope => 2,
+        Predictor::Keyed(_) => 3,
+        Predictor::KeyedSlope(_) => 4,
+        Predictor::Scaled(_, scale) => 5 + scale.0,
+    };
+    out.push(tag | u8::from(planes) << 7);
+    match predictor {
+        Predictor::Zero | Predictor::Previous | Predictor::Slope => {}
+        Predictor::Keyed(id) | Predictor::KeyedSlope(id) => put(out, id.into()),
+        Predictor::Scaled(Source::Timestamps, _) => put(out, 0),
+        Predictor::Scaled(Source::Column(id), _) => put(out, u64::from(id) + 1),
+    }
+}
+
+pub(super) fn read_predictor(reader: &mut Reader<'_>) -> Result<Option<(Predictor, bool)>, Error> {
+    let byte = reader.byte()?;
+    let predictor = match byte & 0x7f {
+        0 => Predictor::Zero,
+        1 => Predictor::Previous,
+        2 => Predictor::Slope,
+        3 => Predictor::Keyed(reader.number_u32()?),
+        4 => Predictor::KeyedSlope(reader.number_u32()?),
+        tag @ 5..=10 => {
+            let source = match reader.number_u32()? {
+                0 => Source::Timestamps,
+                id => Source::Column(id - 1),
+            };
+            Predictor::Scaled(source, Scale(tag - 5))
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some((predictor, byte & 0x80 != 0)))
+}
+
+/// The integer that is written as `arena[start..end]`, if it is written as [`put_integer`] writes it.
+#[inline]
+pub(super) fn parse(arena: &[u8], start: usize, end: usize) -> Option<i64> {
+    let negative = *arena[start..end].first()? == b'-';
+    let digits = start + usize::from(negative);
+    let magnitude = parse_digits(arena, digits, end)?;
+    if arena[digits] == b'0' && (end - digits > 1 || negative) {
+        return None;
+    }
+    match negative {
+        false => i64::try_from(magnitude).ok(),
+        true => 0i64.checked_sub_unsigned(magnitude),
+    }
+}
+
+/// The number of 1 to 19 digits, leading zeros allowed.
+#[inline]
+pub(super) fn parse_digits(arena: &[u8], start: usize, end: usize) -> Option<u64> {
+    let length = end.checked_sub(start)?;
+    match length {
+        1..=8 => eight(arena, start, end),
+        9..=16 => Some(eight(arena, start, end - 8)? * 100_000_000 + eight(arena, end - 8, end)?),
+        17..=19 => {
+            let low = eight(arena, end - 16, end - 8)? * 100_000_000 + eight(arena, end - 8, end)?;
+            Some(eight(arena, start, end - 16)? * 10_000_000_000_000_000 + low)
+        }
+        _ => None,
+    }
+}
+
+/// At most eight digits, as one word: the bytes before them are read too and taken for zeros.
+#[inline]
+fn eight(arena: &[u8], start: usize, end: usize) -> Option<u64> {
+    const ZEROS: u64 = 0x3030_3030_3030_3030;
+    let Some(bytes) = end.checked_sub(8).and_then(|from| arena.get(from..)?.first_chunk::<8>()) else {
+        return arena[start..end]
+            .iter()
+            .try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0')));
+    };
+    let kept = u64::MAX << (8 * (8 - (end - start)));
+    let word = u64::from_le_bytes(*bytes) & kept | ZEROS & !kept;
+    let above = (word.wrapping_add(0x0606_0606_0606_0606) & 0xf0f0_f0f0_f0f0_f0f0) >> 4;
+    if word & 0xf0f0_f0f0_f0f0_f0f0 | above != 0x3333_3333_3333_3333 {
+        return None;
+    }
+    let pairs = (word & 0x0f0f_0f0f_0f0f_0f0f).wrapping_mul(2561) >> 8;
+    let fours = (pairs & 0x00ff_00ff_00ff_00ff).wrapping_mul(6_553_601) >> 16;
+    Some((fours & 0x0000_ffff_0000_ffff).wrapping_mul(42_949_672_960_001) >> 32)
+}
+
+/// A number as text, written from its end.
+pub(super) struct Digits {
+    bytes: [u8; 40],
+    start: usize,
+}
+
+impl Digits {
+    pub(super) fn new() -> Self {
+        Self { bytes: [0; 40], start: 40 }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.start = self.bytes.len();
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    pub(super) fn prepend(&mut self, byte: u8) {
+        self.start -= 1;
+        self.bytes[self.start] = byte;
+    }
+
+    /// `number` in at least `width` digits.
+    #[inline]
+    pub(super) fn prepend_number(&mut self, mut number: u64, width: usize) {
+        let end = self.start.saturating_sub(width);
+        while number >= 100 {
+            let pair = (number % 100) as u8;
+            number /= 100;
+            self.start -= 2;
+            self.bytes[self.start] = b'0' + pair / 10;
+            self.bytes[self.start + 1] = b'0' + pair % 10;
+        }
+        if number >= 10 {
+            self.prepend(b'0' + (number % 10) as u8);
+            number /= 10;
+        }
+        self.prepend(b'0' + number as u8);
+        while self.start > end {
+            self.prepend(b'0');
+        }
+    }
+
+    #[inline]
+    pub(super) fn set_integer(&mut self, number: i64) {
+        self.clear();
+        self.prepend_number(number.unsigned_abs(), 1);
+        if number < 0 {
+            self.prepend(b'-');
+        }
+    }
+}

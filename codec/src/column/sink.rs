@@ -1,0 +1,139 @@
+//! Where decoded values land: one arena, and the spans of each column.
+
+use super::{ColumnFault, Span};
+
+/// Values of one parcel, column by column. Its limit bounds what hostile input can make of few bytes: a constant, a copy
+/// or a dictionary entry costs its full length each time.
+#[derive(Debug, Default)]
+pub(crate) struct Sink {
+    arena: Vec<u8>,
+    spans: Vec<Span>,
+    /// First span of each column.
+    starts: Vec<usize>,
+    limit: usize,
+    used: usize,
+    moved: Vec<Span>,
+}
+
+impl Sink {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Most bytes that all values of the next parcel may have together.
+    pub(crate) fn set_limit(&mut self, bytes: usize) {
+        self.limit = bytes;
+    }
+
+    pub(crate) fn arena(&self) -> &[u8] {
+        &self.arena
+    }
+
+    /// Values of the column at `index` in the list that was decoded.
+    pub(crate) fn column(&self, index: usize) -> &[Span] {
+        let end = self.starts.get(index + 1).copied().unwrap_or(self.spans.len());
+        &self.spans[self.starts[index]..end]
+    }
+
+    /// Bytes held.
+    pub(crate) fn memory(&self) -> usize {
+        self.arena.capacity()
+            + (self.spans.capacity() + self.moved.capacity()) * size_of::<Span>()
+            + self.starts.capacity() * size_of::<usize>()
+    }
+
+    pub(super) fn clear(&mut self) {
+        if self.arena.capacity() > KEEP {
+            self.arena = Vec::new();
+            self.spans = Vec::new();
+            self.moved = Vec::new();
+        }
+        self.arena.clear();
+        self.spans.clear();
+        self.starts.clear();
+        self.used = 0;
+    }
+
+    pub(super) fn begin_column(&mut self, values: usize) {
+        self.starts.push(self.spans.len());
+        self.spans.reserve(values);
+    }
+
+    /// How many bytes may still come.
+    pub(super) fn left(&self) -> usize {
+        self.limit - self.used
+    }
+
+    fn spend(&mut self, bytes: usize) -> Result<(), ColumnFault> {
+        if bytes > self.limit.saturating_sub(self.used) {
+            return Err(ColumnFault::TooLarge);
+        }
+        self.used += bytes;
+        Ok(())
+    }
+
+    /// A value, with quotes around it if `quoted`.
+    #[inline]
+    pub(super) fn push(&mut self, value: &[u8], quoted: bool) -> Result<(), ColumnFault> {
+        self.spend(value.len() + 2 * usize::from(quoted))?;
+        let start = self.arena.len() as u32;
+        if quoted {
+            self.arena.push(b'"');
+            self.arena.extend_from_slice(value);
+            self.arena.push(b'"');
+        } else {
+            self.arena.extend_from_slice(value);
+        }
+        self.spans.push(Span { start, end: self.arena.len() as u32 });
+        Ok(())
+    }
+
+    /// A value that lies in the arena already.
+    #[inline]
+    pub(super) fn push_again(&mut self, span: Span) -> Result<(), ColumnFault> {
+        self.spend(span.len())?;
+        self.spans.push(span);
+        Ok(())
+    }
+
+    /// The same value `count` times; it is stored once.
+    pub(super) fn push_repeated(&mut self, value: &[u8], count: usize) -> Result<(), ColumnFault> {
+        self.spend(value.len().checked_mul(count).ok_or(ColumnFault::TooLarge)?)?;
+        let start = self.arena.len() as u32;
+        self.arena.extend_from_slice(value);
+        let span = Span { start, end: self.arena.len() as u32 };
+        self.spans.extend(std::iter::repeat_n(span, count));
+        Ok(())
+    }
+
+    /// Text that holds several values; they are named with [`push_lines`](Self::push_lines).
+    pub(super) fn push_block(&mut self, lengths: impl Iterator<Item = usize>, separator: usize, block: &[u8]) -> Result<(), ColumnFault> {
+        self.spend(block.len())?;
+        let mut start = self.arena.len() as u32;
+        self.arena.extend_from_slice(block);
+        for length in lengths {
+            let end = start + length as u32;
+            self.spans.push(Span { start, end });
+            start = end + separator as u32;
+        }
+        Ok(())
+    }
+
+    /// Moves the values of the current column from the order in which they were decoded to their rows.
+    pub(super) fn reorder(&mut self, order: &[u32]) {
+        let column = self.spans.len() - order.len();
+        let spans = &mut self.spans[column..];
+        self.moved.clear();
+        self.moved.extend_from_slice(spans);
+        for (span, row) in self.moved.iter().zip(order) {
+            spans[*row as usize] = *span;
+        }
+    }
+
+    pub(super) fn span(&self, column: usize, row: usize) -> Span {
+        self.spans[self.starts[column] + row]
+    }
+}
+
+/// Capacity of the arena that is kept from one parcel to the next; a larger one is given back.
+const KEEP: usize = 2 << 20;

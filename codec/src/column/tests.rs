@@ -1,0 +1,171 @@
+//! Columns there and back, over several parcels, through both ends.
+
+use super::*;
+use crate::Error;
+use crate::varint::Reader;
+
+/// Both ends of a lane epoch.
+#[derive(Default)]
+struct Ends {
+    encoders: ColumnEncoders,
+    decoders: ColumnDecoders,
+    sink: Sink,
+    bytes: Vec<u8>,
+}
+
+impl Ends {
+    /// One parcel through both ends; returns its bytes.
+    fn pass(&mut self, timestamps: &[i64], columns: &[(u32, Vec<Vec<u8>>)]) -> usize {
+        let (mut arena, mut spans) = (Vec::new(), Vec::new());
+        for (_, values) in columns {
+            let of_column: Vec<Span> = values
+                .iter()
+                .map(|value| {
+                    let start = arena.len() as u32;
+                    arena.extend_from_slice(value);
+                    Span { start, end: arena.len() as u32 }
+                })
+                .collect();
+            spans.push(of_column);
+        }
+        let inputs: Vec<_> = columns.iter().zip(&spans).map(|((id, _), spans)| Input { id: *id, spans }).collect();
+        self.bytes.clear();
+        self.encoders.encode(&arena, timestamps, &inputs, &mut self.bytes);
+        let expected: Vec<_> =
+            columns.iter().map(|(id, values)| Expected { id: *id, count: values.len() as u32 }).collect();
+        let mut reader = Reader::new(&self.bytes, "test");
+        self.sink.set_limit(arena.len());
+        self.decoders.decode(&mut reader, timestamps, &expected, &mut self.sink).expect("what was encoded");
+        assert_eq!(reader.remaining(), 0);
+        for (index, (id, values)) in columns.iter().enumerate() {
+            let decoded = self.sink.column(index);
+            assert_eq!(decoded.len(), values.len(), "column {id}");
+            for (row, (span, value)) in decoded.iter().zip(values).enumerate() {
+                let decoded = span.of(self.sink.arena());
+                assert!(decoded == value, "column {id}, row {row}: {value:?} came back as {decoded:?}");
+            }
+        }
+        assert_eq!(self.encoders.room_left(), self.decoders.room_left());
+        self.bytes.len()
+    }
+}
+
+fn texts<T: ToString>(values: impl IntoIterator<Item = T>) -> Vec<Vec<u8>> {
+    values.into_iter().map(|value| value.to_string().into_bytes()).collect()
+}
+
+/// Numbers that look random and are the same each time.
+fn noise(seed: u64) -> impl Iterator<Item = u64> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    std::iter::repeat_with(move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 20
+    })
+}
+
+/// Several parcels of one column made for a kind: it must be chosen, and small.
+fn chosen(make: impl Fn(u64) -> Vec<Vec<u8>>, kind: &str, per_value: f64) {
+    let mut ends = Ends::default();
+    let mut last = 0;
+    for parcel in 0..4 {
+        let values = make(parcel);
+        let count = values.len();
+        last = ends.pass(&[], &[(3, values)]);
+        let _ = count;
+    }
+    let name = ends.encoders.kind_of(3);
+    assert!(name.starts_with(kind), "{name} was chosen instead of {kind}");
+    assert!((last as f64) < per_value * 400.0, "{last} bytes as {name}");
+}
+
+#[test]
+fn each_kind_is_chosen_on_data_made_for_it() {
+    let random = |parcel: u64| noise(parcel + 1).take(400);
+    chosen(|_| texts(vec!["always"; 400]), "Constant", 0.01);
+    chosen(|p| texts(random(p).map(|n| format!("free text {n:x}/{}", n % 977))), "Text", 40.0);
+    chosen(|p| texts(random(p).map(|n| format!("a\n{n}"))), "Lengths", 20.0);
+    chosen(|p| texts((0..400).map(|n| 1_000_000 + p * 4000 + n * 10)), "Numbers(Integer, Previous", 1.1);
+    chosen(
+        |p| texts(random(p).map(|n| ["\"red\"", "\"green\"", "\"blue\"", "\"a longer name\""][n as usize % 4])),
+        "Dictionary",
+        1.1,
+    );
+    chosen(|p| texts(random(p).map(|n| format!("{n:016x}{:016x}", n.wrapping_mul(77_777_777_777)))), "Packed", 16.1);
+    chosen(
+        |p| texts(random(p).enumerate().map(|(i, n)| format!("job-{}/part-{}", p * 400 + i as u64, n % 3))),
+        "Pattern",
+        2.5,
+    );
+    chosen(
+        |p| texts((0..400).map(|n| format!("2026-11-22T10:{:02}:{:02}.{:03}Z", p, n * 60 / 400, n * 150 % 1000))),
+        "Numbers(Time",
+        2.1,
+    );
+    chosen(
+        |p| texts(random(p).scan(215_000i64, |at, n| {
+            *at += n as i64 % 200 - 100;
+            Some(format!("{}.{:03}", *at / 1000, *at % 1000))
+        })),
+        "Numbers(Decimal",
+        2.1,
+    );
+}
+
+#[test]
+fn columns_refer_to_earlier_ones() {
+    let mut ends = Ends::default();
+    for parcel in 0..6u64 {
+        let random: Vec<u64> = noise(parcel + 1).take(500).collect();
+        let keys = texts(random.iter().map(|n| format!("sensor-{}", n % 40)));
+        let times: Vec<i64> = (0..500).map(|n| 1_700_000_000_000 + parcel as i64 * 500_000 + n * 997).collect();
+        let fields = texts(random.iter().map(|n| format!("\"sensor-{}\"", n % 40)));
+        let micros = texts(times.iter().zip(&random).map(|(ms, n)| ms * 1000 + *n as i64 % 100));
+        let counters = texts(random.iter().map(|n| (n % 40) * 1_000_003 + parcel * 7 + n % 5));
+        let columns = [(0, keys), (1, fields), (2, texts(times.iter())), (3, micros), (4, counters)];
+        ends.pass(&times, &columns);
+    }
+    assert!(ends.encoders.kind_of(0).starts_with("Dictionary"), "{}", ends.encoders.kind_of(0));
+    assert!(ends.encoders.kind_of(1).starts_with("Copy(0, Copy"), "{}", ends.encoders.kind_of(1));
+    assert!(ends.encoders.kind_of(2).contains("Scaled(Timestamps"), "{}", ends.encoders.kind_of(2));
+    assert!(ends.encoders.kind_of(3).contains("Scaled("), "{}", ends.encoders.kind_of(3));
+    assert!(ends.encoders.kind_of(4).contains("Keyed(0)"), "{}", ends.encoders.kind_of(4));
+}
+
+#[test]
+fn small_parcels_find_their_kinds_and_cost_little() {
+    let mut ends = Ends::default();
+    let mut bytes = 0;
+    for parcel in 0..400u64 {
+        let rows = 1 + parcel % 3;
+        let times: Vec<i64> = (0..rows).map(|n| 1_700_000_000_000 + (parcel * 3 + n) as i64 * 20).collect();
+        let level = texts(noise(parcel + 1).take(rows as usize).map(|n| ["\"info\"", "\"warn\""][n as usize % 2]));
+        let same = texts(vec!["\"the same in all records\""; rows as usize]);
+        bytes = ends.pass(&times, &[(0, texts(times.iter())), (1, level), (2, same)]) - 1;
+        if parcel > 300 {
+            assert!(bytes <= 2 * rows as usize, "{bytes} bytes for {rows} rows: {}", ends.encoders.kind_of(0));
+        }
+    }
+    assert!(bytes > 0 && ends.encoders.kind_of(2).starts_with("Constant"));
+}
+
+#[test]
+fn a_value_that_does_not_fit_is_for_one_parcel_and_the_state_stays() {
+    let numbers = |from: u64| texts((from..from + 300).map(|n| n * 3));
+    for odd in ["null", "007", "-0", "+1", "1e5", "", "a\nb", "9223372036854775808", "\"1\"", "99999999999999999999"] {
+        let mut ends = Ends::default();
+        ends.pass(&[], &[(0, numbers(0))]);
+        ends.pass(&[], &[(0, numbers(300))]);
+        let steady = ends.pass(&[], &[(0, numbers(600))]);
+        let mut with_odd = numbers(900);
+        with_odd[150] = odd.into();
+        ends.pass(&[], &[(0, with_odd)]);
+        let after = ends.pass(&[], &[(0, numbers(1200))]);
+        assert!(after <= steady + 300, "{odd}: {after} bytes after, {steady} before");
+        for parcel in 0..20 {
+            ends.pass(&[], &[(0, numbers(1500 + parcel * 300))]);
+        }
+        assert!(ends.encoders.kind_of(0).starts_with("Numbers(Integer"), "{odd}: {}", ends.encoders.kind_of(0));
+    }
+}

@@ -1,0 +1,278 @@
+//! Dates with times as text, as integers of their smallest unit since 1970 (of whatever zone they are written in).
+
+use super::ColumnFault;
+use crate::Error;
+use crate::varint::Reader;
+
+/// How all times of a column are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TimeShape {
+    date: DateStyle,
+    /// Between year, month and day.
+    separator: u8,
+    /// Between date and time.
+    between: u8,
+    /// Before the fraction.
+    point: u8,
+    /// Digits of the fraction, 0 to 9.
+    fraction: u8,
+    /// What follows, the zone: the same for all.
+    suffix: [u8; SUFFIX],
+    suffix_length: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum DateStyle {
+    /// `2026-11-22`
+    Iso,
+    /// `22/Nov/2026`
+    Log,
+}
+
+const SUFFIX: usize = 8;
+const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
+
+impl DateStyle {
+    fn length(self) -> usize {
+        match self {
+            Self::Iso => 10,
+            Self::Log => 11,
+        }
+    }
+}
+
+impl TimeShape {
+    /// The shape of a value that is a time.
+    pub(super) fn of(value: &[u8]) -> Option<Self> {
+        let date = if value.get(2)?.is_ascii_digit() { DateStyle::Iso } else { DateStyle::Log };
+        let separator = *value.get(if date == DateStyle::Iso { 4 } else { 2 })?;
+        let start = date.length();
+        let between = *value.get(start)?;
+        let rest = value.get(start + 9..)?;
+        let digits = |bytes: &[u8]| bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (point, fraction) = match rest.first() {
+            Some(&point @ (b'.' | b',')) if digits(&rest[1..]) > 0 => (point, digits(&rest[1..])),
+            _ => (b'.', 0),
+        };
+        let tail = if fraction > 0 { &rest[1 + fraction..] } else { rest };
+        if fraction > 9 || tail.len() > SUFFIX {
+            return None;
+        }
+        let mut suffix = [0; SUFFIX];
+        suffix[..tail.len()].copy_from_slice(tail);
+        let shape = Self {
+            date,
+            separator,
+            between,
+            point,
+            fraction: fraction as u8,
+            suffix,
+            suffix_length: tail.len() as u8,
+        };
+        shape.parser().parse(value).map(|_| shape)
+    }
+
+    pub(super) fn put(self, out: &mut Vec<u8>) {
+        out.extend([self.date as u8, self.separator, self.between, self.point, self.fraction, self.suffix_length]);
+        out.extend_from_slice(self.suffix());
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, Error> {
+        let date = match reader.byte()? {
+            0 => DateStyle::Iso,
+            1 => DateStyle::Log,
+            _ => return Ok(None),
+        };
+        let (separator, between, point) = (reader.byte()?, reader.byte()?, reader.byte()?);
+        let (fraction, suffix_length) = (reader.byte()?, reader.byte()?);
+        if fraction > 9 || usize::from(suffix_length) > SUFFIX {
+            return Ok(None);
+        }
+        let tail = reader.take(suffix_length.into())?;
+        let mut suffix = [0; SUFFIX];
+        suffix[..tail.len()].copy_from_slice(tail);
+        Ok(Some(Self { date, separator, between, point, fraction, suffix, suffix_length }))
+    }
+
+    fn suffix(&self) -> &[u8] {
+        &self.suffix[..usize::from(self.suffix_length)]
+    }
+
+    fn length(&self) -> usize {
+        let fraction = if self.fraction > 0 { 1 + usize::from(self.fraction) } else { 0 };
+        self.date.length() + 9 + fraction + usize::from(self.suffix_length)
+    }
+
+    fn unit(&self) -> i64 {
+        10i64.pow(self.fraction.into())
+    }
+
+    pub(super) fn parser(self) -> Parser {
+        Parser { shape: self, date: [0; 11], days: None }
+    }
+
+    pub(super) fn speller(self) -> Speller {
+        let mut text = Vec::with_capacity(self.length());
+        text.resize(self.length(), 0);
+        text[self.date.length()] = self.between;
+        let time = self.date.length() + 1;
+        (text[time + 2], text[time + 5]) = (b':', b':');
+        if self.fraction > 0 {
+            text[time + 8] = self.point;
+        }
+        let suffix = self.length() - usize::from(self.suffix_length);
+        text[suffix..].copy_from_slice(self.suffix());
+        Speller { shape: self, text, days: None }
+    }
+}
+
+/// Reads times; the last date is kept, as most follow it on the same day.
+pub(super) struct Parser {
+    shape: TimeShape,
+    date: [u8; 11],
+    days: Option<i64>,
+}
+
+impl Parser {
+    /// The number of units that `value` stands for, if it is written as [`Speller::spell`] writes it.
+    #[inline]
+    pub(super) fn parse(&mut self, value: &[u8]) -> Option<i64> {
+        let shape = &self.shape;
+        if value.len() != shape.length() {
+            return None;
+        }
+        let (date, rest) = value.split_at(shape.date.length());
+        let (body, suffix) = rest.split_at(rest.len() - usize::from(shape.suffix_length));
+        let (time, fraction) = body.split_at(9);
+        if suffix != shape.suffix() || time[0] != shape.between || time[3] != b':' || time[6] != b':' {
+            return None;
+        }
+        let days = match self.days {
+            Some(days) if self.date[..date.len()] == *date => days,
+            _ => {
+                let days = parse_date(shape, date)?;
+                self.date[..date.len()].copy_from_slice(date);
+                self.days = Some(days);
+                days
+            }
+        };
+        let (hour, minute, second) = (pair(time[1], time[2])?, pair(time[4], time[5])?, pair(time[7], time[8])?);
+        if hour > 23 || minute > 59 || second > 59 {
+            return None;
+        }
+        let mut part = 0;
+        if let [point, digits @ ..] = fraction {
+            if *point != shape.point {
+                return None;
+            }
+            for digit in digits {
+                part = part * 10 + i64::from(digit.is_ascii_digit().then(|| digit - b'0')?);
+            }
+        }
+        let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
+        seconds.checked_mul(shape.unit())?.checked_add(part)
+    }
+}
+
+/// Writes times into one buffer; the date is written when it changes.
+pub(super) struct Speller {
+    shape: TimeShape,
+    text: Vec<u8>,
+    days: Option<i64>,
+}
+
+impl Speller {
+    #[inline]
+    pub(super) fn spell(&mut self, number: i64) -> Result<&[u8], ColumnFault> {
+        let unit = self.shape.unit();
+        let (seconds, mut part) = (number.div_euclid(unit), number.rem_euclid(unit));
+        let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+        if self.days != Some(days) {
+            spell_date(&self.shape, days, &mut self.text)?;
+            self.days = Some(days);
+        }
+        let time = self.shape.date.length() + 1;
+        put_pair(&mut self.text[time..], second / 3600);
+        put_pair(&mut self.text[time + 3..], second / 60 % 60);
+        put_pair(&mut self.text[time + 6..], second % 60);
+        let fraction = usize::from(self.shape.fraction);
+        for digit in self.text[time + 8..][..if fraction > 0 { fraction + 1 } else { 0 }].iter_mut().skip(1).rev() {
+            *digit = b'0' + (part % 10) as u8;
+            part /= 10;
+        }
+        Ok(&self.text)
+    }
+}
+
+fn pair(tens: u8, ones: u8) -> Option<i64> {
+    let both = tens.is_ascii_digit() && ones.is_ascii_digit();
+    both.then(|| i64::from(tens - b'0') * 10 + i64::from(ones - b'0'))
+}
+
+fn put_pair(text: &mut [u8], number: i64) {
+    (text[0], text[1]) = (b'0' + (number / 10) as u8, b'0' + (number % 10) as u8);
+}
+
+/// Days since 1970 of a date that exists.
+fn parse_date(shape: &TimeShape, date: &[u8]) -> Option<i64> {
+    let (year, month, day, separators) = match shape.date {
+        DateStyle::Iso => (&date[..4], pair(date[5], date[6])?, &date[8..], [date[4], date[7]]),
+        DateStyle::Log => {
+            let name = &date[3..6];
+            let month = MONTHS.chunks_exact(3).position(|month| month == name)?;
+            (&date[7..], month as i64 + 1, &date[..2], [date[2], date[6]])
+        }
+    };
+    let (year, day) = (pair(year[0], year[1])? * 100 + pair(year[2], year[3])?, pair(day[0], day[1])?);
+    if separators != [shape.separator; 2] || !(1..=12).contains(&month) || day < 1 {
+        return None;
+    }
+    let days = days_of(year, month, day);
+    (date_of(days) == (year, month, day)).then_some(days)
+}
+
+fn spell_date(shape: &TimeShape, days: i64, text: &mut [u8]) -> Result<(), ColumnFault> {
+    // Years of four digits.
+    if !(-719_528..=2_932_896).contains(&days) {
+        return Err(ColumnFault::Number);
+    }
+    let (year, month, day) = date_of(days);
+    let (year_at, day_at, separators) = match shape.date {
+        DateStyle::Iso => {
+            put_pair(&mut text[5..], month);
+            (0, 8, [4, 7])
+        }
+        DateStyle::Log => {
+            text[3..6].copy_from_slice(&MONTHS[(month as usize - 1) * 3..][..3]);
+            (7, 0, [2, 6])
+        }
+    };
+    put_pair(&mut text[year_at..], year / 100);
+    put_pair(&mut text[year_at + 2..], year % 100);
+    put_pair(&mut text[day_at..], day);
+    separators.into_iter().for_each(|at| text[at] = shape.separator);
+    Ok(())
+}
+
+/// Days since 1970-01-01 in the proleptic Gregorian calendar, for years from 0 on; months begin with March inside.
+fn days_of(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let of_era = year - era * 400;
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+/// Year, month and day; the inverse of [`days_of`].
+fn date_of(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let of_era = days - era * 146_097;
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (year + era * 400 + i64::from(month <= 2), month, day)
+}

@@ -1,0 +1,541 @@
+//! Which kind a column is coded as: candidates are coded and compressed with a cheap level, the smallest one stays.
+//!
+//! A column is tried when it has enough values to tell, again after four times as many, and soon after its kind stopped
+//! fitting or became dearer. Columns with few values in each parcel are tried on the values of several parcels, which are
+//! kept as [`Evidence`]. A budget, which grows with the bytes that pass, spreads the work.
+
+use zstd_safe::{CCtx, CParameter};
+
+use super::choice::{Choice, Kind, Quotes, Spelling};
+use super::decimal::{self, DecimalShape};
+use super::encode::{Cache, Column, Earlier, Input, Scratch, State, parse, write};
+use super::number::{self, Others, Predictor, Scale, Source};
+use super::packed::Packing;
+use super::pattern::Pattern;
+use super::time::TimeShape;
+use super::{MAX_COLUMNS, Room, Span, Values};
+
+/// Longest value that can be a column's constant.
+const MAX_CONSTANT: usize = 1024;
+/// Values that are enough for a trial on one parcel alone.
+const ENOUGH: usize = 256;
+/// Fewest values for a trial of anything but a constant.
+const FEWEST: usize = 24;
+/// Bytes of candidates that may be coded: at first, at most, and per byte of values that passes (as a divisor).
+const FIRST_BUDGET: i64 = 2 << 20;
+const MOST_BUDGET: i64 = 4 << 20;
+const BUDGET_SHARE: i64 = 8;
+/// Bytes that a candidate costs besides its own.
+const CANDIDATE: i64 = 256;
+/// Earlier columns that are looked at: as originals, as keys, as orders.
+const MOST_ORIGINALS: usize = 64;
+const MOST_KEYS: usize = 6;
+const MOST_ORDERS: usize = 4;
+/// Predictors that are compressed, of all that are estimated.
+const BEST_PREDICTORS: usize = 3;
+/// Rows that an estimate looks at.
+const ESTIMATED_ROWS: usize = 512;
+/// zstd level of trials.
+const LEVEL: i32 = 1;
+
+/// What trials need from parcel to parcel.
+pub(super) struct Trials {
+    context: Option<CCtx<'static>>,
+    compressed: Vec<u8>,
+    body: Vec<u8>,
+    budget: i64,
+    evidence: Evidence,
+}
+
+impl Default for Trials {
+    fn default() -> Self {
+        Self {
+            context: None,
+            compressed: Vec::new(),
+            body: Vec::new(),
+            budget: FIRST_BUDGET,
+            evidence: Evidence::default(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Trials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trials").field("budget", &self.budget).finish_non_exhaustive()
+    }
+}
+
+/// Values of columns that have few in each parcel, copied.
+#[derive(Default)]
+struct Evidence {
+    arena: Vec<u8>,
+    timestamps: Vec<i64>,
+    timestamps_from: u64,
+    /// By column id.
+    columns: Vec<Gathered>,
+}
+
+#[derive(Default)]
+struct Gathered {
+    spans: Vec<Span>,
+    from: u64,
+}
+
+/// Bytes and values of evidence; at more, gathering begins anew.
+const MOST_EVIDENCE: usize = 96 * 1024;
+
+impl Evidence {
+    fn add(&mut self, arena: &[u8], timestamps: &[i64], inputs: &[Input<'_>]) {
+        let few = |input: &&Input<'_>| input.spans.len() < ENOUGH;
+        let bytes: usize = inputs.iter().filter(few).flat_map(|input| input.spans).map(|span| span.len() + 1).sum();
+        if self.arena.len() + bytes > MOST_EVIDENCE {
+            self.clear();
+        }
+        if bytes > MOST_EVIDENCE {
+            return;
+        }
+        if timestamps.len() < ENOUGH {
+            self.timestamps.extend_from_slice(timestamps);
+            self.timestamps_from = mark(self.timestamps_from, timestamps.len());
+        }
+        for Input { id, spans } in inputs.iter().filter(few) {
+            if self.columns.len() <= *id as usize {
+                self.columns.resize_with(*id as usize + 1, Gathered::default);
+            }
+            let gathered = &mut self.columns[*id as usize];
+            gathered.from = mark(gathered.from, spans.len());
+            for span in *spans {
+                let start = self.arena.len() as u32;
+                self.arena.extend_from_slice(span.of(arena));
+                // A byte apart, so that empty values are somewhere too.
+                gathered.spans.push(Span { start, end: self.arena.len() as u32 });
+                self.arena.push(0);
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.arena.clear();
+        self.timestamps.clear();
+        self.timestamps_from = 0;
+        for gathered in &mut self.columns {
+            gathered.spans.clear();
+            gathered.from = 0;
+        }
+    }
+
+    fn memory(&self) -> usize {
+        let spans = self.columns.iter().map(|gathered| gathered.spans.capacity()).sum::<usize>();
+        self.arena.capacity()
+            + self.timestamps.capacity() * size_of::<i64>()
+            + spans * size_of::<Span>()
+            + self.columns.capacity() * size_of::<Gathered>()
+    }
+}
+
+/// Columns with the same mark were gathered from the same parcels, with as many values from each.
+fn mark(before: u64, values: usize) -> u64 {
+    (before ^ values as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23)
+}
+
+/// Columns to hold trials on: of a parcel, or of the evidence.
+struct Sample<'a> {
+    arena: &'a [u8],
+    timestamps: &'a [i64],
+    timestamps_from: u64,
+    /// In decode order.
+    columns: Vec<Sampled<'a>>,
+}
+
+struct Sampled<'a> {
+    id: u32,
+    spans: &'a [Span],
+    from: u64,
+    /// What later columns may refer to, once it was asked for.
+    cache: Option<Cache>,
+}
+
+impl Trials {
+    /// For another lane epoch: the context stays, the evidence does not.
+    pub(super) fn cleared(mut self) -> Self {
+        self.evidence = Evidence::default();
+        self
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        self.context.as_ref().map_or(0, |context| context.sizeof())
+            + self.compressed.capacity()
+            + self.body.capacity()
+            + self.evidence.memory()
+    }
+
+    /// Tries the columns for which it is time, and leaves what was found as pending.
+    pub(super) fn run(
+        &mut self,
+        arena: &[u8],
+        timestamps: &[i64],
+        inputs: &[Input<'_>],
+        columns: &mut [Column],
+        scratch: &mut Scratch,
+    ) {
+        let bytes: usize = inputs.iter().flat_map(|input| input.spans).map(|span| span.len()).sum();
+        self.budget = (self.budget + bytes as i64 / BUDGET_SHARE + 64).min(MOST_BUDGET);
+        if inputs.iter().any(|input| input.spans.len() < ENOUGH) {
+            self.evidence.add(arena, timestamps, inputs);
+        }
+        let due = |input: &Input<'_>| {
+            let review = &columns[input.id as usize].review;
+            review.since >= review.interval
+        };
+        let parcel: Vec<bool> = inputs.iter().map(|input| due(input) && input.spans.len() >= ENOUGH).collect();
+        let gathered: Vec<bool> = inputs.iter().map(|input| due(input) && input.spans.len() < ENOUGH).collect();
+        if parcel.contains(&true) {
+            let columns_of_parcel = inputs.iter().map(|&Input { id, spans }| Sampled { id, spans, from: 0, cache: None });
+            let sample = Sample { arena, timestamps, timestamps_from: 0, columns: columns_of_parcel.collect() };
+            self.sample(sample, &parcel, columns, scratch);
+        }
+        if gathered.contains(&true) {
+            let evidence = std::mem::take(&mut self.evidence);
+            // What is not in the evidence stands with no values, so that places stay those of the parcel.
+            let of_input = |input: &Input<'_>| {
+                let (spans, from) = evidence
+                    .columns
+                    .get(input.id as usize)
+                    .map_or((&[][..], 0), |gathered| (gathered.spans.as_slice(), gathered.from));
+                Sampled { id: input.id, spans, from, cache: None }
+            };
+            let sample = Sample {
+                arena: &evidence.arena,
+                timestamps: &evidence.timestamps,
+                timestamps_from: evidence.timestamps_from,
+                columns: inputs.iter().map(of_input).collect(),
+            };
+            self.sample(sample, &gathered, columns, scratch);
+            self.evidence = evidence;
+        }
+    }
+
+    fn sample(&mut self, mut sample: Sample<'_>, due: &[bool], columns: &mut [Column], scratch: &mut Scratch) {
+        for index in (0..due.len()).filter(|index| due[*index]) {
+            let spans = sample.columns[index].spans;
+            let id = sample.columns[index].id as usize;
+            if self.budget <= 0 || spans.len() < 2 {
+                continue;
+            }
+            let values = Values { arena: sample.arena, spans, strip: 0 };
+            let constant = constant(values);
+            if constant.is_none() && spans.len() < FEWEST {
+                continue;
+            }
+            let choice = match constant {
+                Some(choice) => choice,
+                None => {
+                    sample.provide(index, columns);
+                    self.choose(&sample, index, &mut columns[id], scratch)
+                }
+            };
+            let column = &mut columns[id];
+            let was_dictionary = matches!(column.choice.kind, Kind::Dictionary { .. });
+            let is_dictionary = matches!(choice.kind, Kind::Dictionary { .. });
+            column.review.dictionary_lost |= was_dictionary && !is_dictionary;
+            column.review.tried(spans.len());
+            // A dictionary that stays a dictionary keeps its entries.
+            let same = was_dictionary && is_dictionary && choice.quoted == column.choice.quoted;
+            column.pending = (!same).then_some(choice);
+        }
+    }
+
+    /// The smallest of all candidates for the column at `index`.
+    fn choose(&mut self, sample: &Sample<'_>, index: usize, column: &mut Column, scratch: &mut Scratch) -> Choice {
+        let all = Values { arena: sample.arena, spans: sample.columns[index].spans, strip: 0 };
+        let earlier = Known { sample, index };
+        let mut best = Best { trials: self, earlier: &earlier, values: all, scratch, column, cost: usize::MAX, choice: Choice::default() };
+        if best.originals() {
+            return best.choice;
+        }
+        let quoted = all.stripped();
+        let (values, quoted) = (quoted.unwrap_or(all), quoted.is_some());
+        best.consider(Choice { quoted, order: None, kind: Kind::Text });
+        if best.cost == usize::MAX {
+            best.consider(Choice { quoted, order: None, kind: Kind::Lengths });
+        }
+        let numbers = best.numbers(quoted, values);
+        best.dictionary(quoted);
+        if !numbers {
+            if let Some(pattern) = Pattern::of(values) {
+                best.consider(Choice { quoted, order: None, kind: Kind::Pattern(pattern.into()) });
+            }
+            for packing in Packing::candidates(values.get(0)) {
+                best.consider(Choice { quoted, order: None, kind: Kind::Packed(packing) });
+            }
+        }
+        best.ordered(quoted);
+        best.choice
+    }
+
+    /// Compressed size of the body.
+    fn compressed(&mut self) -> usize {
+        let context = self.context.get_or_insert_with(|| {
+            let mut context = CCtx::create();
+            // Both are in range; without them a trial only costs more.
+            let _ = context.set_parameter(CParameter::CompressionLevel(LEVEL));
+            let _ = context.set_parameter(CParameter::WindowLog(17));
+            context
+        });
+        self.budget -= self.body.len() as i64 + CANDIDATE;
+        self.compressed.clear();
+        self.compressed.reserve(zstd_safe::compress_bound(self.body.len()));
+        context.compress2(&mut self.compressed, &self.body).unwrap_or(self.body.len())
+    }
+}
+
+/// The constant that all values are.
+fn constant(values: Values<'_>) -> Option<Choice> {
+    let first = values.get(0);
+    let all = first.len() <= MAX_CONSTANT && values.iter().all(|value| value == first);
+    all.then(|| Choice::plain(Kind::Constant(first.into())))
+}
+
+impl Sample<'_> {
+    /// Makes sure that ids and numbers of the columns before `index` are there, as far as they have some.
+    fn provide(&mut self, index: usize, columns: &[Column]) {
+        let (count, from) = (self.columns[index].spans.len(), self.columns[index].from);
+        for sampled in &mut self.columns[..index] {
+            if sampled.spans.len() != count || sampled.from != from || sampled.cache.is_some() {
+                continue;
+            }
+            let column = &columns[sampled.id as usize];
+            let choice = column.pending.as_ref().unwrap_or(&column.choice);
+            let mut cache = Cache::default();
+            let mut values = Values { arena: self.arena, spans: sampled.spans, strip: 0 };
+            if choice.quoted {
+                let Some(stripped) = values.stripped() else { continue };
+                values = stripped;
+            }
+            match &choice.kind {
+                Kind::Dictionary { .. } => {
+                    let _ = State::default().dictionary.encode(values, &mut Room::default(), &mut cache.ids, &mut Vec::new());
+                }
+                Kind::Numbers(spelling, ..) if choice.order.is_none() => {
+                    if !parse(*spelling, values, &mut cache.numbers) {
+                        cache.numbers.clear();
+                    }
+                }
+                _ => {}
+            }
+            sampled.cache = Some(cache);
+        }
+    }
+}
+
+/// The columns of a sample before the current one.
+struct Known<'a> {
+    sample: &'a Sample<'a>,
+    index: usize,
+}
+
+impl<'a> Known<'a> {
+    /// Nearest first.
+    fn columns(&self) -> impl Iterator<Item = &'a Sampled<'a>> + use<'a> {
+        let current = &self.sample.columns[self.index];
+        let alike = |other: &&Sampled<'_>| other.spans.len() == current.spans.len() && other.from == current.from;
+        self.sample.columns[..self.index].iter().rev().filter(alike)
+    }
+
+    fn cache(&self, id: u32) -> Option<&'a Cache> {
+        self.columns().find(|sampled| sampled.id == id)?.cache.as_ref()
+    }
+
+    /// Columns with ids, and some order in them: fewer entries than half the values.
+    fn keys(&self) -> impl Iterator<Item = u32> + use<'a> {
+        self.columns().filter_map(|sampled| {
+            let ids = &sampled.cache.as_ref()?.ids;
+            let entries = ids.iter().copied().max()? as usize;
+            (ids.len() == sampled.spans.len() && entries > 1 && entries <= ids.len() / 2).then_some(sampled.id)
+        })
+    }
+}
+
+impl Earlier for Known<'_> {
+    fn ids(&self, id: u32) -> Option<&[u32]> {
+        self.cache(id).map(|cache| cache.ids.as_slice()).filter(|ids| !ids.is_empty())
+    }
+
+    fn numbers(&self, source: Source) -> Option<&[i64]> {
+        let current = &self.sample.columns[self.index];
+        match source {
+            Source::Timestamps => {
+                let alike = self.sample.timestamps_from == current.from
+                    && self.sample.timestamps.len() == current.spans.len();
+                alike.then_some(self.sample.timestamps)
+            }
+            Source::Column(id) => self.cache(id).map(|cache| cache.numbers.as_slice()).filter(|numbers| !numbers.is_empty()),
+        }
+    }
+
+    fn spans(&self, id: u32) -> Option<&[Span]> {
+        self.columns().find(|sampled| sampled.id == id).map(|sampled| sampled.spans)
+    }
+}
+
+/// The best candidate so far.
+struct Best<'a, 's> {
+    trials: &'a mut Trials,
+    earlier: &'a Known<'s>,
+    values: Values<'s>,
+    scratch: &'a mut Scratch,
+    column: &'a mut Column,
+    cost: usize,
+    choice: Choice,
+}
+
+impl Best<'_, '_> {
+    /// Codes a candidate, from fresh state, and keeps it if it is smaller than all before.
+    fn consider(&mut self, choice: Choice) -> Option<usize> {
+        let body = &mut self.trials.body;
+        body.clear();
+        let memory = (&mut State::default(), &mut Room::default());
+        write(&choice, self.values, self.earlier, memory, &mut Cache::default(), self.scratch, body)?;
+        let cost = self.trials.compressed();
+        self.offer(choice, cost);
+        Some(cost)
+    }
+
+    fn offer(&mut self, choice: Choice, mut cost: usize) {
+        if choice == self.column.choice {
+            // To change costs something too.
+            cost -= cost / 32;
+        }
+        if cost < self.cost {
+            (self.cost, self.choice) = (cost, choice);
+        }
+    }
+
+    /// Copies of earlier columns. True if one is exact: nothing is smaller.
+    fn originals(&mut self) -> bool {
+        let (values, earlier) = (self.values, self.earlier);
+        let rows = values.len();
+        let probes = [0, rows / 3, rows / 2, rows - 1];
+        for sampled in earlier.columns().take(MOST_ORIGINALS) {
+            for quotes in [Quotes::Same, Quotes::Copy, Quotes::Original] {
+                let grown = |row: usize| values.get(row).len() as i64 - sampled.spans[row].len() as i64;
+                let expected = match quotes {
+                    Quotes::Same => 0,
+                    Quotes::Copy => 2,
+                    Quotes::Original => -2,
+                };
+                if probes.iter().filter(|row| grown(**row) == expected).count() < 3 {
+                    continue;
+                }
+                let choice = Choice::plain(Kind::Copy(sampled.id, quotes));
+                self.consider(choice.clone());
+                if self.choice == choice && self.trials.body.as_slice() == [0] {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Numbers in the first spelling that fits, with the most promising predictors. False if there is none.
+    fn numbers(&mut self, quoted: bool, values: Values<'_>) -> bool {
+        let mut numbers = Vec::new();
+        let Some(spelling) = spellings(values).into_iter().find(|spelling| parse(*spelling, values, &mut numbers)) else {
+            return false;
+        };
+        let head = &numbers[..numbers.len().min(ESTIMATED_ROWS)];
+        let mut predictors: Vec<(usize, Predictor)> = Vec::new();
+        let mut add = |predictor: Predictor, others: Others<'_>| {
+            predictors.push((number::estimate(predictor, head, others), predictor));
+        };
+        for predictor in [Predictor::Zero, Predictor::Previous, Predictor::Slope] {
+            add(predictor, Others::default());
+        }
+        for id in self.earlier.keys().take(MOST_KEYS) {
+            let ids = self.earlier.ids(id).map_or(&[][..], |ids| &ids[..head.len()]);
+            for predictor in [Predictor::Keyed(id), Predictor::KeyedSlope(id)] {
+                add(predictor, Others { ids, ..Others::default() });
+            }
+        }
+        let sources = self.earlier.columns().take(MOST_ORIGINALS).map(|sampled| Source::Column(sampled.id));
+        for source in std::iter::once(Source::Timestamps).chain(sources) {
+            let Some(others) = self.earlier.numbers(source) else { continue };
+            for scale in Scale::ALL {
+                add(Predictor::Scaled(source, scale), Others { numbers: &others[..head.len()], ..Others::default() });
+            }
+        }
+        predictors.sort_by_key(|(bits, _)| *bits);
+        for (rank, (bits, predictor)) in predictors.into_iter().take(BEST_PREDICTORS).enumerate() {
+            self.consider(Choice { quoted, order: None, kind: Kind::Numbers(spelling, predictor, false) });
+            if rank == 0 && bits > 9 * head.len() {
+                self.consider(Choice { quoted, order: None, kind: Kind::Numbers(spelling, predictor, true) });
+            }
+        }
+        true
+    }
+
+    /// A dictionary. At the first look its entries are charged by how many the next values will add (Good-Turing: as many
+    /// as were met once), since ids are paid each time and entries once; later, by what the one in use really had to add.
+    fn dictionary(&mut self, quoted: bool) {
+        let values = if quoted { Values { strip: 1, ..self.values } } else { self.values };
+        let (mut ids, mut room) = (Vec::new(), Room::default());
+        let choice = Choice { quoted, order: None, kind: Kind::Dictionary { wide: false, kept: false } };
+        let in_use = matches!(self.column.choice.kind, Kind::Dictionary { .. }) && self.column.choice.quoted == quoted;
+        let body = &mut self.trials.body;
+        body.clear();
+        if in_use {
+            let dictionary = &mut self.column.state.dictionary;
+            let known = dictionary.entries.len();
+            if dictionary.encode(values, &mut room, &mut ids, body).is_some() {
+                dictionary.truncate(known, &mut room);
+                let cost = self.trials.compressed();
+                self.offer(choice, cost - cost / 32);
+            }
+            return;
+        }
+        let Some(wide) = State::default().dictionary.encode(values, &mut room, &mut ids, body) else { return };
+        let whole = self.trials.compressed();
+        if self.column.review.dictionary_lost {
+            return self.offer(choice, whole);
+        }
+        let mut met = vec![0u32; values.len() + 1];
+        ids.iter().for_each(|id| met[*id as usize] += 1);
+        let entries = met[1..].iter().filter(|times| **times > 0).count();
+        let once = met[1..].iter().filter(|times| **times == 1).count();
+        self.trials.body.truncate(values.len() * if wide { 2 } else { 1 });
+        let alone = self.trials.compressed();
+        let cost = alone + whole.saturating_sub(alone) * once / entries.max(1);
+        self.offer(choice, cost);
+    }
+
+    /// The best kind so far that is not a dictionary or a copy, and text, in the order of earlier columns.
+    fn ordered(&mut self, quoted: bool) {
+        let text = Kind::Text;
+        let kinds = match &self.choice.kind {
+            kind @ (Kind::Numbers(..) | Kind::Pattern(_)) => vec![kind.clone(), text],
+            Kind::Copy(..) | Kind::Constant(_) => return,
+            _ => vec![text],
+        };
+        let keys: Vec<u32> = self.earlier.keys().take(MOST_ORDERS).collect();
+        for (kind, key) in kinds.iter().flat_map(|kind| keys.iter().map(move |key| (kind, *key))) {
+            if self.trials.budget <= 0 {
+                return;
+            }
+            self.consider(Choice { quoted, order: Some(key), kind: kind.clone() });
+        }
+    }
+}
+
+/// The spellings that the first values suggest.
+fn spellings(values: Values<'_>) -> Vec<Spelling> {
+    let first = values.get(0);
+    let mut spellings = vec![Spelling::Integer];
+    spellings.extend(TimeShape::of(first).map(Spelling::Time));
+    let decimals = values.iter().map(decimal::count_decimals).try_fold(0, |most, decimals| Some(decimals?.max(most)));
+    if let Some(decimals) = decimals.filter(|decimals| *decimals > 0) {
+        spellings.extend(DecimalShape::candidates(decimals).map(Spelling::Decimal));
+    }
+    spellings
+}
+
+const _: () = assert!(MOST_EVIDENCE < u32::MAX as usize && MAX_COLUMNS < u32::MAX);

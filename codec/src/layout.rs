@@ -1,0 +1,137 @@
+//! Rows or shapes: which of the two a lane's payload needs fewer bytes in.
+
+use zstd_safe::CCtx;
+
+/// How keys and values are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// Key and value of each record side by side.
+    Rows,
+    /// In columns, by shapes.
+    Shapes,
+}
+
+/// Decides by trial: a stretch of parcels is laid out both ways, and each compressed alone. What was smaller is used
+/// until the next trial. Trials grow apart, from 4 parcels to 128, while they find the same.
+///
+/// A trial goes out by shapes whatever it finds, so that shapes and columns are there when they begin to pay.
+pub(crate) struct Trials {
+    layout: Layout,
+    interval: u32,
+    left: u32,
+    /// The stretch so far, both ways, and what shapes had to define in it.
+    rows: Vec<u8>,
+    shapes: Vec<u8>,
+    definitions: usize,
+    context: CCtx<'static>,
+    compressed: Vec<u8>,
+}
+
+impl Trials {
+    pub(crate) fn new(context: CCtx<'static>) -> Self {
+        Self {
+            layout: Layout::Shapes,
+            interval: FIRST_INTERVAL,
+            left: 0,
+            rows: Vec::new(),
+            shapes: Vec::new(),
+            definitions: 0,
+            context,
+            compressed: Vec::new(),
+        }
+    }
+
+    pub(crate) fn memory(&self) -> usize {
+        self.rows.capacity() + self.shapes.capacity() + self.compressed.capacity() + self.context.sizeof()
+    }
+
+    /// Layout of the next parcel, and whether [`compare`](Self::compare) wants to see both.
+    pub(crate) fn next(&mut self) -> (Layout, bool) {
+        if self.left == 0 {
+            return (Layout::Shapes, true);
+        }
+        self.left -= 1;
+        (self.layout, false)
+    }
+
+    /// Learns how a parcel's payload lies both ways. `definitions` bytes of it are paid once and for all.
+    pub(crate) fn compare(&mut self, rows: impl FnOnce(&mut Vec<u8>), shapes: &[u8], definitions: usize) {
+        rows(&mut self.rows);
+        self.shapes.extend_from_slice(shapes);
+        self.definitions += definitions;
+        if self.rows.len() < EVIDENCE {
+            return;
+        }
+        let by_rows = Self::size(&mut self.context, &self.rows, &mut self.compressed);
+        let by_shapes = Self::size(&mut self.context, &self.shapes, &mut self.compressed);
+        // Text of shapes compresses about as rows do.
+        let once = self.definitions as u64 * by_rows / self.rows.len() as u64;
+        let layout = if by_shapes.saturating_sub(once) <= by_rows { Layout::Shapes } else { Layout::Rows };
+        self.interval =
+            if layout == self.layout { (self.interval * 2).min(LAST_INTERVAL) } else { FIRST_INTERVAL };
+        self.layout = layout;
+        self.left = self.interval;
+        self.definitions = 0;
+        for bytes in [&mut self.rows, &mut self.shapes, &mut self.compressed] {
+            bytes.clear();
+            bytes.shrink_to(KEEP);
+        }
+    }
+
+    fn size(context: &mut CCtx<'static>, bytes: &[u8], compressed: &mut Vec<u8>) -> u64 {
+        compressed.clear();
+        compressed.reserve(zstd_safe::compress_bound(bytes.len()));
+        // What cannot be compressed counts as it is.
+        context.compress(compressed, bytes, LEVEL).unwrap_or(bytes.len()) as u64
+    }
+}
+
+const FIRST_INTERVAL: u32 = 4;
+const LAST_INTERVAL: u32 = 128;
+/// Bytes of rows that a judgement is made on: small parcels are gathered.
+const EVIDENCE: usize = 96 * 1024;
+const KEEP: usize = 512 * 1024;
+const LEVEL: i32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trial(trials: &mut Trials, rows: &[u8], shapes: &[u8]) -> u32 {
+        assert_eq!(trials.next(), (Layout::Shapes, true));
+        trials.compare(|out| out.extend_from_slice(rows), shapes, 0);
+        let mut until_next = 0;
+        while trials.left > 0 {
+            assert_eq!(trials.next(), (trials.layout, false));
+            until_next += 1;
+        }
+        until_next
+    }
+
+    fn numbers(count: u64) -> Vec<u8> {
+        (0..count).flat_map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 8).to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn the_smaller_layout_is_used_and_trials_grow_apart() {
+        let mut trials = Trials::new(CCtx::create());
+        let (small, large) = (numbers(13_000), numbers(20_000));
+        let intervals: Vec<u32> = (0..7).map(|_| trial(&mut trials, &large, &small)).collect();
+        assert_eq!((trials.layout, intervals), (Layout::Shapes, vec![8, 16, 32, 64, 128, 128, 128]));
+        assert_eq!((trial(&mut trials, &small, &large), trials.layout), (4, Layout::Rows));
+        assert_eq!((trial(&mut trials, &small, &large), trials.layout), (8, Layout::Rows));
+        assert_eq!((trial(&mut trials, &large, &small), trials.layout), (4, Layout::Shapes));
+    }
+
+    #[test]
+    fn small_parcels_are_gathered_until_there_is_evidence() {
+        let mut trials = Trials::new(CCtx::create());
+        for _ in 0..50 {
+            assert_eq!(trials.next(), (Layout::Shapes, true));
+            trials.compare(|out| out.extend_from_slice(&numbers(100)), &numbers(200), 0);
+        }
+        assert_eq!(trials.next(), (Layout::Shapes, true));
+        (0..100).for_each(|_| trials.compare(|out| out.extend_from_slice(&numbers(100)), &numbers(200), 0));
+        assert_eq!(trials.next(), (Layout::Rows, false));
+    }
+}

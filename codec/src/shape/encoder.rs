@@ -1,0 +1,300 @@
+//! The coder's side: records to ways and columns.
+
+use super::graph::{
+    CHOICE_EMPTY, CHOICE_NULL, CHOICE_WHOLE, END, EdgeId, Graph, Node, START_NODES, WHOLE_KEYS, WHOLE_VALUES,
+    Way,
+};
+use super::parcel::Parcel;
+use super::token::{self, Token};
+use super::topic::{Half, Topics};
+use super::{Counts, flag};
+use crate::batch::{Batch, Meta, NULL, length};
+use crate::column::{ColumnEncoders, Input};
+use crate::limits::{MAX_COLUMN_VALUES, MAX_SHAPE_TOPICS};
+
+/// Turns keys and values into columns, and remembers what [`Decoder`](super::Decoder) remembers.
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    graph: Graph,
+    topics: Topics,
+    columns: ColumnEncoders,
+    parcel: Parcel,
+    tokens: Vec<Token>,
+    /// Edges of the record that is being followed.
+    way: Vec<EdgeId>,
+    counts: Counts,
+    /// Shapes had to be left out as the graph is full.
+    full: bool,
+    plain_since_reset: u64,
+    timestamps: Vec<i64>,
+}
+
+/// A key or value, and whose it is.
+#[derive(Debug, Clone, Copy)]
+struct Record<'a> {
+    bytes: &'a [u8],
+    start: usize,
+    end: usize,
+    slot: u32,
+    topic: usize,
+    half: Half,
+}
+
+impl Encoder {
+    pub(crate) fn new() -> Self {
+        Self {
+            graph: Graph::new(),
+            topics: Topics::default(),
+            columns: ColumnEncoders::default(),
+            parcel: Parcel::default(),
+            tokens: Vec::new(),
+            way: Vec::new(),
+            counts: Counts::default(),
+            full: false,
+            plain_since_reset: 0,
+            timestamps: Vec::new(),
+        }
+    }
+
+    /// Bytes held.
+    pub(crate) fn memory(&self) -> usize {
+        self.graph.memory()
+            + self.topics.memory()
+            + self.columns.memory()
+            + self.parcel.memory()
+            + self.tokens.capacity() * size_of::<Token>()
+            + self.way.capacity() * size_of::<EdgeId>()
+            + self.timestamps.capacity() * 8
+    }
+
+    /// What became of keys and values so far.
+    pub(crate) fn counts(&self) -> Counts {
+        Counts { columns: self.graph.columns(), edges: self.graph.edge_count() as u32, ..self.counts }
+    }
+
+    /// Bytes with which the last parcel defined shapes.
+    pub(crate) fn defined_bytes(&self) -> usize {
+        self.parcel.defined_bytes()
+    }
+
+    /// Appends keys and values of all records of `batch` to `out`: a payload section without its kind.
+    pub(crate) fn write(&mut self, batch: &Batch, out: &mut Vec<u8>) {
+        let reset = self.full && self.plain_since_reset >= WORTH_A_RESET;
+        if reset {
+            self.graph.reset();
+            self.topics.reset();
+            self.columns.reset();
+            (self.full, self.plain_since_reset) = (false, 0);
+        }
+        self.plain_since_reset += batch.plain_size();
+        self.parcel.begin(&self.graph);
+        let mut left = batch.record_count() * 2;
+        for half in [Half::Key, Half::Value] {
+            for group in &batch.groups {
+                let topic = self.topic_of(batch, group.slot, &group.records);
+                for meta in &group.records {
+                    left -= 1;
+                    self.record(batch, group.slot, topic, half, meta, left);
+                }
+            }
+            self.parcel.end_half();
+        }
+        self.parcel.write(if reset { flag::RESET } else { 0 }, out);
+        self.timestamps.clear();
+        let metas = batch.groups.iter().flat_map(|group| &group.records);
+        self.timestamps.extend(metas.map(|meta| meta.timestamp));
+        let inputs: Vec<Input<'_>> = self.parcel.inputs().collect();
+        self.columns.encode(&batch.arena, &self.timestamps, &inputs, out);
+    }
+
+    /// The topic of a slot: known, or found by the shape of the first value.
+    fn topic_of(&mut self, batch: &Batch, slot: u32, records: &[Meta]) -> usize {
+        if let Some(topic) = self.topics.of_slot(slot) {
+            return topic;
+        }
+        let Some(meta) = records.iter().find(|meta| length(meta.value) > 0) else { return 0 };
+        let start = meta.start as usize + length(meta.key);
+        let end = start + length(meta.value);
+        let candidate = Record { bytes: &batch.arena, start, end, slot, topic: 0, half: Half::Value };
+        let followed = (1..self.topics.len()).find(|&topic| self.follow(Record { topic, ..candidate }));
+        let topic = match followed {
+            Some(topic) => {
+                self.parcel.take_back(&self.graph, &self.way);
+                topic
+            }
+            None => {
+                token::cut(&batch.arena[start..end], &mut self.tokens);
+                self.topics.nearest(&self.tokens, MAX_SHAPE_TOPICS)
+            }
+        };
+        self.topics.assign(slot, topic);
+        topic
+    }
+
+    fn record(&mut self, batch: &Batch, slot: u32, topic: usize, half: Half, meta: &Meta, left: usize) {
+        self.parcel.next_record();
+        let start = meta.start as usize;
+        let (start, size) = match half {
+            Half::Key => (start, meta.key),
+            Half::Value => (start + length(meta.key), meta.value),
+        };
+        if size == NULL || size == 0 {
+            let choice = if size == NULL { CHOICE_NULL } else { CHOICE_EMPTY };
+            return self.fixed(half.start(), slot, choice);
+        }
+        let end = start + size as usize;
+        let record = Record { bytes: &batch.arena, start, end, slot, topic, half };
+        // What is left must have room even if all of it goes whole.
+        let room = MAX_COLUMN_VALUES as usize - self.parcel.values - left;
+        if self.follow(record) {
+            if self.way.len() - 1 <= room {
+                self.counts.followed += 1;
+                self.topics.followed(topic, half, size as usize);
+                return self.commit(half.start(), slot);
+            }
+            self.parcel.take_back(&self.graph, &self.way);
+        } else if self.topics.may_learn(topic, half) && self.learn(record, room) {
+            self.counts.parsed += 1;
+            return self.commit(half.start(), slot);
+        }
+        self.counts.whole += 1;
+        let whole = if half == Half::Key { WHOLE_KEYS } else { WHOLE_VALUES };
+        self.parcel.push(whole, start, end);
+        self.parcel.values += 1;
+        self.fixed(half.start(), slot, CHOICE_WHOLE);
+    }
+
+    /// Follows a record through the graph: its values go to their columns, its edges to `way`. False, and nothing has
+    /// happened, when it leads nowhere.
+    #[inline]
+    fn follow(&mut self, record: Record<'_>) -> bool {
+        let Record { bytes, end, slot, topic, half, .. } = record;
+        let graph = &self.graph;
+        self.way.clear();
+        let mut way = Way::begin(slot);
+        let (mut node, mut at) = (half.start(), record.start);
+        let starts = self.topics.starts(topic, half);
+        let guess = graph.edges_of(node)[graph.guess(node, way)];
+        let first = if starts.contains(&guess) { Some(guess) } else { starts.last().copied() };
+        let mut found = first.and_then(|first| graph.choose(first, starts, bytes, at, end));
+        if let Some(edge) = found {
+            way = way.after(edge);
+        }
+        while let Some(id) = found {
+            let edge = graph.edge(id);
+            if edge.target == END {
+                self.way.push(id);
+                return true;
+            }
+            at += edge.length as usize;
+            node = edge.target;
+            let Some(stop) = self.topics.scan((node - START_NODES) as usize).end(bytes, at, end) else {
+                break;
+            };
+            self.way.push(id);
+            self.parcel.push(node, at, stop);
+            at = stop;
+            found = match graph.only(node) {
+                Some(edge) => graph.stands_at(edge, bytes, at, end).then_some(edge),
+                None => {
+                    let edges = graph.edges_of(node);
+                    let guess = edges[graph.guess(node, way)];
+                    let chosen = graph.choose(guess, edges, bytes, at, end);
+                    way = chosen.map_or(way, |edge| way.after(edge));
+                    chosen
+                }
+            };
+        }
+        self.parcel.take_back(graph, &self.way);
+        false
+    }
+
+    /// Tells the branches of `way`, as the decoder will take them.
+    fn commit(&mut self, start: Node, slot: u32) {
+        let mut way = Way::begin(slot);
+        let mut node = start;
+        for &id in &self.way {
+            let edge = *self.graph.edge(id);
+            if self.graph.only(node).is_none() {
+                self.parcel.choose(&mut self.graph, node, &mut way, edge.position as usize);
+            }
+            node = edge.target;
+        }
+        self.parcel.values += self.way.len() - 1;
+    }
+
+    /// A way of one edge that every start node has.
+    fn fixed(&mut self, start: Node, slot: u32, choice: usize) {
+        self.parcel.choose(&mut self.graph, start, &mut Way::begin(slot), choice);
+    }
+
+    /// Cuts a record of unknown shape and adds what is new of it to the graph. False when it has no shape, or one that
+    /// does not fit; its values are not in their columns then.
+    fn learn(&mut self, record: Record<'_>, room: usize) -> bool {
+        let Record { bytes, start, end, topic, half, .. } = record;
+        self.way.clear();
+        token::cut(&bytes[start..end], &mut self.tokens);
+        let cost = if self.tokens.is_empty() { (end - start) / 2 } else { 64 };
+        self.topics.pay(topic, half, cost);
+        if self.tokens.is_empty() || self.tokens.len() > room {
+            return false;
+        }
+        if !self.graph.has_room(self.tokens.len() + 1, end - start) {
+            self.full = true;
+            return false;
+        }
+        let tokens = std::mem::take(&mut self.tokens);
+        let learned = self.extend(record, &tokens);
+        self.tokens = tokens;
+        if learned.is_none() {
+            self.parcel.take_back(&self.graph, &self.way);
+        }
+        learned.is_some()
+    }
+
+    /// Goes along `tokens`, adding the columns and edges that are missing. None where a limit refuses one.
+    fn extend(&mut self, record: Record<'_>, tokens: &[Token]) -> Option<()> {
+        let Record { bytes, start, end, topic, half, .. } = record;
+        let (mut node, mut at) = (half.start(), start);
+        for token in tokens {
+            let known = self.topics.column(topic, half, token.path);
+            let target = known.unwrap_or(self.graph.columns() + START_NODES);
+            let edge = self.edge(record, node, &bytes[at..start + token.start], target)?;
+            if known.is_none() {
+                self.topics.add_column(topic, half, token, target);
+            }
+            self.way.push(edge);
+            self.parcel.push(target, start + token.start, start + token.end);
+            (node, at) = (target, start + token.end);
+        }
+        let edge = self.edge(record, node, &bytes[at..end], END)?;
+        self.way.push(edge);
+        Some(())
+    }
+
+    /// The edge from `node` to `target` with this text: a known one or a new one.
+    fn edge(&mut self, record: Record<'_>, node: Node, literal: &[u8], target: Node) -> Option<EdgeId> {
+        let at_start = node == record.half.start();
+        let edges = match at_start {
+            true => self.topics.starts(record.topic, record.half),
+            false => self.graph.edges_of(node),
+        };
+        let is_it = |id: &&EdgeId| {
+            let edge = self.graph.edge(**id);
+            edge.target == target && self.graph.literal(edge) == literal
+        };
+        if let Some(&known) = edges.iter().find(is_it) {
+            return Some(known);
+        }
+        let new = self.graph.define(node, literal, target).ok()?;
+        self.parcel.define(node, literal, target);
+        self.topics.pay(record.topic, record.half, literal.len() + 16);
+        if at_start {
+            self.topics.add_start(record.topic, record.half, new);
+        }
+        Some(new)
+    }
+}
+
+/// Plain bytes after which a full graph begins anew.
+const WORTH_A_RESET: u64 = 16 * 1024 * 1024;

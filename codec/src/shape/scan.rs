@@ -1,0 +1,166 @@
+//! Where a value ends. Only the coder needs to know; what it cuts is put together again by concatenation, so that a
+//! value cut in an odd place costs bytes at worst.
+
+use memchr::{memchr, memchr2};
+
+/// How the end of a column's values is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scan {
+    /// A JSON string with its quotes, or else all up to a comma, a closing bracket, white space.
+    Json,
+    /// A field of delimited text, quoted or not.
+    Field(u8),
+    /// All before this byte; the byte must follow.
+    Before(u8),
+    /// All before one of two bytes; one of them must follow.
+    BeforeEither(u8, u8),
+    /// All up to the byte, or to the end of the record.
+    UpTo(u8),
+    /// All the rest.
+    Rest,
+}
+
+impl Scan {
+    /// End of the value that begins at `at` of a record that ends at `end`; none where it does not end as it should.
+    #[inline]
+    pub(super) fn end(self, bytes: &[u8], at: usize, end: usize) -> Option<usize> {
+        match self {
+            Self::Json => match bytes[..end].get(at) {
+                Some(b'"') => json_string(&bytes[..end], at),
+                _ => Some(json_bare(&bytes[..end], at)),
+            },
+            Self::Field(delimiter) => match bytes[..end].get(at) {
+                Some(b'"') => quoted_field(&bytes[..end], at, delimiter),
+                _ => Some(find(&bytes[..end], at, delimiter).unwrap_or(end)),
+            },
+            Self::Before(byte) => find(&bytes[..end], at, byte),
+            Self::BeforeEither(a, b) => memchr2(a, b, &bytes[at..end]).map(|found| at + found),
+            Self::UpTo(byte) => Some(find(&bytes[..end], at, byte).unwrap_or(end)),
+            Self::Rest => Some(end),
+        }
+    }
+}
+
+/// End of a JSON string, behind its closing quote, which no odd number of backslashes precedes.
+pub(super) fn json_string(record: &[u8], at: usize) -> Option<usize> {
+    let mut from = at + 1;
+    loop {
+        let quote = find(record, from, b'"')?;
+        if record[quote - 1] != b'\\' {
+            return Some(quote + 1);
+        }
+        let backslashes = record[from..quote].iter().rev().take_while(|&&byte| byte == b'\\').count();
+        if backslashes % 2 == 0 {
+            return Some(quote + 1);
+        }
+        from = quote + 1;
+    }
+}
+
+/// End of a JSON number, true, false or null.
+#[inline]
+fn json_bare(record: &[u8], at: usize) -> usize {
+    let mut end = at;
+    while end < record.len() && !ENDS_BARE[usize::from(record[end])] {
+        end += 1;
+    }
+    end
+}
+
+/// End of a field that begins with a quote: behind the quote before the delimiter or the end of the record.
+fn quoted_field(record: &[u8], at: usize, delimiter: u8) -> Option<usize> {
+    let mut from = at + 1;
+    while let Some(quote) = find(record, from, b'"') {
+        match record.get(quote + 1) {
+            None => return Some(quote + 1),
+            Some(&byte) if byte == delimiter => return Some(quote + 1),
+            // Two quotes stand for one within.
+            Some(b'"') => from = quote + 2,
+            _ => from = quote + 1,
+        }
+    }
+    // A quote that is not closed is a character as any other.
+    Some(find(record, at, delimiter).unwrap_or(record.len()))
+}
+
+/// Where `byte` stands next. Most values are short: their first words are looked at in place.
+#[inline]
+pub(super) fn find(record: &[u8], mut from: usize, byte: u8) -> Option<usize> {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let pattern = LOW * u64::from(byte);
+    for _ in 0..3 {
+        let Some(word) = record.get(from..from + 8) else { break };
+        let word = u64::from_le_bytes(word.try_into().expect("eight bytes")) ^ pattern;
+        let found = word.wrapping_sub(LOW) & !word & HIGH;
+        if found != 0 {
+            return Some(from + found.trailing_zeros() as usize / 8);
+        }
+        from += 8;
+    }
+    memchr(byte, record.get(from..)?).map(|found| from + found)
+}
+
+static ENDS_BARE: [bool; 256] = {
+    let mut ends = [false; 256];
+    let bytes = b",}] \t\r\n";
+    let mut i = 0;
+    while i < bytes.len() {
+        ends[bytes[i] as usize] = true;
+        i += 1;
+    }
+    ends
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_end_at_their_own_quote() {
+        let end = |text: &[u8]| Scan::Json.end(text, 0, text.len());
+        assert_eq!(end(br#""a",1"#), Some(3));
+        assert_eq!(end(br#""a\"b",1"#), Some(6));
+        assert_eq!(end(br#""a\\",1"#), Some(5));
+        assert_eq!(end(br#""a\\\"",1"#), Some(7));
+        assert_eq!(end(br#""","#), Some(2));
+        assert_eq!(end(br#""open"#), None);
+        assert_eq!(end(br#""\"#), None);
+        assert_eq!(end(b"12.5e3}"), Some(6));
+        assert_eq!(end(b""), Some(0));
+    }
+
+    #[test]
+    fn fields_end_at_the_delimiter_outside_of_quotes() {
+        let end = |text: &[u8]| Scan::Field(b',').end(text, 0, text.len());
+        assert_eq!(end(b"ab,c"), Some(2));
+        assert_eq!(end(b"ab"), Some(2));
+        assert_eq!(end(br#""a,b",c"#), Some(5));
+        assert_eq!(end(br#""a"",b",c"#), Some(7));
+        assert_eq!(end(br#""a,b"#), Some(2));
+    }
+
+    #[test]
+    fn a_byte_is_found_wherever_it_stands() {
+        for length in 0..70 {
+            for at in 0..length {
+                let mut text = vec![b'x'; length];
+                text[at] = b',';
+                assert_eq!(find(&text, 0, b','), Some(at));
+                assert_eq!(find(&text, at + 1, b','), None);
+            }
+        }
+        // Neighbours of the byte sought are no match, above a match or below.
+        assert_eq!(find(b"-+,-+...........", 0, b','), Some(2));
+        assert_eq!(find(b"-+-+-+-+-+-+-+-+", 0, b','), None);
+    }
+
+    #[test]
+    fn a_value_ends_within_its_record() {
+        assert_eq!(Scan::Json.end(br#""ab","#, 0, 3), None);
+        assert_eq!(Scan::Json.end(b"123,", 0, 2), Some(2));
+        assert_eq!(Scan::Before(b',').end(b"123,", 0, 3), None);
+        assert_eq!(Scan::BeforeEither(b',', b';').end(b"12;,", 0, 4), Some(2));
+        assert_eq!(Scan::UpTo(b',').end(b"123,", 0, 3), Some(3));
+    }
+}

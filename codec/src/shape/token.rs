@@ -1,0 +1,50 @@
+//! Cutting a record of no known shape into values: the only place that knows JSON and delimited text.
+//!
+//! What stands between the values becomes the shape. Each value is given a path, which tells its column: the keys that
+//! lead to it, or the number of its field. A record that is of no kind known here has no shape.
+
+mod json;
+mod text;
+
+use super::scan::Scan;
+
+/// A value of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Token {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// Values of one path share a column.
+    pub(super) path: u64,
+    pub(super) scan: Scan,
+}
+
+/// Cuts `record`; positions count from its first byte. Empty when it has no shape.
+pub(super) fn cut(record: &[u8], tokens: &mut Vec<Token>) {
+    tokens.clear();
+    if record.len() > MAX_RECORD {
+        return;
+    }
+    let first = record.iter().find(|byte| !byte.is_ascii_whitespace());
+    let cut = match first {
+        Some(b'{' | b'[') => json::cut(record, tokens) || (tokens.is_empty() && text::cut(record, tokens)),
+        _ => text::cut(record, tokens),
+    };
+    if !cut || tokens.len() > MAX_TOKENS {
+        tokens.clear();
+    }
+}
+
+/// A path below `path`.
+fn below(path: u64, step: u64) -> u64 {
+    (path.rotate_left(17) ^ step).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// A key as a step of a path.
+fn step(key: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(key)
+}
+
+/// Longest record that is cut.
+const MAX_RECORD: usize = 1 << 20;
+/// Most values of a record that is cut.
+const MAX_TOKENS: usize = 1 << 14;

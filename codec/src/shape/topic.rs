@@ -1,0 +1,196 @@
+//! Which shapes belong together. Source partitions of one topic share columns, those of unlike topics do not, although
+//! paths may be the same. The decoder knows nothing of this: it sees columns and ways only.
+
+use std::collections::{HashMap, HashSet};
+
+use super::graph::{EdgeId, KEYS, Node, START_NODES, VALUES, WHOLE_VALUES};
+use super::scan::Scan;
+use super::token::Token;
+use crate::limits::MAX_REMEMBERED_SLOTS;
+
+/// Keys and values have shapes apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Half {
+    Key,
+    Value,
+}
+
+impl Half {
+    pub(super) fn start(self) -> Node {
+        match self {
+            Self::Key => KEYS,
+            Self::Value => VALUES,
+        }
+    }
+}
+
+/// All topics that were told apart. The first is for what has no shape.
+#[derive(Debug)]
+pub(super) struct Topics {
+    by_slot: HashMap<u32, u32>,
+    topics: Vec<[Shapes; 2]>,
+    /// By topic: paths of its values, by which it is known.
+    paths: Vec<HashSet<u64>>,
+    /// By column: where its values end.
+    scans: Vec<Scan>,
+}
+
+/// Shapes of the keys or of the values of one topic.
+#[derive(Debug)]
+struct Shapes {
+    /// Edges with which they begin.
+    starts: Vec<EdgeId>,
+    /// Columns by path.
+    columns: HashMap<u64, Node>,
+    /// What may still be spent on new shapes, in bytes.
+    credit: i64,
+    /// How often there was no credit left, and how many records until there is some again.
+    exhausted: u32,
+    pause: u32,
+}
+
+impl Default for Shapes {
+    fn default() -> Self {
+        Self { starts: Vec::new(), columns: HashMap::new(), credit: FIRST_CREDIT, exhausted: 0, pause: 0 }
+    }
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        let mut topics =
+            Self { by_slot: HashMap::new(), topics: Vec::new(), paths: Vec::new(), scans: Vec::new() };
+        topics.reset();
+        topics
+    }
+}
+
+impl Topics {
+    pub(super) fn reset(&mut self) {
+        self.by_slot.clear();
+        self.topics.clear();
+        self.paths.clear();
+        self.add_topic();
+        self.scans.clear();
+        self.scans.resize((WHOLE_VALUES + 1 - START_NODES) as usize, Scan::Rest);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.topics.len()
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        let shapes = |shapes: &Shapes| shapes.columns.capacity() * 20 + shapes.starts.capacity() * 4;
+        self.by_slot.capacity() * 12
+            + self.scans.capacity() * size_of::<Scan>()
+            + self.paths.iter().map(|paths| paths.capacity() * 9).sum::<usize>()
+            + self.topics.iter().flatten().map(|half| size_of::<Shapes>() + shapes(half)).sum::<usize>()
+    }
+
+    pub(super) fn of_slot(&self, slot: u32) -> Option<usize> {
+        self.by_slot.get(&slot).map(|&topic| topic as usize)
+    }
+
+    pub(super) fn assign(&mut self, slot: u32, topic: usize) {
+        if self.by_slot.len() < MAX_REMEMBERED_SLOTS as usize {
+            self.by_slot.insert(slot, topic as u32);
+        }
+    }
+
+    /// The topic whose values are most like one of `tokens`, or a new one if there is room for it.
+    pub(super) fn nearest(&mut self, tokens: &[Token], most: usize) -> usize {
+        let Some(first) = tokens.first() else { return 0 };
+        let likeness = |paths: &HashSet<u64>| {
+            let shared = tokens.iter().filter(|token| paths.contains(&token.path)).count();
+            // Fields and words have no names by which they could be known, but their number.
+            let least = match first.scan {
+                Scan::Json => 0,
+                Scan::Field(_) => paths.len(),
+                _ => paths.len() * 2 / 3,
+            };
+            shared * 100 / tokens.len().max(least)
+        };
+        let best = self.paths.iter().enumerate().skip(1).map(|(index, paths)| (likeness(paths), index)).max();
+        match best {
+            Some((likeness, index)) if likeness >= ALIKE || self.topics.len() >= most => index,
+            _ => {
+                let topic = self.add_topic();
+                self.paths[topic].extend(tokens.iter().map(|token| token.path));
+                topic
+            }
+        }
+    }
+
+    fn add_topic(&mut self) -> usize {
+        self.topics.push(Default::default());
+        self.paths.push(HashSet::new());
+        self.topics.len() - 1
+    }
+
+    /// Edges with which records of a topic begin.
+    #[inline]
+    pub(super) fn starts(&self, topic: usize, half: Half) -> &[EdgeId] {
+        &self.topics[topic][half as usize].starts
+    }
+
+    pub(super) fn add_start(&mut self, topic: usize, half: Half, edge: EdgeId) {
+        self.topics[topic][half as usize].starts.push(edge);
+    }
+
+    /// How values of `column` end.
+    #[inline]
+    pub(super) fn scan(&self, column: usize) -> Scan {
+        self.scans[column]
+    }
+
+    /// The column of a path.
+    pub(super) fn column(&self, topic: usize, half: Half, path: u64) -> Option<Node> {
+        self.topics[topic][half as usize].columns.get(&path).copied()
+    }
+
+    /// Gives a path the column that comes next.
+    pub(super) fn add_column(&mut self, topic: usize, half: Half, token: &Token, node: Node) {
+        debug_assert_eq!((node - START_NODES) as usize, self.scans.len());
+        self.topics[topic][half as usize].columns.insert(token.path, node);
+        if half == Half::Value {
+            self.paths[topic].insert(token.path);
+        }
+        self.scans.push(token.scan);
+    }
+
+    /// A record of `size` bytes had a known shape, which earns credit for new ones.
+    #[inline]
+    pub(super) fn followed(&mut self, topic: usize, half: Half, size: usize) {
+        let shapes = &mut self.topics[topic][half as usize];
+        shapes.credit = (shapes.credit + size as i64 / EARNED).min(MOST_CREDIT);
+    }
+
+    /// Whether a record of unknown shape should be cut. Many of them in a row are no shapes but noise: then there is a
+    /// pause, which grows.
+    pub(super) fn may_learn(&mut self, topic: usize, half: Half) -> bool {
+        let shapes = &mut self.topics[topic][half as usize];
+        if shapes.pause == 0 {
+            return true;
+        }
+        shapes.pause -= 1;
+        false
+    }
+
+    /// Pays `cost` bytes for a record that was cut.
+    pub(super) fn pay(&mut self, topic: usize, half: Half, cost: usize) {
+        let shapes = &mut self.topics[topic][half as usize];
+        shapes.credit -= cost as i64;
+        if shapes.credit < 0 {
+            shapes.credit = FIRST_CREDIT / 8;
+            shapes.pause = FIRST_PAUSE << shapes.exhausted.min(8);
+            shapes.exhausted += 1;
+        }
+    }
+}
+
+/// Share of a record's paths, in percent, that a topic must know for the record to be its.
+const ALIKE: usize = 70;
+const FIRST_CREDIT: i64 = 256 * 1024;
+const MOST_CREDIT: i64 = 1024 * 1024;
+/// One byte of new shapes for so many bytes of known ones.
+const EARNED: i64 = 8;
+const FIRST_PAUSE: u32 = 64;

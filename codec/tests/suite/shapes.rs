@@ -1,0 +1,335 @@
+//! Records of every shape come back as they were, whatever was made of them on the way.
+
+use longhaul_codec::{Batch, Decoder, Encoder, Error, ShapeCounts};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use crate::support::{Parcel, decoder, encode, encoder, noise, stamp};
+
+type Record = (Option<Vec<u8>>, Option<Vec<u8>>);
+
+fn record(key: &str, value: &str) -> Record {
+    (Some(key.into()), Some(value.into()))
+}
+
+/// A lane: both ends, and where its slots are.
+struct Lane {
+    encoder: Encoder,
+    decoder: Decoder,
+    next: Vec<i64>,
+}
+
+impl Lane {
+    fn new() -> Self {
+        Self { encoder: encoder(), decoder: decoder(), next: vec![0; 64] }
+    }
+
+    /// Sends records, each with its slot; asserts that they arrive. Returns the size of the parcel.
+    fn send(&mut self, records: &[(u32, Record)]) -> usize {
+        let mut batch = Batch::new();
+        for (slot, (key, value)) in records {
+            let group = batch.group_index(*slot);
+            let offset = self.next[*slot as usize] + batch.group_record_count(group) as i64;
+            batch.push(group, offset, 1_700_000_000_000 + offset, key.as_deref(), value.as_deref(), []);
+        }
+        for group in 0..batch.groups().len() {
+            let slot = batch.groups()[group].slot;
+            let first = self.next[slot as usize];
+            let next = first + batch.group_record_count(group) as i64;
+            stamp(&mut batch, group, first, next);
+            self.next[slot as usize] = next;
+        }
+        let parcel = encode(&mut self.encoder, &batch);
+        let received = self.decoder.decode(&parcel.coded, parcel.plain).expect("decodes");
+        assert!(received == batch, "{records:?}");
+        assert!(self.encoder.memory() < 32 << 20 && self.decoder.memory() < 32 << 20);
+        parcel.coded.len()
+    }
+
+    fn send_to_one(&mut self, records: &[Record]) -> usize {
+        let records: Vec<_> = records.iter().map(|record| (0, record.clone())).collect();
+        self.send(&records)
+    }
+
+    fn counts(&self) -> ShapeCounts {
+        self.encoder.shapes()
+    }
+}
+
+/// Records as they are found in topics, of all kinds that are cut, and of some that are not.
+fn kinds(i: u64) -> Vec<Record> {
+    let hex = format!("{:016x}", i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let tags = (0..i % 7).map(|tag| format!("\"tag-{tag}\"")).collect::<Vec<_>>().join(",");
+    let optional = if i % 3 == 0 {
+        format!(",\"optional\":{{\"deep\":[{i},{i}.5,-1e{}]}}", i % 20)
+    } else {
+        String::new()
+    };
+    let (a, b) = if i % 2 == 0 { ("first", "second") } else { ("second", "first") };
+    let time = format!("2023-05-28T20:{:02}:{:02}.{:03}Z", i / 60 % 60, i % 60, i % 1000);
+    vec![
+        record(
+            &format!("key-{}", i % 9),
+            &format!("{{\"id\":{i},\"at\":\"{time}\"{optional},\"tags\":[{tags}]}}"),
+        ),
+        record(&hex, &format!("{{\n  \"{a}\" : \"say \\\"{i}\\\"\\\\\",\n  \"{b}\" : null\n}}\n")),
+        record(&format!("{{\"id\":{i}}}"), &format!("[{{\"{hex}\":[[{i},2],[3,{i}]]}},{{}},[],\"\"]")),
+        record("", &format!("vm-{},PostgreSQL,\"a, quoted \"\"field\"\"\",{i}.25,{time}", i % 5)),
+        record("k", &format!("{i}\tx\t\t{hex}")),
+        record(
+            "10.0.0.1",
+            &format!(
+                "10.0.0.{} - - [28/May/2023:20:{:02}:08 +0000] \"GET /a/{i}?q=%20 HTTP/1.1\" 200 {i} \"-\" \"Mozilla (X11)\"",
+                i % 256,
+                i % 60
+            ),
+        ),
+        record("k", &format!("{time} level=info msg=\"it took {i} ms\" id={hex} n={i}")),
+        record("k", &format!("one word and {i} more  ")),
+        (None, Some(format!("plain-{hex}").into_bytes())),
+        (Some(noise(i, 20)), None),
+        (None, Some(Vec::new())),
+        (Some(Vec::new()), Some(noise(i, 200))),
+        record("k", &format!("{{\"broken\":\"{hex}")),
+        record("k", &format!("text\nof two lines {i}\n")),
+        record(
+            "k",
+            &format!("{{\"text\":\"ünïcode \\u00e9 {i}\",\"empty\":\"\",\"zero\":-0,\"odd\":00{i}}}"),
+        ),
+    ]
+}
+
+#[test]
+fn records_of_every_kind_arrive_apart_and_mixed() {
+    for kind in 0..kinds(0).len() {
+        let mut lane = Lane::new();
+        for parcel in 0..6 {
+            let records: Vec<_> = (0..40).map(|i| kinds(parcel * 40 + i).swap_remove(kind)).collect();
+            lane.send_to_one(&records);
+        }
+    }
+    let mut lane = Lane::new();
+    for parcel in 0..6 {
+        let own_slots = |i: u64| kinds(i).into_iter().enumerate().map(|(slot, record)| (slot as u32, record));
+        let one_slot = |i: u64| kinds(i).into_iter().map(|record| (50, record));
+        let records: Vec<_> = (0..20).flat_map(|i| own_slots(parcel * 20 + i).chain(one_slot(i))).collect();
+        lane.send(&records);
+    }
+}
+
+#[test]
+fn records_of_known_shapes_are_followed_not_parsed() {
+    let mut lane = Lane::new();
+    for parcel in 0..10 {
+        let records: Vec<_> = (0..100).map(|i| kinds(parcel * 100 + i).swap_remove(0)).collect();
+        lane.send_to_one(&records);
+    }
+    let counts = lane.counts();
+    assert_eq!(counts.followed + counts.parsed + counts.whole, 2000);
+    assert!(counts.parsed < 30 && counts.whole == 0, "{counts:?}");
+}
+
+#[test]
+fn a_live_lane_needs_a_fraction_of_what_a_single_parcel_needs() {
+    // A few records at a time, as a topic with little traffic sends them.
+    let records = |parcel: u64| (0..4).map(|i| kinds(parcel * 4 + i).swap_remove(3)).collect::<Vec<_>>();
+    let mut lane = Lane::new();
+    let live: usize = (0..100).map(|parcel| lane.send_to_one(&records(parcel))).skip(10).sum();
+    let alone: usize = (0..100).map(|parcel| Lane::new().send_to_one(&records(parcel))).skip(10).sum();
+    assert!(live * 3 < alone, "{live} bytes live, {alone} bytes alone");
+}
+
+#[test]
+fn records_without_end_of_new_shapes_go_whole_and_are_no_burden() {
+    let mut lane = Lane::new();
+    for parcel in 0..60u64 {
+        let new = |i: u64| {
+            let fields = (0..20).map(|field| format!("\"f{parcel}_{i}_{field}\":{i}")).collect::<Vec<_>>();
+            record("k", &format!("{{{}}}", fields.join(",")))
+        };
+        lane.send_to_one(&(0..50).map(new).collect::<Vec<_>>());
+    }
+    let counts = lane.counts();
+    assert!(counts.whole > counts.parsed, "{counts:?}");
+    assert!(counts.columns <= 4096, "{counts:?}");
+}
+
+#[test]
+fn a_lane_that_was_full_of_old_shapes_learns_new_ones() {
+    let mut lane = Lane::new();
+    // Many topics, whose shapes are all different, fill what there is room for.
+    for slot in 0..63u32 {
+        let fields = (0..80).map(|field| format!("\"s{slot}f{field}\":1")).collect::<Vec<_>>();
+        lane.send(&[(slot, record("k", &format!("{{{}}}", fields.join(","))))]);
+    }
+    let new = |i: u64| record("k", &format!("{{\"new\":{i},\"shape\":\"x{i}\"}}"));
+    lane.send(&[(63, record("k", &format!("[{}]", "{\"a\":1,\"b\":2},".repeat(4000) + "1")))]);
+    let large = noise(7, 900_000);
+    for _ in 0..40 {
+        lane.send(&[(63, (None, Some(large.clone())))]);
+    }
+    for parcel in 0..4 {
+        lane.send(&(0..50).map(|i| (63, new(parcel * 50 + i))).collect::<Vec<_>>());
+    }
+    let counts = lane.counts();
+    assert!(counts.followed > 150, "{counts:?}");
+}
+
+/// JSON as text, spelled in odd ways.
+fn json() -> impl Strategy<Value = String> {
+    let space = || prop_oneof![6 => Just(""), 1 => Just(" "), 1 => Just("\n\t"), 1 => Just("  ")];
+    let scalar = prop_oneof![
+        Just("null".to_owned()),
+        Just("true".to_owned()),
+        any::<i64>().prop_map(|n| n.to_string()),
+        any::<f64>().prop_map(|n| format!("{n:e}")),
+        "(0|[1-9][0-9]{0,20})(\\.[0-9]{1,9})?([eE][+-]?[0-9]{1,3})?",
+        "\"[a-z ,:{}\\[\\]]{0,12}\"",
+        "\"([a-z]|\\\\\"|\\\\\\\\|\\\\u00[0-9a-f]{2}|é){0,8}\"",
+    ];
+    scalar.prop_recursive(4, 40, 6, move |inner| {
+        let key = prop_oneof![4 => "[a-d]", 1 => "[0-9a-f]{16,20}", 1 => "([a-z]|\\\\\"){0,4}"];
+        let member = (space(), key, space(), inner.clone())
+            .prop_map(|(a, key, b, value)| format!("{a}\"{key}\"{b}:{value}"));
+        prop_oneof![
+            (vec(member, 0..6), space()).prop_map(|(members, end)| format!("{{{}{end}}}", members.join(","))),
+            (vec(inner, 0..6), space())
+                .prop_map(|(elements, end)| format!("[{end}{}{end}]", elements.join(", "))),
+        ]
+    })
+}
+
+/// One change of a record: a byte, a cut, a piece of another record.
+fn mutate(record: &mut Vec<u8>, other: &[u8], kind: u8, at: &Index, to: &Index, byte: u8) {
+    if record.is_empty() {
+        return;
+    }
+    let at = at.index(record.len());
+    match kind {
+        0 => record[at] ^= 1 << (byte % 8),
+        1 => record.truncate(at),
+        2 => record.insert(at, byte),
+        3 => _ = record.drain(at..at + to.index(record.len() - at + 1)),
+        4 => record[at] = b"\"\\,{}[] \n\t:0"[usize::from(byte) % 12],
+        _ => {
+            let piece = &other[..to.index(other.len() + 1)];
+            record.splice(at..at, piece.iter().copied());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn any_json_arrives(parcels in vec(vec((0..3u32, json(), json()), 1..12), 1..5)) {
+        let mut lane = Lane::new();
+        for parcel in parcels {
+            let records = parcel.iter().map(|(slot, key, value)| (*slot, record(key, value)));
+            lane.send(&records.collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn records_that_were_tampered_with_arrive(
+        changes in vec((0..200u64, 0..15usize, 0..15usize, 0..6u8, any::<Index>(), any::<Index>(), any::<u8>(), any::<bool>()), 1..80)
+    ) {
+        let mut lane = Lane::new();
+        for parcel in changes.chunks(20) {
+            let mut records = Vec::new();
+            for (i, kind, other, change, at, to, byte, in_key) in parcel {
+                let mut changed = kinds(*i).swap_remove(*kind);
+                let other = kinds(i + 1).swap_remove(*other).1.unwrap_or_default();
+                let half = if *in_key { &mut changed.0 } else { &mut changed.1 };
+                if let Some(half) = half {
+                    mutate(half, &other, *change, at, to, *byte);
+                }
+                records.push((0, kinds(*i).swap_remove(*kind)));
+                records.push((0, changed));
+            }
+            lane.send(&records);
+        }
+    }
+}
+
+/// The serialized batch of a parcel, as the decoder sees it behind zstd.
+fn serialized(context: &mut zstd_safe::DCtx<'_>, parcel: &Parcel) -> Vec<u8> {
+    let head = 1 + parcel.coded[1..].iter().take_while(|byte| **byte >= 0x80).count() + 1;
+    let mut out = Vec::with_capacity(1 << 20);
+    let mut input = zstd_safe::InBuffer::around(&parcel.coded[head..]);
+    let mut output = zstd_safe::OutBuffer::around(&mut out);
+    while input.pos() < parcel.coded.len() - head {
+        context.decompress_stream(&mut output, &mut input).expect("sound");
+    }
+    out
+}
+
+/// A serialized batch as a parcel of its own.
+fn raw(serialized: &[u8], plain: u32) -> Parcel {
+    let mut coded = vec![0x21];
+    let mut size = serialized.len();
+    while size >= 0x80 {
+        coded.push(size as u8 | 0x80);
+        size >>= 7;
+    }
+    coded.push(size as u8);
+    coded.extend_from_slice(serialized);
+    Parcel { coded, plain }
+}
+
+/// The parcels of a lane, without zstd.
+fn sections() -> Vec<(Vec<u8>, u32)> {
+    let (mut encoder, mut context) = (encoder(), zstd_safe::DCtx::create());
+    let parcel = |number: u64| {
+        let mut batch = Batch::new();
+        let group = batch.group_index(0);
+        let records = (0..30).flat_map(|i| kinds(number * 30 + i));
+        for (offset, (key, value)) in records.enumerate() {
+            let offset = (number * 1000) as i64 + offset as i64;
+            batch.push(group, offset, offset, key.as_deref(), value.as_deref(), []);
+        }
+        stamp(&mut batch, group, (number * 1000) as i64, (number * 1000) as i64 + 1000);
+        let parcel = encode(&mut encoder, &batch);
+        (serialized(&mut context, &parcel), parcel.plain)
+    };
+    (0..3).map(parcel).collect()
+}
+
+#[test]
+fn hostile_sections_are_refused_or_harmless() {
+    let sound = sections();
+    let mut refused = 0;
+    for seed in 0..3000u64 {
+        let random = noise(seed, 64);
+        let number = |at: usize| usize::from_le_bytes(random[at * 8..][..8].try_into().expect("eight bytes"));
+        let mut decoder = decoder();
+        let which = number(0) % sound.len();
+        for (section, plain) in &sound[..which] {
+            let parcel = raw(section, *plain);
+            decoder.decode(&parcel.coded, parcel.plain).expect("untouched");
+        }
+        let (mut section, mut plain) = sound[which].clone();
+        for change in 0..=number(1) % 3 {
+            let at = number(2 + change) % (section.len() - 8);
+            match number(5) % 5 {
+                0 => section[at] ^= 1 << (number(6) % 8),
+                1 => section[at] = [0, 0xff, 0x7f, 0x80, 1][number(6) % 5],
+                2 => _ = section.remove(at),
+                3 => section.insert(at, number(6) as u8),
+                _ => plain = plain.wrapping_add(number(6) as u32 % 1000).wrapping_sub(500),
+            }
+        }
+        let parcel = raw(&section, plain);
+        match decoder.decode(&parcel.coded, parcel.plain) {
+            Ok(_) => {}
+            Err(error) => {
+                refused += 1;
+                assert_ne!(error, Error::Poisoned);
+                assert!(!error.to_string().is_empty());
+            }
+        }
+        assert!(decoder.memory() < 64 << 20);
+    }
+    assert!(refused > 2800, "{refused} of 3000: what is changed does not go unnoticed");
+}
