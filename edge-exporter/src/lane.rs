@@ -162,6 +162,8 @@ impl Lane {
         let mut lost: Vec<(u64, SourceError)> = Vec::new();
         let mut too_large: Vec<(Slot, u64, i64, u64)> = Vec::new();
         let (assembly, troubles) = (&mut self.assembly, &mut self.troubles);
+        // The clock is read once for all that comes together: at a hundred bytes a record it would show.
+        let mut taken_at = None;
         self.consumer.poll(wait, |event| match event {
             Event::Record(record) => {
                 let input = Input {
@@ -171,7 +173,8 @@ impl Lane {
                     key: record.key,
                     value: record.value,
                 };
-                let taken = assembly.record(record.token, input, record.headers(), Instant::now());
+                let now = *taken_at.get_or_insert_with(Instant::now);
+                let taken = assembly.record(record.token, input, record.headers(), now);
                 if let Taken::TooLarge { slot, offset, bytes } = taken {
                     too_large.push((slot, record.token, offset, bytes));
                 }
