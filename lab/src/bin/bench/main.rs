@@ -1,7 +1,9 @@
 //! Measurements: `cargo bench-e2e`, the two programs between two real Kafka brokers on this machine, measured from
-//! outside; `cargo bench-codec`, what the codec makes of topics from files.
+//! outside; `cargo bench-codec`, what the codec makes of topics from files; `cargo bench-link`, the link on an emulated
+//! path beside TCP and bare QUIC.
 
 mod compression;
+mod link;
 mod programs;
 mod recovery;
 mod report;
@@ -38,6 +40,11 @@ enum Command {
     E2e(Options),
     /// Bytes and speed of the codec on topics from files, beside what Kafka's own batches need
     Codec(compression::Options),
+    /// Our link, bare QUIC and TCP side by side on one emulated path
+    Link(Box<link::Options>),
+    /// One end of a measured transport: what `link` starts
+    #[command(hide = true)]
+    LinkEnd(link::end::Options),
 }
 
 #[derive(Debug, Parser)]
@@ -61,6 +68,8 @@ fn main() -> ExitCode {
     let measured = match &arguments.command {
         Command::E2e(options) => run(options),
         Command::Codec(options) => compression::run(options).map(|()| true),
+        Command::Link(options) => link::run(options).map(|()| true),
+        Command::LinkEnd(options) => link::end::run(options).map(|()| true),
     };
     match measured {
         Ok(true) => ExitCode::SUCCESS,
