@@ -335,3 +335,27 @@ fn a_topic_handle_of_another_producer_is_noticed() {
     let handle = one.topic("t").unwrap();
     let _ = other.produce(&handle, 0, 1, None, None, [], 0);
 }
+
+#[test]
+fn batches_that_are_not_full_do_not_wait_for_it() {
+    const TRANSACTIONS: usize = 20;
+    let Some(broker) = broker() else { return };
+    let topic = new_topic(&broker.bootstrap, "push", 3, &[]);
+    let mut producer = new_producer(&broker.bootstrap, &topic);
+    let handle = producer.topic(&topic).unwrap();
+    let started = Instant::now();
+    for _ in 0..TRANSACTIONS {
+        producer.begin().unwrap();
+        // In the first partition some requests go one after the other, and the last batch is not full.
+        for tag in 0..25 {
+            producer.produce(&handle, 0, now_ms(), None, Some(&[7; 100_000]), [], tag).unwrap();
+        }
+        for partition in [1, 2] {
+            producer.produce(&handle, partition, now_ms(), None, Some(b"small"), [], 99).unwrap();
+        }
+        assert_eq!(all_deliveries(&mut producer).len(), 27);
+        producer.commit(TIMEOUT).unwrap();
+    }
+    // A batch would wait for a second, of all that a transaction takes.
+    assert!(started.elapsed() < Duration::from_secs(1) * TRANSACTIONS as u32 / 2, "{:?}", started.elapsed());
+}
