@@ -4,9 +4,11 @@
 //! port or a broker, so that a mistake ends the program before it did anything.
 
 mod check;
+mod codec;
 mod skip;
 mod topics;
 
+pub use codec::{Codec, Priority};
 pub use skip::Skip;
 pub use topics::{Start, Topics};
 
@@ -47,6 +49,9 @@ pub struct Config {
     /// How records are gathered and packed.
     #[serde(default)]
     pub batch: Batch,
+    /// How batches are made small.
+    #[serde(default)]
+    pub codec: Codec,
     /// The operator's recorded word that a range of source offsets will not be delivered. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skip: Vec<Skip>,
@@ -79,14 +84,54 @@ pub struct Kafka {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Importer {
-    /// `host:port` of the importer, several are tried in turn. No default.
+    /// `host:port` of the importer. When there are several, whichever answers first is used, and kept for as long as it
+    /// answers. No default.
     pub address: Vec<String>,
     /// SPIFFE id that the importer must prove before anything is sent. No default.
     pub identity: String,
-    /// What the path carries, in bits a second with unit (`"200 Mbit/s"`). Default: not known. It sizes the window,
-    /// so that loss alone does not slow the link down.
+    /// The most that is ever on the wire towards the importer, in bits a second with unit (`"200 Mbit/s"`), IP headers,
+    /// repeats and acknowledgements included: a little below what the path carries. Loss alone then does not slow the
+    /// link down. The importer may grant less. Default: not known. May be changed while the exporter runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
+    /// What is guaranteed of `rate`: below it the link does not yield to others who fill the path's queue. Default: half
+    /// of the rate. May be changed while the exporter runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<Rate>,
+    /// How the link finds out how much it may send: `governed` at the rate, `adaptive` to find it and share the path
+    /// with others, `cubic` as TCP does, for short clean paths. Default: `governed` with a rate, `adaptive` without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub congestion: Option<Congestion>,
+}
+
+/// `congestion`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Congestion {
+    /// At the configured rate.
+    Governed,
+    /// Finds the rate.
+    Adaptive,
+    /// RFC 9438.
+    Cubic,
+}
+
+impl Importer {
+    /// The link's part of it.
+    pub(crate) fn link_settings(&self) -> link::Settings {
+        let congestion = match self.congestion {
+            None => link::Congestion::Auto,
+            Some(Congestion::Governed) => link::Congestion::Governed,
+            Some(Congestion::Adaptive) => link::Congestion::Adaptive,
+            Some(Congestion::Cubic) => link::Congestion::Cubic,
+        };
+        link::Settings {
+            rate: self.rate.map(Rate::bits_per_second),
+            floor: self.floor.map(Rate::bits_per_second),
+            congestion,
+            ..link::Settings::default()
+        }
+    }
 }
 
 /// `[tls]`
@@ -121,15 +166,13 @@ pub struct Batch {
     /// How long records wait for others before their batch is closed, with unit. Default `"20 ms"`. Longer packs
     /// better, shorter arrives earlier; a full batch never waits.
     pub linger: Span,
-    /// zstd level, 1 to 12. Default 3.
-    pub level: i32,
     /// Plain bytes that a lane reads ahead of what it may send, with unit. Default `"4 MiB"`.
     pub read_ahead: ByteSize,
 }
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { linger: Span::from_millis(20), level: 3, read_ahead: ByteSize::from_mib(4) }
+        Self { linger: Span::from_millis(20), read_ahead: ByteSize::from_mib(4) }
     }
 }
 

@@ -166,6 +166,7 @@ impl Engine {
             journal,
             asker,
             meters: Arc::clone(&view.meters),
+            facts: Arc::clone(&view.facts),
             events,
             stop: stop.clone(),
             _alive: Arc::clone(&alive),
@@ -260,8 +261,7 @@ impl Drop for Handle {
 
 fn dialer(config: &Config, identity: &Identity) -> Result<Dialer, Error> {
     let importer: SpiffeId = config.importer.identity.parse()?;
-    let rate = config.importer.rate.map(settings::Rate::bits_per_second);
-    Ok(Dialer::new(identity, importer, link::Settings { rate, ..link::Settings::default() })?)
+    Ok(Dialer::new(identity, importer, config.importer.link_settings())?)
 }
 
 /// Settings of a Kafka client, which is named after the link and its part in it.

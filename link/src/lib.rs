@@ -32,6 +32,7 @@ mod error;
 mod listen;
 mod paced;
 mod parcel;
+mod race;
 mod rate;
 mod settings;
 mod socket;

@@ -1,6 +1,6 @@
 //! What is well-formed and still wrong.
 
-use super::{Config, topics::Rules};
+use super::{Config, Congestion, topics::Rules};
 
 /// A value that is not accepted.
 pub(super) struct Wrong {
@@ -20,10 +20,7 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     check_kafka(config)?;
     Rules::new(&config.topics).map_err(|(key, what)| Wrong { key: format!("topics.{key}"), what })?;
     check_importer(config)?;
-    if !codec::limits::LEVELS.contains(&config.batch.level) {
-        let (least, most) = codec::limits::LEVELS.into_inner();
-        return wrong("batch.level", format!("expected {least} to {most}, found {}", config.batch.level));
-    }
+    config.codec.check().map_err(|(key, what)| Wrong { key: format!("codec.{key}"), what })?;
     if config.batch.linger.duration() > MAX_LINGER {
         return wrong("batch.linger", format!("expected at most 10 s, found {}", config.batch.linger));
     }
@@ -91,6 +88,23 @@ fn check_importer(config: &Config) -> Result<(), Wrong> {
         return wrong(
             "importer.rate",
             "a rate of 0 sends nothing; leave the key out when the rate is not known",
+        );
+    }
+    if let Some(floor) = config.importer.floor {
+        match config.importer.rate {
+            Some(rate) if floor <= rate => {}
+            Some(rate) => {
+                return wrong("importer.floor", format!("expected at most the rate, {rate}, found {floor}"));
+            }
+            None => {
+                return wrong("importer.floor", "a floor without `rate` has no meaning; write the rate too");
+            }
+        }
+    }
+    if config.importer.congestion == Some(Congestion::Governed) && config.importer.rate.is_none() {
+        return wrong(
+            "importer.congestion",
+            "\"governed\" keeps to a rate: write `rate` too, or \"adaptive\"",
         );
     }
     Ok(())
@@ -168,7 +182,11 @@ listen = "127.0.0.1:9600"
             (":7443", "", &["importer.address", "host:port"]),
             ("spiffe://", "https://", &["importer.identity"]),
             ("200 Mbit/s", "0 Mbit/s", &["importer.rate"]),
-            ("[tls]", "[batch]\nlevel = 13\n[tls]", &["batch.level", "1 to 12"]),
+            ("[tls]", "floor = \"201 Mbit/s\"\n[tls]", &["importer.floor", "at most the rate"]),
+            ("rate = \"200 Mbit/s\"", "congestion = \"governed\"", &["importer.congestion", "rate"]),
+            ("rate = \"200 Mbit/s\"", "congestion = \"bbr\"", &["importer.congestion", "adaptive"]),
+            ("[tls]", "[codec]\nlevel = 13\n[tls]", &["codec.level", "1 to 12"]),
+            ("[tls]", "[codec]\npriority = \"speed\"\n[tls]", &["priority", "latency"]),
             ("[tls]", "[batch]\nlinger = \"1 min\"\n[tls]", &["batch.linger", "10 s"]),
             ("[tls]", "[batch]\nread_ahead = \"1 GiB\"\n[tls]", &["batch.read_ahead", "64 MiB"]),
             (

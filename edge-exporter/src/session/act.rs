@@ -80,7 +80,9 @@ impl Session {
         if let Err(why) = self.parts.lanes.ensure(lanes) {
             return Err(Ended { pause: LANE_PAUSE, ..Ended::again(CloseCode::Failed, why) });
         }
-        tracing::info!(%session, lanes, rate, granted = ?topics, "the session stands");
+        let shared = self.parts.dialer.rate();
+        shared.grant(rate);
+        tracing::info!(%session, lanes, rate = shared.ceiling(), granted = ?topics, "the session stands");
         live.session = Some(session);
         self.parts.view.facts.established(session);
         live.item.events.push(

@@ -11,54 +11,48 @@ use super::Session;
 use crate::status::wall_micros;
 
 impl Session {
-    /// Dials the importer's addresses in turn until one answers; `None` when the exporter is to leave first.
+    /// Dials all of the importer's addresses, side by side, until one answers; `None` when the exporter is to leave first.
     pub(super) async fn dial(&mut self) -> Option<(Connection, String)> {
-        let (mut attempts, mut refused) = (0, 0);
+        let mut leave = self.parts.leave.clone();
+        let facts = Arc::clone(&self.parts.view.facts);
         loop {
-            let addresses = &self.parts.config.importer.address;
-            let address = addresses[self.next_address % addresses.len()].clone();
-            let outcome = {
-                let Self { parts, next_address, .. } = &mut *self;
-                *next_address = next_address.wrapping_add(1);
-                let attempt = parts.dialer.dial(&address);
-                tokio::pin!(attempt);
-                tokio::select! {
-                    outcome = &mut attempt => outcome,
-                    _ = parts.leave.wait_for(|leave| *leave) => return None,
-                }
+            let (connection, place) = tokio::select! {
+                biased;
+                _ = leave.wait_for(|leave| *leave) => return None,
+                // What was in the way may be over: all anew, with what is configured now.
+                () = facts.hurried() => continue,
+                won = self.race() => won,
             };
-            match outcome {
-                Ok(connection) => {
-                    self.dial_failures.clear();
-                    // Stay with the importer that has the lanes for as long as it answers.
-                    self.next_address = self.next_address.wrapping_sub(1);
-                    return Some((connection, address));
-                }
-                Err(error) => {
-                    refused = if error.is_transient() { 0 } else { refused + 1 };
-                    self.dial_failed(&address, &error);
-                }
-            }
-            attempts += 1;
-            // All addresses once, then a pause.
-            let all = self.parts.config.importer.address.len() as u32;
-            let rounds = attempts / all;
-            // Nothing gets better by itself where certificates are refused everywhere.
-            let pause = if refused >= all { refused_backoff(refused / all) } else { backoff(rounds) };
-            if attempts % all == 0 && !self.idle(pause).await {
-                return None;
-            }
+            self.dial_failures.clear();
+            // Stay with the importer that has the lanes for as long as it answers.
+            self.next_address = place;
+            return Some((connection, self.parts.config.importer.address[place].clone()));
         }
     }
 
-    fn dial_failed(&mut self, address: &str, error: &link::DialError) {
-        let words = error.to_string();
-        self.parts.view.facts.failed(&words);
-        if let Some(times) = self.dial_failures.is_due(&words, Instant::now()) {
-            tracing::warn!(
-                importer = %address, times,
-                "{words}; dialling goes on, nothing is read and nothing is lost meanwhile"
-            );
+    /// The first connection that stands, and the place of its address.
+    async fn race(&mut self) -> (Connection, usize) {
+        let Self { parts, dial_failures, next_address, .. } = self;
+        let facts = &parts.view.facts;
+        let failed = |address: &str, error: &link::DialError| {
+            let words = error.to_string();
+            facts.failed(&words);
+            if let Some(times) = dial_failures.is_due(&words, Instant::now()) {
+                tracing::warn!(
+                    importer = %address, times,
+                    "{words}; dialling goes on, nothing is read and nothing is lost meanwhile"
+                );
+            }
+        };
+        let race = parts.dialer.race(&parts.config.importer.address, *next_address, failed);
+        tokio::pin!(race);
+        loop {
+            tokio::select! {
+                won = &mut race => return won,
+                // Without a session nobody waits for these: all is asked anew with the next one.
+                Some(_) = parts.news.recv() => {}
+                Some(_) = parts.lane_events.recv() => {}
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! A path that dies, and that it is noticed at once.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use link::{Connection, Settings};
 use longhaul_link as link;
@@ -129,4 +129,45 @@ async fn attempts_are_bounded_by_what_is_known_of_the_path() {
     accepted.unwrap();
     // Three round trips of 400 ms and what a busy machine adds.
     assert!(dialer.attempt_timeout() >= Duration::from_millis(1150), "{:?}", dialer.attempt_timeout());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_addresses_the_one_that_lives_is_reached_whichever_comes_first() {
+    let world = World::new();
+    let listener = world.listen(Settings::default()).await;
+    let dead = Relay::to(listener.local_addr(), Duration::ZERO).await;
+    dead.cut();
+    let dialer = Arc::new(world.dialer(Settings::default()));
+    let addresses = [dead.address.to_string(), listener.local_addr().to_string()];
+    for first in [0, 1] {
+        let began = Instant::now();
+        let race = dialer.race(&addresses, first, |_, _| {});
+        let ((connection, place), accepted) =
+            tokio::join!(async { timeout(PATIENCE, race).await.expect("one lives") }, accept(&listener));
+        accepted.unwrap();
+        assert_eq!(place, 1);
+        assert!(!connection.is_closed());
+        // By design a quarter of a second: the dead address is not waited for.
+        assert!(began.elapsed() < Duration::from_millis(1900), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_comes_back_is_used_at_once_however_long_it_was_dead() {
+    let world = World::new();
+    let listener = world.listen(Settings::default()).await;
+    let relay = Relay::to(listener.local_addr(), Duration::from_millis(25)).await;
+    let dialer = Arc::new(world.dialer(Settings::default()));
+    relay.cut();
+    let addresses = [relay.address.to_string()];
+    let race = dialer.race(&addresses, 0, |_, _| {});
+    let restored = async {
+        sleep(Duration::from_millis(2600)).await;
+        relay.restore();
+        Instant::now()
+    };
+    let (_won, restored, accepted) = tokio::join!(race, restored, accept(&listener));
+    accepted.unwrap();
+    // By design under half a second; a busy machine may be late, and QUIC itself would take its own time.
+    assert!(restored.elapsed() < Duration::from_secs(3), "{:?}", restored.elapsed());
 }
