@@ -267,7 +267,10 @@ impl Session {
                 }
                 Turn::Frame(Ok(Some(frame))) => self.heard(live, &frame),
                 Turn::Frame(Ok(None)) => {
-                    Err(Ended::again(CloseCode::Done, "the importer ended the conversation"))
+                    // Why follows: it closes the connection when that is on its record.
+                    let why = tokio::time::timeout(CLOSE_PATIENCE, closed.as_mut()).await;
+                    let why = why.unwrap_or_else(|_| "the importer ended the conversation".into());
+                    Err(Ended::again(CloseCode::Done, why))
                 }
                 Turn::Frame(Err(error)) => Err(Ended::again(CloseCode::Failed, error.to_string())),
                 Turn::News(news) => {
@@ -512,4 +515,6 @@ const ENDS_INTERVAL: Duration = Duration::from_secs(2);
 const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
 /// How soon a question is put again that the source had no room for.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// How long the importer may take to say why it ended the conversation.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);

@@ -383,3 +383,31 @@ fn parcels_of_noise_reset_their_lane_and_write_nothing() {
     });
     siege.end();
 }
+
+/// a flood does not fill the audit log. The first of its kind are there one by one, and nobody is missing in the sum.
+#[test]
+fn a_flood_of_strangers_is_counted_and_not_listed() {
+    let Some(pair) = TURNS.take("hostile: flood") else { return };
+    let siege = Siege::begin(&pair, "flood");
+    let mut anonymous = siege.evil_identity().client_config().unwrap();
+    anonymous.client_auth_cert_resolver = Arc::new(NoCertificate);
+    let before = siege.refusals().len();
+    let attempts = 300;
+    siege.runtime.block_on(async {
+        for _ in 0..attempts {
+            must_fail(anonymous.clone(), siege.address()).await;
+        }
+    });
+    assert!(wait_until(SOON, || siege.refusals().len() >= before + 3), "the first are not on record");
+    assert!(siege.refusals().len() <= before + 20, "{} lines", siege.refusals().len() - before);
+    let counted = || {
+        let refusals = siege.refusals();
+        let mut counts = refusals[before..].iter().map(|it| {
+            let times = it.reason.split_once(" more times within ");
+            times.map_or(1, |(count, _)| count.parse::<usize>().unwrap())
+        });
+        counts.by_ref().sum::<usize>() >= attempts
+    };
+    assert!(wait_until(Duration::from_secs(90), counted), "{:?}", &siege.refusals()[before..]);
+    siege.end();
+}

@@ -119,3 +119,23 @@ fn a_revoked_right_to_write_holds_that_topic_alone_until_it_is_given_back() {
     deny_no_more(&guarded.0.target, "longhaul", "Write", "denied.orders");
     bridge.settle(&names, Duration::from_secs(120));
 }
+
+/// the link's own progress topic may not be written: the hold says so, and not that a target topic is at fault.
+#[test]
+fn a_revoked_right_to_write_progress_is_named_in_the_hold() {
+    let Some(guarded) = TURNS.take("poison: progress denied") else { return };
+    let source = guarded.0.source.bootstrap();
+    topic(&source, "unsure.orders", 1);
+    let mut bridge = bridge(&guarded, "unsure", &["unsure.orders"]);
+    bridge.start();
+    fill(&source, "unsure.orders", 200, 1);
+    bridge.wait(&["unsure.orders"], PATIENCE);
+    deny(&guarded.0.target, "longhaul", "Write", "__longhaul.unsure.progress");
+    fill(&source, "unsure.orders", 200, 2);
+    let words = ["__longhaul.unsure.progress", "link's own"];
+    bridge.await_hold(("unsure.orders", 0), &["target_unauthorized"], &words);
+    deny_no_more(&guarded.0.target, "longhaul", "Write", "__longhaul.unsure.progress");
+    bridge.settle(&["unsure.orders"], Duration::from_secs(120));
+    let holds = bridge.importer.journal().holds().count();
+    assert!(holds <= 2, "held {holds} times: a hold that is not over is no news");
+}

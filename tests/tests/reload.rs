@@ -1,0 +1,110 @@
+//! Certificates and grants that change while both programs run.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::time::Duration;
+
+use lab::checker::Check;
+use longhaul_tests::bridge::{Bridge, PATIENCE, Pair, Turns, behind, fill, topic, wait_until};
+use observe::event::Event;
+
+static TURNS: Turns<Pair> = Turns::new();
+
+/// on record first, for the link that it is about, without a restart.
+#[test]
+fn a_grant_that_changes_takes_effect_at_once_and_a_broken_file_changes_nothing() {
+    let Some(pair) = TURNS.take("reload: grants") else { return };
+    let source = pair.source.bootstrap();
+    let (kept, taken, given) = ("regrant.kept", "regrant.taken", "regrant.given");
+    [kept, taken, given].iter().for_each(|name| topic(&source, name, 1));
+    let mut bridge = Bridge::new(&pair, "regrant", &["regrant.*"]);
+    bridge.importer.links[0].topics = vec![kept.into(), taken.into()];
+    bridge.start();
+    for name in [kept, taken, given] {
+        fill(&source, name, 200, 1);
+    }
+    bridge.wait(&[kept, taken], PATIENCE);
+
+    let good = bridge.importer.toml();
+    let file = bridge.importer.config_file().to_owned();
+    std::fs::write(&file, good.replace("topics =", "topcis =")).unwrap();
+    let said = || bridge.importer.log().contains("did you mean `topics`");
+    assert!(wait_until(PATIENCE, said), "the broken file is not noticed");
+    fill(&source, taken, 100, 2);
+    bridge.wait(&[taken], PATIENCE);
+
+    let policies = || {
+        let journal = bridge.importer.journal();
+        let all = journal.events().iter().filter_map(|event| match event {
+            Event::Policy(policy) => Some(policy.summary.clone()),
+            _ => None,
+        });
+        all.collect::<Vec<_>>()
+    };
+    assert_eq!(policies(), Vec::<String>::new());
+    bridge.importer.links[0].topics = vec![kept.into(), given.into()];
+    bridge.importer.write_config();
+    let group = bridge.exporter.group();
+    assert!(wait_until(PATIENCE, || behind(&pair, &group, &[given]).is_empty()), "not given");
+    let journal = bridge.importer.journal();
+    let summary = journal.events().iter().find_map(|event| match event {
+        Event::Policy(policy) => Some(policy.summary.clone()),
+        _ => None,
+    });
+    assert!(summary.unwrap().contains("regrant.given"));
+    fill(&source, taken, 100, 3);
+    fill(&source, kept, 100, 3);
+    bridge.wait(&[kept], PATIENCE);
+    let refused = || bridge.importer.journal().refusals().any(|it| it.topic.as_deref() == Some(taken));
+    assert!(wait_until(PATIENCE, refused), "not refused");
+    std::thread::sleep(Duration::from_secs(2));
+    let ends = pair.target_admin().ends(taken, &[0], PATIENCE).unwrap();
+    let map = pair.source_admin().ends(taken, &[0], PATIENCE).unwrap();
+    assert!(!behind(&pair, &group, &[taken]).is_empty(), "still carried: {ends:?} of {map:?}");
+    let report =
+        bridge.run_check(Check { others_at_target: vec![taken.into()], ..Check::of(&[kept, given]) });
+    assert!(report.is_clean(), "{report}");
+    bridge.assert_chains();
+}
+
+/// revoked while connected; and a folder that is no identity changes nothing.
+#[test]
+fn a_revoked_exporter_is_cut_off_and_a_renewed_one_comes_back_without_a_restart() {
+    let Some(pair) = TURNS.take("reload: certificates") else { return };
+    let source = pair.source.bootstrap();
+    topic(&source, "revoke.orders", 1);
+    let mut bridge = Bridge::new(&pair, "revoke", &["revoke.orders"]);
+    bridge.start();
+    fill(&source, "revoke.orders", 200, 1);
+    bridge.wait(&["revoke.orders"], PATIENCE);
+
+    let (edge, cloud) = (bridge.exporter.tls.clone(), bridge.importer.tls.clone());
+    let key = std::fs::read(cloud.join(certs::KEY_FILE)).unwrap();
+    std::fs::write(cloud.join(certs::KEY_FILE), "not a key").unwrap();
+    let said = || bridge.importer.log().contains("cannot be used");
+    assert!(wait_until(PATIENCE, said), "the broken key is not noticed");
+    fill(&source, "revoke.orders", 100, 2);
+    bridge.wait(&["revoke.orders"], PATIENCE);
+    std::fs::write(cloud.join(certs::KEY_FILE), key).unwrap();
+
+    bridge.ground.authority().revoke(&edge.join(certs::CHAIN_FILE)).unwrap();
+    std::fs::copy(bridge.ground.authority().crl_path(), cloud.join(certs::CRL_FILE)).unwrap();
+    let cut = || {
+        let journal = bridge.importer.journal();
+        journal
+            .events()
+            .iter()
+            .any(|event| matches!(event, Event::Disconnect(it) if it.reason.contains("no longer trusted")))
+    };
+    assert!(wait_until(PATIENCE, cut), "the revoked exporter is still connected");
+    let refused = || bridge.importer.journal().refusals().any(|it| it.reason.contains("revoked"));
+    assert!(wait_until(PATIENCE, refused), "it is let in again");
+    fill(&source, "revoke.orders", 100, 3);
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(!bridge.behind(&["revoke.orders"]).is_empty(), "a revoked exporter delivered");
+
+    // Into the same folder, as an operator would.
+    let again = bridge.ground.exporter_identity("spiffe://test.example/exporter/revoke");
+    assert_eq!(again, edge);
+    bridge.settle(&["revoke.orders"], PATIENCE);
+}
