@@ -56,7 +56,8 @@ impl Digest {
     }
 }
 
-/// Gathers small pieces, as BLAKE3 is several times faster on long runs.
+/// Gathers small pieces into runs of one length: BLAKE3 hashes sixteen chunks side by side where a run begins at a
+/// multiple of their size, and less than half as fast elsewhere.
 struct Canonical {
     hasher: blake3::Hasher,
     buffer: Vec<u8>,
@@ -68,15 +69,18 @@ impl Canonical {
     }
 
     fn put(&mut self, bytes: &[u8]) {
-        if self.buffer.len() + bytes.len() > GATHER {
-            self.hasher.update(&self.buffer);
-            self.buffer.clear();
-        }
-        if bytes.len() >= GATHER {
-            self.hasher.update(bytes);
-        } else {
+        let room = GATHER - self.buffer.len();
+        if bytes.len() < room {
             self.buffer.extend_from_slice(bytes);
+            return;
         }
+        let (first, rest) = bytes.split_at(room);
+        self.buffer.extend_from_slice(first);
+        self.hasher.update(&self.buffer);
+        self.buffer.clear();
+        let (whole, rest) = rest.split_at(rest.len() / GATHER * GATHER);
+        self.hasher.update(whole);
+        self.buffer.extend_from_slice(rest);
     }
 
     fn field(&mut self, bytes: Option<&[u8]>) {
