@@ -17,6 +17,8 @@ pub(crate) struct Expected {
     pub(crate) id: u32,
     /// Values, at least one.
     pub(crate) count: u32,
+    /// As [`Input::timestamps`](super::Input::timestamps).
+    pub(crate) timestamps: u32,
 }
 
 /// All columns of a lane epoch, decoding.
@@ -106,7 +108,8 @@ impl ColumnDecoders {
         self.columns.iter().map(of_column).sum::<usize>()
             + self.columns.capacity() * size_of::<Column>()
             + self.changes.capacity() * size_of::<(usize, Choice, bool)>()
-            + (scratch.order.capacity() + scratch.ids.capacity() + scratch.lengths.capacity()) * size_of::<u32>()
+            + (scratch.order.capacity() + scratch.ids.capacity() + scratch.lengths.capacity())
+                * size_of::<u32>()
             + scratch.numbers.capacity() * size_of::<i64>()
             + scratch.text.capacity()
     }
@@ -123,7 +126,7 @@ impl ColumnDecoders {
     pub(crate) fn decode(
         &mut self,
         reader: &mut Reader<'_>,
-        timestamps: &[i64],
+        timestamps: &[Vec<i64>],
         columns: &[Expected],
         sink: &mut Sink,
     ) -> Result<(), Error> {
@@ -179,9 +182,9 @@ impl ColumnDecoders {
     fn column(
         &mut self,
         position: usize,
-        Expected { id, count }: Expected,
+        Expected { id, count, timestamps: set }: Expected,
         change: Option<(Choice, bool)>,
-        timestamps: &[i64],
+        timestamps: &[Vec<i64>],
         bytes: &mut Bytes<'_, '_>,
         sink: &mut Sink,
     ) -> Result<(), Error> {
@@ -205,7 +208,9 @@ impl ColumnDecoders {
             Some((choice, state)) => (&*choice, state),
             None => (&column.choice, &mut column.state),
         };
-        let earlier = Earlier { columns: &self.columns, parcel: self.parcel, count: count as usize, timestamps };
+        let timestamps = timestamps.get(set as usize).map_or(&[][..], Vec::as_slice);
+        let earlier =
+            Earlier { columns: &self.columns, parcel: self.parcel, count: count as usize, timestamps };
         let caches = (&mut column.numbers, &mut column.ids);
         read(choice, state, (&earlier, &mut self.room), caches, (bytes, sink), &mut self.scratch)?;
         if let Some((_, state)) = fleeting {
@@ -228,7 +233,9 @@ struct Earlier<'a> {
 
 impl<'a> Earlier<'a> {
     fn column(&self, id: u32) -> Option<&'a Column> {
-        self.columns.get(id as usize).filter(|column| column.parcel == self.parcel && column.count == self.count)
+        self.columns
+            .get(id as usize)
+            .filter(|column| column.parcel == self.parcel && column.count == self.count)
     }
 
     fn ids(&self, id: u32) -> Option<&'a [u32]> {

@@ -84,7 +84,13 @@ impl Dictionary {
 
     /// Fills `ids` and appends the body. Returns whether ids are wide, or nothing (and changes nothing) when a value that
     /// is not known holds a newline.
-    pub(super) fn encode(&mut self, values: Values<'_>, room: &mut Room, ids: &mut Vec<u32>, out: &mut Vec<u8>) -> Option<bool> {
+    pub(super) fn encode(
+        &mut self,
+        values: Values<'_>,
+        room: &mut Room,
+        ids: &mut Vec<u32>,
+        out: &mut Vec<u8>,
+    ) -> Option<bool> {
         let known = self.entries.len();
         ids.clear();
         ids.reserve(values.len());

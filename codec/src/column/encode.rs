@@ -15,6 +15,9 @@ pub(crate) struct Input<'a> {
     pub(crate) id: u32,
     /// Its values, at least one.
     pub(crate) spans: &'a [Span],
+    /// Which set of timestamps has one for each of the values, of the record that the value is from; any other number
+    /// if none has.
+    pub(crate) timestamps: u32,
 }
 
 /// All columns of a lane epoch, encoding.
@@ -149,7 +152,8 @@ impl ColumnEncoders {
             + self.changes.capacity()
             + self.body.capacity()
             + self.trials.memory()
-            + (scratch.order.capacity() + scratch.ids.capacity() + scratch.exceptions.capacity()) * size_of::<u32>()
+            + (scratch.order.capacity() + scratch.ids.capacity() + scratch.exceptions.capacity())
+                * size_of::<u32>()
             + scratch.spans.capacity() * size_of::<Span>()
             + scratch.numbers.capacity() * size_of::<i64>()
     }
@@ -171,7 +175,13 @@ impl ColumnEncoders {
     ///
     /// # Panics
     /// If a column has no values, or an id is not below [`MAX_COLUMNS`].
-    pub(crate) fn encode(&mut self, arena: &[u8], timestamps: &[i64], inputs: &[Input<'_>], out: &mut Vec<u8>) {
+    pub(crate) fn encode(
+        &mut self,
+        arena: &[u8],
+        timestamps: &[Vec<i64>],
+        inputs: &[Input<'_>],
+        out: &mut Vec<u8>,
+    ) {
         self.parcel += 1;
         for (position, input) in inputs.iter().enumerate() {
             assert!(input.id < MAX_COLUMNS && !input.spans.is_empty(), "column {} of a parcel", input.id);
@@ -182,7 +192,7 @@ impl ColumnEncoders {
             column.position = position;
             column.review.since = column.review.since.saturating_add(input.spans.len() as u32);
         }
-        self.trials.run(arena, timestamps, inputs, &mut self.columns, &mut self.scratch);
+        self.trials.run((arena, timestamps), inputs, &mut self.columns, &mut self.scratch);
         self.changes.clear();
         self.body.clear();
         let (mut changed, mut next) = (0, 0);
@@ -208,12 +218,20 @@ impl ColumnEncoders {
     }
 
     /// Appends one column to the body and, if its kind changes, to the changes. Returns whether it does.
-    fn column(&mut self, position: usize, arena: &[u8], timestamps: &[i64], inputs: &[Input<'_>]) -> bool {
-        let Input { id, spans } = inputs[position];
+    fn column(
+        &mut self,
+        position: usize,
+        arena: &[u8],
+        timestamps: &[Vec<i64>],
+        inputs: &[Input<'_>],
+    ) -> bool {
+        let Input { id, spans, timestamps: set } = inputs[position];
+        let timestamps = timestamps.get(set as usize).map_or(&[][..], Vec::as_slice);
         let mut column = std::mem::take(&mut self.columns[id as usize]);
         (column.parcel, column.count) = (self.parcel, spans.len());
         let values = Values { arena, spans, strip: 0 };
-        let earlier = Live { columns: &self.columns, inputs, parcel: self.parcel, timestamps, count: spans.len() };
+        let earlier =
+            Live { columns: &self.columns, inputs, parcel: self.parcel, timestamps, count: spans.len() };
         let start = self.body.len();
         let mut changed = false;
         let mut written = false;
@@ -221,7 +239,15 @@ impl ColumnEncoders {
             let mut state = State::default();
             self.room.left += column.state.charge();
             let memory = (&mut state, &mut self.room);
-            written = match write(&choice, values, &earlier, memory, &mut column.cache, &mut self.scratch, &mut self.body) {
+            written = match write(
+                &choice,
+                values,
+                &earlier,
+                memory,
+                &mut column.cache,
+                &mut self.scratch,
+                &mut self.body,
+            ) {
                 Some(width) => {
                     column.choice = widened(choice, width, false);
                     column.state = state;
@@ -237,7 +263,15 @@ impl ColumnEncoders {
         }
         if !written {
             let memory = (&mut column.state, &mut self.room);
-            match write(&column.choice, values, &earlier, memory, &mut column.cache, &mut self.scratch, &mut self.body) {
+            match write(
+                &column.choice,
+                values,
+                &earlier,
+                memory,
+                &mut column.cache,
+                &mut self.scratch,
+                &mut self.body,
+            ) {
                 Some(width) => {
                     if matches!(column.choice.kind, Kind::Dictionary { wide, .. } if wide != width) {
                         column.choice = widened(column.choice, width, true);
@@ -291,7 +325,9 @@ struct Live<'a> {
 
 impl Live<'_> {
     fn column(&self, id: u32) -> Option<&Column> {
-        self.columns.get(id as usize).filter(|column| column.parcel == self.parcel && column.count == self.count)
+        self.columns
+            .get(id as usize)
+            .filter(|column| column.parcel == self.parcel && column.count == self.count)
     }
 }
 
@@ -385,10 +421,12 @@ pub(super) fn write(
 pub(super) fn parse(spelling: Spelling, values: Values<'_>, numbers: &mut Vec<i64>) -> bool {
     numbers.clear();
     numbers.reserve(values.len());
-    let mut push = |number: Option<i64>| number.is_some_and(|number| {
-        numbers.push(number);
-        true
-    });
+    let mut push = |number: Option<i64>| {
+        number.is_some_and(|number| {
+            numbers.push(number);
+            true
+        })
+    };
     let arena = values.arena;
     match spelling {
         Spelling::Integer => (0..values.len()).all(|index| {
@@ -407,7 +445,13 @@ pub(super) fn parse(spelling: Spelling, values: Values<'_>, numbers: &mut Vec<i6
 }
 
 /// Appends what is not as in the original; false if that is more than a quarter.
-fn copy(values: Values<'_>, originals: &[Span], quotes: Quotes, exceptions: &mut Vec<u32>, out: &mut Vec<u8>) -> bool {
+fn copy(
+    values: Values<'_>,
+    originals: &[Span],
+    quotes: Quotes,
+    exceptions: &mut Vec<u32>,
+    out: &mut Vec<u8>,
+) -> bool {
     exceptions.clear();
     let most = values.len() / 4;
     for (row, original) in originals.iter().enumerate() {

@@ -89,7 +89,14 @@ impl Memory {
 
     /// The loop that both directions share. `step` gets the prediction and gives the number.
     #[inline]
-    fn run(&mut self, predictor: Predictor, others: Others<'_>, room: &mut Room, count: usize, mut step: impl FnMut(usize, i64) -> i64) {
+    fn run(
+        &mut self,
+        predictor: Predictor,
+        others: Others<'_>,
+        room: &mut Room,
+        count: usize,
+        mut step: impl FnMut(usize, i64) -> i64,
+    ) {
         match predictor {
             Predictor::Zero => (0..count).for_each(|row| {
                 step(row, 0);
@@ -301,9 +308,9 @@ pub(super) fn parse_digits(arena: &[u8], start: usize, end: usize) -> Option<u64
 fn eight(arena: &[u8], start: usize, end: usize) -> Option<u64> {
     const ZEROS: u64 = 0x3030_3030_3030_3030;
     let Some(bytes) = end.checked_sub(8).and_then(|from| arena.get(from..)?.first_chunk::<8>()) else {
-        return arena[start..end]
-            .iter()
-            .try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0')));
+        return arena[start..end].iter().try_fold(0, |number, digit| {
+            digit.is_ascii_digit().then(|| number * 10 + u64::from(digit - b'0'))
+        });
     };
     let kept = u64::MAX << (8 * (8 - (end - start)));
     let word = u64::from_le_bytes(*bytes) & kept | ZEROS & !kept;

@@ -2,9 +2,9 @@
 //!
 //! The body is the bytes that the digits stand for, value after value.
 
+use super::Values;
 use super::decode::Bytes;
 use super::sink::Sink;
-use super::Values;
 use crate::Error;
 use crate::varint::Reader;
 
@@ -68,7 +68,7 @@ impl Packing {
             let bytes = match alphabet {
                 Alphabet::Hex | Alphabet::UpperHex if length >= 8 && length.is_multiple_of(2) => length / 2,
                 Alphabet::Uuid | Alphabet::UpperUuid if length == 36 => 16,
-                
+
                 Alphabet::Base64Url if length >= 8 && length % 4 != 1 => length * 3 / 4,
                 _ => return None,
             };
@@ -126,7 +126,13 @@ impl Packing {
         (out.len() - start == usize::from(self.bytes)).then_some(())
     }
 
-    pub(super) fn read_values(self, quoted: bool, count: usize, bytes: &mut Bytes<'_, '_>, sink: &mut Sink) -> Result<(), Error> {
+    pub(super) fn read_values(
+        self,
+        quoted: bool,
+        count: usize,
+        bytes: &mut Bytes<'_, '_>,
+        sink: &mut Sink,
+    ) -> Result<(), Error> {
         let mut text = Vec::new();
         for packed in bytes.take(count * usize::from(self.bytes))?.chunks_exact(self.bytes.into()) {
             text.clear();

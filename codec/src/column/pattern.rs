@@ -72,7 +72,10 @@ impl Pattern {
                 at += digits;
             }
         }
-        if runs.is_empty() || runs.len() > MAX_RUNS || runs.iter().any(|run| usize::from(run.width) > MAX_DIGITS) {
+        if runs.is_empty()
+            || runs.len() > MAX_RUNS
+            || runs.iter().any(|run| usize::from(run.width) > MAX_DIGITS)
+        {
             return None;
         }
         let literals = literals.into_iter().map(Into::into).collect();
@@ -103,7 +106,8 @@ impl Pattern {
         let runs = self.runs.len();
         let bits = |run: usize, predictor: Predictor| -> u64 {
             let rows = grid.chunks_exact(runs).zip(grid.chunks_exact(runs).skip(1));
-            let difference = |(above, row): (&[i64], &[i64])| row[run].wrapping_sub(expected(predictor, run, above, row));
+            let difference =
+                |(above, row): (&[i64], &[i64])| row[run].wrapping_sub(expected(predictor, run, above, row));
             rows.map(|rows| u64::from(64 - zigzag(difference(rows)).leading_zeros())).sum()
         };
         for run in 0..runs {
@@ -141,7 +145,13 @@ impl Pattern {
     }
 
     /// Appends the body; false (and nothing) if a value is not of this pattern.
-    pub(super) fn put_values(&self, rows: &mut Rows, values: Values<'_>, grid: &mut Vec<i64>, out: &mut Vec<u8>) -> bool {
+    pub(super) fn put_values(
+        &self,
+        rows: &mut Rows,
+        values: Values<'_>,
+        grid: &mut Vec<i64>,
+        out: &mut Vec<u8>,
+    ) -> bool {
         if !self.parse(values, grid) {
             return false;
         }
@@ -227,7 +237,8 @@ impl Pattern {
         for run in 0..count {
             let (width, tag) = (reader.byte()?, reader.byte()?);
             let predictor = PREDICTORS.get(usize::from(tag)).copied();
-            let Some(predictor) = predictor.filter(|predictor| run > 0 || *predictor != Predictor::Left) else {
+            let Some(predictor) = predictor.filter(|predictor| run > 0 || *predictor != Predictor::Left)
+            else {
                 return Ok(None);
             };
             if usize::from(width) > MAX_DIGITS {

@@ -107,7 +107,12 @@ impl Sink {
     }
 
     /// Text that holds several values; they are named with [`push_lines`](Self::push_lines).
-    pub(super) fn push_block(&mut self, lengths: impl Iterator<Item = usize>, separator: usize, block: &[u8]) -> Result<(), ColumnFault> {
+    pub(super) fn push_block(
+        &mut self,
+        lengths: impl Iterator<Item = usize>,
+        separator: usize,
+        block: &[u8],
+    ) -> Result<(), ColumnFault> {
         self.spend(block.len())?;
         let mut start = self.arena.len() as u32;
         self.arena.extend_from_slice(block);

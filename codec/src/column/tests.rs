@@ -28,14 +28,21 @@ impl Ends {
                 .collect();
             spans.push(of_column);
         }
-        let inputs: Vec<_> = columns.iter().zip(&spans).map(|((id, _), spans)| Input { id: *id, spans }).collect();
+        let inputs: Vec<_> = columns
+            .iter()
+            .zip(&spans)
+            .map(|((id, _), spans)| Input { id: *id, spans, timestamps: 0 })
+            .collect();
         self.bytes.clear();
-        self.encoders.encode(&arena, timestamps, &inputs, &mut self.bytes);
-        let expected: Vec<_> =
-            columns.iter().map(|(id, values)| Expected { id: *id, count: values.len() as u32 }).collect();
+        let timestamps = [timestamps.to_vec()];
+        self.encoders.encode(&arena, &timestamps, &inputs, &mut self.bytes);
+        let expected: Vec<_> = columns
+            .iter()
+            .map(|(id, values)| Expected { id: *id, count: values.len() as u32, timestamps: 0 })
+            .collect();
         let mut reader = Reader::new(&self.bytes, "test");
         self.sink.set_limit(arena.len());
-        self.decoders.decode(&mut reader, timestamps, &expected, &mut self.sink).expect("what was encoded");
+        self.decoders.decode(&mut reader, &timestamps, &expected, &mut self.sink).expect("what was encoded");
         assert_eq!(reader.remaining(), 0);
         for (index, (id, values)) in columns.iter().enumerate() {
             let decoded = self.sink.column(index);
@@ -65,6 +72,8 @@ fn noise(seed: u64) -> impl Iterator<Item = u64> {
     })
 }
 
+const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Several parcels of one column made for a kind: it must be chosen, and small.
 fn chosen(make: impl Fn(u64) -> Vec<Vec<u8>>, kind: &str, per_value: f64) {
     let mut ends = Ends::default();
@@ -85,29 +94,52 @@ fn each_kind_is_chosen_on_data_made_for_it() {
     let random = |parcel: u64| noise(parcel + 1).take(400);
     chosen(|_| texts(vec!["always"; 400]), "Constant", 0.01);
     chosen(|p| texts(random(p).map(|n| format!("free text {n:x}/{}", n % 977))), "Text", 40.0);
-    chosen(|p| texts(random(p).map(|n| format!("a\n{n}"))), "Lengths", 20.0);
+    chosen(|p| texts(random(p).map(|n| format!("a\n{n:x}g{n:x}"))), "Lengths", 27.0);
     chosen(|p| texts((0..400).map(|n| 1_000_000 + p * 4000 + n * 10)), "Numbers(Integer, Previous", 1.1);
     chosen(
-        |p| texts(random(p).map(|n| ["\"red\"", "\"green\"", "\"blue\"", "\"a longer name\""][n as usize % 4])),
+        |p| {
+            texts(
+                random(p).map(|n| ["\"red\"", "\"green\"", "\"blue\"", "\"a longer name\""][n as usize % 4]),
+            )
+        },
         "Dictionary",
         1.1,
     );
-    chosen(|p| texts(random(p).map(|n| format!("{n:016x}{:016x}", n.wrapping_mul(77_777_777_777)))), "Packed", 16.1);
+    chosen(
+        |p| {
+            texts(random(p).map(|n| {
+                format!(
+                    "{:016x}{:016x}",
+                    n.wrapping_mul(MIX),
+                    n.wrapping_mul(MIX).rotate_left(17).wrapping_mul(MIX)
+                )
+            }))
+        },
+        "Packed",
+        16.1,
+    );
     chosen(
         |p| texts(random(p).enumerate().map(|(i, n)| format!("job-{}/part-{}", p * 400 + i as u64, n % 3))),
         "Pattern",
         2.5,
     );
     chosen(
-        |p| texts((0..400).map(|n| format!("2026-11-22T10:{:02}:{:02}.{:03}Z", p, n * 60 / 400, n * 150 % 1000))),
+        |p| {
+            texts(
+                (0..400)
+                    .map(|n| format!("2026-11-22T10:{:02}:{:02}.{:03}Z", p, n * 60 / 400, n * 150 % 1000)),
+            )
+        },
         "Numbers(Time",
         2.1,
     );
     chosen(
-        |p| texts(random(p).scan(215_000i64, |at, n| {
-            *at += n as i64 % 200 - 100;
-            Some(format!("{}.{:03}", *at / 1000, *at % 1000))
-        })),
+        |p| {
+            texts(random(p).scan(215_000i64, |at, n| {
+                *at += n as i64 % 200 - 100;
+                Some(format!("{}.{:03}", *at / 1000, *at % 1000))
+            }))
+        },
         "Numbers(Decimal",
         2.1,
     );
@@ -119,7 +151,8 @@ fn columns_refer_to_earlier_ones() {
     for parcel in 0..6u64 {
         let random: Vec<u64> = noise(parcel + 1).take(500).collect();
         let keys = texts(random.iter().map(|n| format!("sensor-{}", n % 40)));
-        let times: Vec<i64> = (0..500).map(|n| 1_700_000_000_000 + parcel as i64 * 500_000 + n * 997).collect();
+        let times: Vec<i64> =
+            (0..500).map(|n| 1_700_000_000_000 + parcel as i64 * 500_000 + n * 997).collect();
         let fields = texts(random.iter().map(|n| format!("\"sensor-{}\"", n % 40)));
         let micros = texts(times.iter().zip(&random).map(|(ms, n)| ms * 1000 + *n as i64 % 100));
         let counters = texts(random.iter().map(|n| (n % 40) * 1_000_003 + parcel * 7 + n % 5));
@@ -140,11 +173,16 @@ fn small_parcels_find_their_kinds_and_cost_little() {
     for parcel in 0..400u64 {
         let rows = 1 + parcel % 3;
         let times: Vec<i64> = (0..rows).map(|n| 1_700_000_000_000 + (parcel * 3 + n) as i64 * 20).collect();
-        let level = texts(noise(parcel + 1).take(rows as usize).map(|n| ["\"info\"", "\"warn\""][n as usize % 2]));
+        let level =
+            texts(noise(parcel + 1).take(rows as usize).map(|n| ["\"info\"", "\"warn\""][n as usize % 2]));
         let same = texts(vec!["\"the same in all records\""; rows as usize]);
         bytes = ends.pass(&times, &[(0, texts(times.iter())), (1, level), (2, same)]) - 1;
         if parcel > 300 {
-            assert!(bytes <= 2 * rows as usize, "{bytes} bytes for {rows} rows: {}", ends.encoders.kind_of(0));
+            assert!(
+                bytes <= 2 * rows as usize,
+                "{bytes} bytes for {rows} rows: {}",
+                ends.encoders.kind_of(0)
+            );
         }
     }
     assert!(bytes > 0 && ends.encoders.kind_of(2).starts_with("Constant"));
@@ -153,7 +191,9 @@ fn small_parcels_find_their_kinds_and_cost_little() {
 #[test]
 fn a_value_that_does_not_fit_is_for_one_parcel_and_the_state_stays() {
     let numbers = |from: u64| texts((from..from + 300).map(|n| n * 3));
-    for odd in ["null", "007", "-0", "+1", "1e5", "", "a\nb", "9223372036854775808", "\"1\"", "99999999999999999999"] {
+    for odd in
+        ["null", "007", "-0", "+1", "1e5", "", "a\nb", "9223372036854775808", "\"1\"", "99999999999999999999"]
+    {
         let mut ends = Ends::default();
         ends.pass(&[], &[(0, numbers(0))]);
         ends.pass(&[], &[(0, numbers(300))]);
@@ -166,6 +206,10 @@ fn a_value_that_does_not_fit_is_for_one_parcel_and_the_state_stays() {
         for parcel in 0..20 {
             ends.pass(&[], &[(0, numbers(1500 + parcel * 300))]);
         }
-        assert!(ends.encoders.kind_of(0).starts_with("Numbers(Integer"), "{odd}: {}", ends.encoders.kind_of(0));
+        assert!(
+            ends.encoders.kind_of(0).starts_with("Numbers(Integer"),
+            "{odd}: {}",
+            ends.encoders.kind_of(0)
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! Values as they are: one a line, or lengths and bytes.
 
+use super::Values;
 use super::decode::Bytes;
 use super::sink::Sink;
-use super::Values;
 use crate::Error;
 use crate::varint::put;
 
@@ -27,7 +27,12 @@ pub(super) fn put_lengths(values: Values<'_>, out: &mut Vec<u8>) {
     values.iter().for_each(|value| out.extend_from_slice(value));
 }
 
-pub(super) fn read_lines(quoted: bool, count: usize, bytes: &mut Bytes<'_, '_>, sink: &mut Sink) -> Result<(), Error> {
+pub(super) fn read_lines(
+    quoted: bool,
+    count: usize,
+    bytes: &mut Bytes<'_, '_>,
+    sink: &mut Sink,
+) -> Result<(), Error> {
     for _ in 0..count {
         let line = bytes.line()?;
         sink.push(line, quoted).map_err(|fault| bytes.fault(fault))?;

@@ -74,7 +74,14 @@ impl TimeShape {
     }
 
     pub(super) fn put(self, out: &mut Vec<u8>) {
-        out.extend([self.date as u8, self.separator, self.between, self.point, self.fraction, self.suffix_length]);
+        out.extend([
+            self.date as u8,
+            self.separator,
+            self.between,
+            self.point,
+            self.fraction,
+            self.suffix_length,
+        ]);
         out.extend_from_slice(self.suffix());
     }
 
@@ -157,7 +164,8 @@ impl Parser {
                 days
             }
         };
-        let (hour, minute, second) = (pair(time[1], time[2])?, pair(time[4], time[5])?, pair(time[7], time[8])?);
+        let (hour, minute, second) =
+            (pair(time[1], time[2])?, pair(time[4], time[5])?, pair(time[7], time[8])?);
         if hour > 23 || minute > 59 || second > 59 {
             return None;
         }
@@ -197,7 +205,9 @@ impl Speller {
         put_pair(&mut self.text[time + 3..], second / 60 % 60);
         put_pair(&mut self.text[time + 6..], second % 60);
         let fraction = usize::from(self.shape.fraction);
-        for digit in self.text[time + 8..][..if fraction > 0 { fraction + 1 } else { 0 }].iter_mut().skip(1).rev() {
+        for digit in
+            self.text[time + 8..][..if fraction > 0 { fraction + 1 } else { 0 }].iter_mut().skip(1).rev()
+        {
             *digit = b'0' + (part % 10) as u8;
             part /= 10;
         }

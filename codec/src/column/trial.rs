@@ -69,8 +69,6 @@ impl std::fmt::Debug for Trials {
 #[derive(Default)]
 struct Evidence {
     arena: Vec<u8>,
-    timestamps: Vec<i64>,
-    timestamps_from: u64,
     /// By column id.
     columns: Vec<Gathered>,
 }
@@ -78,6 +76,8 @@ struct Evidence {
 #[derive(Default)]
 struct Gathered {
     spans: Vec<Span>,
+    /// As many, if each value had one.
+    timestamps: Vec<i64>,
     from: u64,
 }
 
@@ -85,25 +85,23 @@ struct Gathered {
 const MOST_EVIDENCE: usize = 96 * 1024;
 
 impl Evidence {
-    fn add(&mut self, arena: &[u8], timestamps: &[i64], inputs: &[Input<'_>]) {
+    fn add(&mut self, arena: &[u8], timestamps: &[Vec<i64>], inputs: &[Input<'_>]) {
         let few = |input: &&Input<'_>| input.spans.len() < ENOUGH;
-        let bytes: usize = inputs.iter().filter(few).flat_map(|input| input.spans).map(|span| span.len() + 1).sum();
+        let bytes: usize =
+            inputs.iter().filter(few).flat_map(|input| input.spans).map(|span| span.len() + 1).sum();
         if self.arena.len() + bytes > MOST_EVIDENCE {
             self.clear();
         }
         if bytes > MOST_EVIDENCE {
             return;
         }
-        if timestamps.len() < ENOUGH {
-            self.timestamps.extend_from_slice(timestamps);
-            self.timestamps_from = mark(self.timestamps_from, timestamps.len());
-        }
-        for Input { id, spans } in inputs.iter().filter(few) {
+        for Input { id, spans, timestamps: set } in inputs.iter().filter(few) {
             if self.columns.len() <= *id as usize {
                 self.columns.resize_with(*id as usize + 1, Gathered::default);
             }
             let gathered = &mut self.columns[*id as usize];
             gathered.from = mark(gathered.from, spans.len());
+            gathered.timestamps.extend(timestamps.get(*set as usize).into_iter().flatten());
             for span in *spans {
                 let start = self.arena.len() as u32;
                 self.arena.extend_from_slice(span.of(arena));
@@ -116,19 +114,19 @@ impl Evidence {
 
     fn clear(&mut self) {
         self.arena.clear();
-        self.timestamps.clear();
-        self.timestamps_from = 0;
         for gathered in &mut self.columns {
             gathered.spans.clear();
+            gathered.timestamps.clear();
             gathered.from = 0;
         }
     }
 
     fn memory(&self) -> usize {
-        let spans = self.columns.iter().map(|gathered| gathered.spans.capacity()).sum::<usize>();
+        let of_column = |gathered: &Gathered| {
+            gathered.spans.capacity() * size_of::<Span>() + gathered.timestamps.capacity() * size_of::<i64>()
+        };
         self.arena.capacity()
-            + self.timestamps.capacity() * size_of::<i64>()
-            + spans * size_of::<Span>()
+            + self.columns.iter().map(of_column).sum::<usize>()
             + self.columns.capacity() * size_of::<Gathered>()
     }
 }
@@ -141,8 +139,6 @@ fn mark(before: u64, values: usize) -> u64 {
 /// Columns to hold trials on: of a parcel, or of the evidence.
 struct Sample<'a> {
     arena: &'a [u8],
-    timestamps: &'a [i64],
-    timestamps_from: u64,
     /// In decode order.
     columns: Vec<Sampled<'a>>,
 }
@@ -150,6 +146,7 @@ struct Sample<'a> {
 struct Sampled<'a> {
     id: u32,
     spans: &'a [Span],
+    timestamps: &'a [i64],
     from: u64,
     /// What later columns may refer to, once it was asked for.
     cache: Option<Cache>,
@@ -172,8 +169,7 @@ impl Trials {
     /// Tries the columns for which it is time, and leaves what was found as pending.
     pub(super) fn run(
         &mut self,
-        arena: &[u8],
-        timestamps: &[i64],
+        (arena, timestamps): (&[u8], &[Vec<i64>]),
         inputs: &[Input<'_>],
         columns: &mut [Column],
         scratch: &mut Scratch,
@@ -187,35 +183,47 @@ impl Trials {
             let review = &columns[input.id as usize].review;
             review.since >= review.interval
         };
-        let parcel: Vec<bool> = inputs.iter().map(|input| due(input) && input.spans.len() >= ENOUGH).collect();
-        let gathered: Vec<bool> = inputs.iter().map(|input| due(input) && input.spans.len() < ENOUGH).collect();
+        let parcel: Vec<bool> =
+            inputs.iter().map(|input| due(input) && input.spans.len() >= ENOUGH).collect();
+        let gathered: Vec<bool> =
+            inputs.iter().map(|input| due(input) && input.spans.len() < ENOUGH).collect();
         if parcel.contains(&true) {
-            let columns_of_parcel = inputs.iter().map(|&Input { id, spans }| Sampled { id, spans, from: 0, cache: None });
-            let sample = Sample { arena, timestamps, timestamps_from: 0, columns: columns_of_parcel.collect() };
+            let of_parcel = inputs.iter().map(|&Input { id, spans, timestamps: set }| {
+                let timestamps = timestamps.get(set as usize).map_or(&[][..], Vec::as_slice);
+                Sampled { id, spans, timestamps, from: 0, cache: None }
+            });
+            let sample = Sample { arena, columns: of_parcel.collect() };
             self.sample(sample, &parcel, columns, scratch);
         }
         if gathered.contains(&true) {
             let evidence = std::mem::take(&mut self.evidence);
             // What is not in the evidence stands with no values, so that places stay those of the parcel.
             let of_input = |input: &Input<'_>| {
-                let (spans, from) = evidence
-                    .columns
-                    .get(input.id as usize)
-                    .map_or((&[][..], 0), |gathered| (gathered.spans.as_slice(), gathered.from));
-                Sampled { id: input.id, spans, from, cache: None }
+                let none = Sampled { id: input.id, spans: &[], timestamps: &[], from: 0, cache: None };
+                evidence.columns.get(input.id as usize).map_or(
+                    none,
+                    |Gathered { spans, timestamps, from }| Sampled {
+                        id: input.id,
+                        spans,
+                        timestamps,
+                        from: *from,
+                        cache: None,
+                    },
+                )
             };
-            let sample = Sample {
-                arena: &evidence.arena,
-                timestamps: &evidence.timestamps,
-                timestamps_from: evidence.timestamps_from,
-                columns: inputs.iter().map(of_input).collect(),
-            };
+            let sample = Sample { arena: &evidence.arena, columns: inputs.iter().map(of_input).collect() };
             self.sample(sample, &gathered, columns, scratch);
             self.evidence = evidence;
         }
     }
 
-    fn sample(&mut self, mut sample: Sample<'_>, due: &[bool], columns: &mut [Column], scratch: &mut Scratch) {
+    fn sample(
+        &mut self,
+        mut sample: Sample<'_>,
+        due: &[bool],
+        columns: &mut [Column],
+        scratch: &mut Scratch,
+    ) {
         for index in (0..due.len()).filter(|index| due[*index]) {
             let spans = sample.columns[index].spans;
             let id = sample.columns[index].id as usize;
@@ -246,10 +254,24 @@ impl Trials {
     }
 
     /// The smallest of all candidates for the column at `index`.
-    fn choose(&mut self, sample: &Sample<'_>, index: usize, column: &mut Column, scratch: &mut Scratch) -> Choice {
+    fn choose(
+        &mut self,
+        sample: &Sample<'_>,
+        index: usize,
+        column: &mut Column,
+        scratch: &mut Scratch,
+    ) -> Choice {
         let all = Values { arena: sample.arena, spans: sample.columns[index].spans, strip: 0 };
         let earlier = Known { sample, index };
-        let mut best = Best { trials: self, earlier: &earlier, values: all, scratch, column, cost: usize::MAX, choice: Choice::default() };
+        let mut best = Best {
+            trials: self,
+            earlier: &earlier,
+            values: all,
+            scratch,
+            column,
+            cost: usize::MAX,
+            choice: Choice::default(),
+        };
         if best.originals() {
             return best.choice;
         }
@@ -314,7 +336,12 @@ impl Sample<'_> {
             }
             match &choice.kind {
                 Kind::Dictionary { .. } => {
-                    let _ = State::default().dictionary.encode(values, &mut Room::default(), &mut cache.ids, &mut Vec::new());
+                    let _ = State::default().dictionary.encode(
+                        values,
+                        &mut Room::default(),
+                        &mut cache.ids,
+                        &mut Vec::new(),
+                    );
                 }
                 Kind::Numbers(spelling, ..) if choice.order.is_none() => {
                     if !parse(*spelling, values, &mut cache.numbers) {
@@ -338,7 +365,8 @@ impl<'a> Known<'a> {
     /// Nearest first.
     fn columns(&self) -> impl Iterator<Item = &'a Sampled<'a>> + use<'a> {
         let current = &self.sample.columns[self.index];
-        let alike = |other: &&Sampled<'_>| other.spans.len() == current.spans.len() && other.from == current.from;
+        let alike =
+            |other: &&Sampled<'_>| other.spans.len() == current.spans.len() && other.from == current.from;
         self.sample.columns[..self.index].iter().rev().filter(alike)
     }
 
@@ -351,7 +379,8 @@ impl<'a> Known<'a> {
         self.columns().filter_map(|sampled| {
             let ids = &sampled.cache.as_ref()?.ids;
             let entries = ids.iter().copied().max()? as usize;
-            (ids.len() == sampled.spans.len() && entries > 1 && entries <= ids.len() / 2).then_some(sampled.id)
+            (ids.len() == sampled.spans.len() && entries > 1 && entries <= ids.len() / 2)
+                .then_some(sampled.id)
         })
     }
 }
@@ -365,11 +394,11 @@ impl Earlier for Known<'_> {
         let current = &self.sample.columns[self.index];
         match source {
             Source::Timestamps => {
-                let alike = self.sample.timestamps_from == current.from
-                    && self.sample.timestamps.len() == current.spans.len();
-                alike.then_some(self.sample.timestamps)
+                (current.timestamps.len() == current.spans.len()).then_some(current.timestamps)
             }
-            Source::Column(id) => self.cache(id).map(|cache| cache.numbers.as_slice()).filter(|numbers| !numbers.is_empty()),
+            Source::Column(id) => {
+                self.cache(id).map(|cache| cache.numbers.as_slice()).filter(|numbers| !numbers.is_empty())
+            }
         }
     }
 
@@ -440,7 +469,9 @@ impl Best<'_, '_> {
     /// Numbers in the first spelling that fits, with the most promising predictors. False if there is none.
     fn numbers(&mut self, quoted: bool, values: Values<'_>) -> bool {
         let mut numbers = Vec::new();
-        let Some(spelling) = spellings(values).into_iter().find(|spelling| parse(*spelling, values, &mut numbers)) else {
+        let Some(spelling) =
+            spellings(values).into_iter().find(|spelling| parse(*spelling, values, &mut numbers))
+        else {
             return false;
         };
         let head = &numbers[..numbers.len().min(ESTIMATED_ROWS)];
@@ -461,7 +492,10 @@ impl Best<'_, '_> {
         for source in std::iter::once(Source::Timestamps).chain(sources) {
             let Some(others) = self.earlier.numbers(source) else { continue };
             for scale in Scale::ALL {
-                add(Predictor::Scaled(source, scale), Others { numbers: &others[..head.len()], ..Others::default() });
+                add(
+                    Predictor::Scaled(source, scale),
+                    Others { numbers: &others[..head.len()], ..Others::default() },
+                );
             }
         }
         predictors.sort_by_key(|(bits, _)| *bits);
@@ -480,7 +514,8 @@ impl Best<'_, '_> {
         let values = if quoted { Values { strip: 1, ..self.values } } else { self.values };
         let (mut ids, mut room) = (Vec::new(), Room::default());
         let choice = Choice { quoted, order: None, kind: Kind::Dictionary { wide: false, kept: false } };
-        let in_use = matches!(self.column.choice.kind, Kind::Dictionary { .. }) && self.column.choice.quoted == quoted;
+        let in_use =
+            matches!(self.column.choice.kind, Kind::Dictionary { .. }) && self.column.choice.quoted == quoted;
         let body = &mut self.trials.body;
         body.clear();
         if in_use {
@@ -493,7 +528,9 @@ impl Best<'_, '_> {
             }
             return;
         }
-        let Some(wide) = State::default().dictionary.encode(values, &mut room, &mut ids, body) else { return };
+        let Some(wide) = State::default().dictionary.encode(values, &mut room, &mut ids, body) else {
+            return;
+        };
         let whole = self.trials.compressed();
         if self.column.review.dictionary_lost {
             return self.offer(choice, whole);
@@ -531,7 +568,8 @@ fn spellings(values: Values<'_>) -> Vec<Spelling> {
     let first = values.get(0);
     let mut spellings = vec![Spelling::Integer];
     spellings.extend(TimeShape::of(first).map(Spelling::Time));
-    let decimals = values.iter().map(decimal::count_decimals).try_fold(0, |most, decimals| Some(decimals?.max(most)));
+    let decimals =
+        values.iter().map(decimal::count_decimals).try_fold(0, |most, decimals| Some(decimals?.max(most)));
     if let Some(decimals) = decimals.filter(|decimals| *decimals > 0) {
         spellings.extend(DecimalShape::candidates(decimals).map(Spelling::Decimal));
     }

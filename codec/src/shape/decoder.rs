@@ -92,7 +92,7 @@ impl Decoder {
         self.timestamps.extend(metas.map(|meta| meta.timestamp));
         self.sink.set_limit(usize::try_from(left - literals).unwrap_or(usize::MAX));
         reader.section = "columns";
-        self.columns.decode(reader, &self.timestamps, &self.expected, &mut self.sink)
+        self.columns.decode(reader, std::slice::from_ref(&self.timestamps), &self.expected, &mut self.sink)
     }
 
     fn read_choices(&mut self, reader: &mut Reader<'_>, flags: u8) -> Result<(), Error> {
@@ -234,7 +234,7 @@ impl Decoder {
                 Some(expected) => expected.count = count,
                 None if count > 0 => {
                     *place = self.expected.len() as u32;
-                    self.expected.push(Expected { id: id as u32, count });
+                    self.expected.push(Expected { id: id as u32, count, timestamps: 0 });
                 }
                 None => {}
             }

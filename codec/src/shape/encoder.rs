@@ -77,6 +77,11 @@ impl Encoder {
         self.parcel.defined_bytes()
     }
 
+    /// Counts a batch, by shapes or not.
+    pub(crate) fn passed(&mut self, plain: u64) {
+        self.plain_since_reset += plain;
+    }
+
     /// Appends keys and values of all records of `batch` to `out`: a payload section without its kind.
     pub(crate) fn write(&mut self, batch: &Batch, out: &mut Vec<u8>) {
         let reset = self.full && self.plain_since_reset >= WORTH_A_RESET;
@@ -104,7 +109,7 @@ impl Encoder {
         let metas = batch.groups.iter().flat_map(|group| &group.records);
         self.timestamps.extend(metas.map(|meta| meta.timestamp));
         let inputs: Vec<Input<'_>> = self.parcel.inputs().collect();
-        self.columns.encode(&batch.arena, &self.timestamps, &inputs, out);
+        self.columns.encode(&batch.arena, std::slice::from_ref(&self.timestamps), &inputs, out);
     }
 
     /// The topic of a slot: known, or found by the shape of the first value.

@@ -156,7 +156,7 @@ impl Parcel {
 
     /// The columns that have values, those of keys first.
     pub(super) fn inputs(&self) -> impl Iterator<Item = Input<'_>> {
-        self.used.iter().map(|&id| Input { id, spans: &self.spans[id as usize] })
+        self.used.iter().map(|&id| Input { id, spans: &self.spans[id as usize], timestamps: 0 })
     }
 }
 
