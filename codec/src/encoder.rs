@@ -91,7 +91,7 @@ impl Encoder {
         let counts = serialize::check(batch)?;
         self.serialized.clear();
         self.serialized.reserve(batch.plain_size() as usize);
-        let (layout, compare) = self.trials.next();
+        let (layout, compare) = self.trials.next(batch);
         let payload = self.serializer.write(batch, counts, layout, &mut self.serialized);
         if compare {
             let definitions = self.serializer.shapes.defined_bytes();

@@ -2,6 +2,8 @@
 
 use zstd_safe::CCtx;
 
+use crate::batch::{Batch, length};
+
 /// How keys and values are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layout {
@@ -14,11 +16,15 @@ pub(crate) enum Layout {
 /// Decides by trial: a stretch of parcels is laid out both ways, and each compressed alone. What was smaller is used
 /// until the next trial. Trials grow apart, from 4 parcels to 128, while they find the same.
 ///
+/// A lane that begins to carry text where it carried something else, or the other way round, is tried at once.
+///
 /// A trial goes out by shapes whatever it finds, so that shapes and columns are there when they begin to pay.
 pub(crate) struct Trials {
     layout: Layout,
     interval: u32,
     left: u32,
+    /// Whether values were text mostly.
+    text: bool,
     /// The stretch so far, both ways, and what shapes had to define in it.
     rows: Vec<u8>,
     shapes: Vec<u8>,
@@ -33,6 +39,7 @@ impl Trials {
             layout: Layout::Shapes,
             interval: FIRST_INTERVAL,
             left: 0,
+            text: true,
             rows: Vec::new(),
             shapes: Vec::new(),
             definitions: 0,
@@ -46,7 +53,14 @@ impl Trials {
     }
 
     /// Layout of the next parcel, and whether [`compare`](Self::compare) wants to see both.
-    pub(crate) fn next(&mut self) -> (Layout, bool) {
+    pub(crate) fn next(&mut self, batch: &Batch) -> (Layout, bool) {
+        if batch.record_count() == 0 {
+            return (Layout::Rows, false);
+        }
+        let text = is_text(batch).unwrap_or(self.text);
+        if text != self.text {
+            (self.text, self.left, self.interval) = (text, 0, FIRST_INTERVAL);
+        }
         if self.left == 0 {
             return (Layout::Shapes, true);
         }
@@ -86,6 +100,26 @@ impl Trials {
     }
 }
 
+/// Whether most values begin with text, in a sample; none without values.
+fn is_text(batch: &Batch) -> Option<bool> {
+    let (mut sampled, mut text) = (0, 0);
+    for group in &batch.groups {
+        for meta in group.records.iter().step_by(group.records.len() / SAMPLED + 1) {
+            let start = meta.start as usize + length(meta.key);
+            let value = &batch.arena[start..start + length(meta.value).min(BEGINNING)];
+            sampled += usize::from(!value.is_empty());
+            text += usize::from(!value.is_empty() && value.iter().all(|&byte| byte >= b' ' || byte == b'\t'));
+        }
+        if sampled >= SAMPLED * 4 {
+            break;
+        }
+    }
+    (sampled > 0).then_some(text * 2 > sampled)
+}
+
+/// Records of a group that are looked at, and bytes of each.
+const SAMPLED: usize = 4;
+const BEGINNING: usize = 24;
 const FIRST_INTERVAL: u32 = 4;
 const LAST_INTERVAL: u32 = 128;
 /// Bytes of rows that a judgement is made on: small parcels are gathered.
@@ -97,12 +131,20 @@ const LEVEL: i32 = 1;
 mod tests {
     use super::*;
 
+    fn batch(value: &[u8]) -> Batch {
+        let mut batch = Batch::new();
+        let group = batch.group_index(0);
+        batch.push(group, 0, 0, None, Some(value), []);
+        batch
+    }
+
     fn trial(trials: &mut Trials, rows: &[u8], shapes: &[u8]) -> u32 {
-        assert_eq!(trials.next(), (Layout::Shapes, true));
+        let text = batch(b"text");
+        assert_eq!(trials.next(&text), (Layout::Shapes, true));
         trials.compare(|out| out.extend_from_slice(rows), shapes, 0);
         let mut until_next = 0;
         while trials.left > 0 {
-            assert_eq!(trials.next(), (trials.layout, false));
+            assert_eq!(trials.next(&text), (trials.layout, false));
             until_next += 1;
         }
         until_next
@@ -125,13 +167,24 @@ mod tests {
 
     #[test]
     fn small_parcels_are_gathered_until_there_is_evidence() {
-        let mut trials = Trials::new(CCtx::create());
+        let (mut trials, text) = (Trials::new(CCtx::create()), batch(b"text"));
         for _ in 0..50 {
-            assert_eq!(trials.next(), (Layout::Shapes, true));
+            assert_eq!(trials.next(&text), (Layout::Shapes, true));
             trials.compare(|out| out.extend_from_slice(&numbers(100)), &numbers(200), 0);
         }
-        assert_eq!(trials.next(), (Layout::Shapes, true));
+        assert_eq!(trials.next(&text), (Layout::Shapes, true));
         (0..100).for_each(|_| trials.compare(|out| out.extend_from_slice(&numbers(100)), &numbers(200), 0));
-        assert_eq!(trials.next(), (Layout::Rows, false));
+        assert_eq!(trials.next(&text), (Layout::Rows, false));
+        assert_eq!(trials.next(&Batch::new()), (Layout::Rows, false));
+    }
+
+    #[test]
+    fn text_after_something_else_is_tried_at_once() {
+        let mut trials = Trials::new(CCtx::create());
+        trial(&mut trials, &numbers(13_000), &numbers(20_000));
+        assert_eq!(trials.next(&batch(b"\0binary")), (Layout::Shapes, true));
+        trials.compare(|out| out.extend_from_slice(&numbers(13_000)), &numbers(20_000), 0);
+        assert_eq!(trials.next(&batch(b"\0binary")), (Layout::Rows, false));
+        assert_eq!(trials.next(&batch(b"text")), (Layout::Shapes, true));
     }
 }

@@ -81,6 +81,7 @@ impl Serializer {
     ) -> Range<usize> {
         self.groups(batch, out);
         let mut payload = out.len()..out.len();
+        self.shapes.passed(batch.plain_size());
         if counts.records > 0 {
             offsets(batch, out);
             self.timestamps(batch, out);

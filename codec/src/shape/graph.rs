@@ -38,12 +38,10 @@ pub(super) const END: Node = u32::MAX;
 /// Not a node: key or value is null.
 pub(super) const NULL: Node = u32::MAX - 1;
 
-/// Choices of a start node that every graph has.
+/// Choices that every start node has.
 pub(super) const CHOICE_NULL: usize = 0;
 pub(super) const CHOICE_EMPTY: usize = 1;
 pub(super) const CHOICE_WHOLE: usize = 2;
-/// Fixed choices of a start node.
-pub(super) const FIXED_CHOICES: usize = 3;
 
 /// The text between two values.
 #[derive(Debug, Clone, Copy)]
@@ -308,6 +306,9 @@ const _: () = assert!(MAX_SHAPE_NODE_EDGES < 1 << 16, "a guess has 16 bits");
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Choices of a start node that every graph has.
+    const FIXED_CHOICES: usize = 3;
 
     #[test]
     fn a_definition_that_leads_nowhere_is_refused() {
