@@ -12,6 +12,7 @@
 
 mod assembly;
 mod command;
+mod effort;
 mod ledger;
 mod sending;
 
@@ -26,6 +27,7 @@ use std::{
 
 use assembly::{Assembly, Input, Taken};
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+use effort::Effort;
 use kafka::{Event, KafkaCode, SourceConsumer, SourceError, SourceOptions};
 use ledger::Ledger;
 use observe::Audit;
@@ -40,6 +42,7 @@ use crate::{
     metrics::Meters,
     partition::{Cluster, Topic},
     repeats::Repeats,
+    status::LinkFacts,
     stop::Stop,
     topic_check::{Asker, Loss},
 };
@@ -54,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) journal: Journal,
     pub(crate) asker: Asker,
     pub(crate) meters: Arc<Meters>,
+    pub(crate) facts: Arc<LinkFacts>,
     pub(crate) events: mpsc::Sender<LaneEvent>,
     pub(crate) stop: Stop,
     /// Held for as long as the lane's thread runs.
@@ -68,6 +72,7 @@ pub(crate) struct Lane {
     consumer: SourceConsumer,
     assembly: Assembly,
     ledger: Ledger,
+    effort: Effort,
     /// The session, while there is one.
     running: Option<Running>,
     /// What the session is to be told and was not yet.
@@ -87,6 +92,7 @@ impl Lane {
         let options = SourceOptions { queued_bytes: QUEUED_BYTES, ..SourceOptions::default() };
         let consumer = SourceConsumer::new(&settings, &config.group(), options)?;
         let assembly = Assembly::new(config.batch.linger.duration(), config.batch.read_ahead.bytes());
+        let effort = Effort::new(&config.codec, Arc::clone(&shared.facts));
         let now = Instant::now();
         Ok(Self {
             id,
@@ -95,6 +101,7 @@ impl Lane {
             consumer,
             assembly,
             ledger: Ledger::default(),
+            effort,
             running: None,
             outbox: VecDeque::new(),
             draining: false,
@@ -129,6 +136,13 @@ impl Lane {
 
     /// One turn. Says how long commands may be waited for before the next.
     fn work(&mut self) -> Duration {
+        let now = Instant::now();
+        if self.effort.turn(now)
+            && let Some(running) = &mut self.running
+        {
+            running.set_level(self.effort.level());
+            self.shared.meters.encoding(self.id, self.effort.level(), self.effort.gauges());
+        }
         self.send();
         let now = Instant::now();
         self.keep_books(now);
@@ -227,7 +241,7 @@ impl Lane {
         match command {
             Command::Begin { session, epoch, credit, parcels } => {
                 self.end_session();
-                match Running::new(session, epoch, credit, parcels, self.shared.config.batch.level) {
+                match Running::new(session, epoch, credit, parcels, self.effort.level()) {
                     Ok(running) => self.running = Some(running),
                     Err(error) => {
                         self.outbox.push_back(LaneEvent::Failed { session, what: error.to_string() })
@@ -242,8 +256,7 @@ impl Lane {
             Command::Drain => self.draining = true,
             Command::Reset { session, epoch, credit, parcels } if self.is_current(session) => {
                 self.drop_everything();
-                let level = self.shared.config.batch.level;
-                match Running::new(session, epoch, credit, parcels, level) {
+                match Running::new(session, epoch, credit, parcels, self.effort.level()) {
                     Ok(running) => self.running = Some(running),
                     Err(error) => self.tell(|session| LaneEvent::Failed { session, what: error.to_string() }),
                 }

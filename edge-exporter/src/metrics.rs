@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
+use codec::level::Gauges;
 use observe::metrics::{
-    Flow, Lane, Link, Metrics, Partition as Labels, Reason, Side, State as StateLabel, raise_to,
+    Family, FloatGauge, Flow, Gauge, Lane, Link, Metrics, Partition as Labels, Reason, Side, State as StateLabel, raise_to,
 };
 use proto::{hold, ids::Lane as LaneId};
 
@@ -18,6 +19,9 @@ use crate::{
 pub(crate) struct Meters {
     link: String,
     flow: Flow,
+    level: Family<Lane, Gauge>,
+    ratio: Family<Lane, FloatGauge>,
+    cpu_share: Family<Lane, FloatGauge>,
 }
 
 impl Meters {
@@ -25,7 +29,20 @@ impl Meters {
     pub(crate) fn new(link: &str) -> (Arc<Self>, Arc<Metrics>) {
         let mut metrics = Metrics::new(Side::Exporter);
         let flow = Flow::new(&mut metrics);
-        (Arc::new(Self { link: link.into(), flow }), Arc::new(metrics))
+        let level = metrics.gauges("codec_level", "zstd level that the lane encodes with");
+        let ratio = metrics
+            .float_gauges("codec_ratio", "Coded bytes per plain byte of the last second with records");
+        let cpu_share = metrics
+            .float_gauges("codec_cpu_share", "Share of one core that the lane encoded for in the last second");
+        (Arc::new(Self { link: link.into(), flow, level, ratio, cpu_share }), Arc::new(metrics))
+    }
+
+    /// How a lane encodes now.
+    pub(crate) fn encoding(&self, lane: LaneId, level: i32, gauges: Gauges) {
+        let labels = Lane { link: self.link.clone(), lane: lane.0 };
+        self.level.get_or_create(&labels).set(level.into());
+        self.ratio.get_or_create(&labels).set(gauges.ratio);
+        self.cpu_share.get_or_create(&labels).set(gauges.cpu_share);
     }
 
     /// Records are known to be durable at the target.

@@ -15,6 +15,7 @@ use super::{
     Lane,
     assembly::{Closed, NamedGap},
     command::{LaneEvent, Parcel},
+    effort::Waits,
 };
 use crate::topic_check::Verdict;
 
@@ -39,19 +40,30 @@ impl Running {
         let encoder = Encoder::new(EncoderSettings { level, ..EncoderSettings::default() })?;
         Ok(Self { session, machine: sender::Lane::new(epoch, credit), encoder, parcels, failed: false })
     }
+
+    /// From the next parcel on.
+    pub(super) fn set_level(&mut self, level: i32) {
+        self.encoder.set_level(level);
+    }
 }
 
 impl Lane {
     /// Sends what may leave: in order, released by the topic check, within credit, while the audit log is written.
     pub(super) fn send(&mut self) {
+        self.effort.waits(Waits::ForRecords);
         while self.is_released() && self.shared.audit.healthy() {
             let Some(running) = &mut self.running else { return };
             let Some(front) = self.assembly.front() else { return };
-            if running.failed || front.batch.plain_size() > running.machine.credit_left() {
+            if running.failed {
                 return;
             }
+            if front.batch.plain_size() > running.machine.credit_left() {
+                return self.effort.waits(Waits::ForCredit);
+            }
             // The stream task has its hands full, or is gone with its connection.
-            let Ok(permit) = running.parcels.clone().try_reserve_owned() else { return };
+            let Ok(permit) = running.parcels.clone().try_reserve_owned() else {
+                return self.effort.waits(Waits::ForStream);
+            };
             if !self.gaps_on_record() {
                 return;
             }
@@ -112,7 +124,8 @@ impl Lane {
             return;
         }
         let mut body = Vec::new();
-        let sizes = match running.encoder.encode(&closed.batch, &mut body) {
+        let encoder = &mut running.encoder;
+        let sizes = match self.effort.encode(|| encoder.encode(&closed.batch, &mut body)) {
             Ok(sizes) => sizes,
             Err(error) => {
                 // The groups are stamped: what follows them must not be sent without them.
