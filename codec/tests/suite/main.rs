@@ -2,6 +2,7 @@
 
 mod fixtures;
 mod hostile;
+mod mutations;
 mod shapes;
 mod stream;
 mod support;
