@@ -17,6 +17,7 @@
 //! Nodes are numbered from 0: start of keys, start of values, whole keys, whole values, then as they are defined. The
 //! column of node *n* is *n* - 2.
 
+mod cover;
 mod decoder;
 mod encoder;
 mod graph;

@@ -4,6 +4,7 @@
 //! between them comes to. Then the columns are decoded, within what is left of the declared size. The second pass puts
 //! everything one behind the other.
 
+use super::cover::Covers;
 use super::flag;
 use super::graph::{END, EdgeId, Graph, KEYS, NULL, Node, Refused, START_NODES, VALUES, Way};
 use crate::Error;
@@ -27,7 +28,7 @@ pub(crate) struct Decoder {
     expected: Vec<Expected>,
     choices: Vec<Told>,
     listed: Vec<Node>,
-    timestamps: Vec<i64>,
+    covers: Covers,
 }
 
 /// The choices that were told for one node, and how many are used up.
@@ -58,7 +59,7 @@ impl Decoder {
             expected: Vec::new(),
             choices: Vec::new(),
             listed: Vec::new(),
-            timestamps: Vec::new(),
+            covers: Covers::default(),
         }
     }
 
@@ -71,7 +72,8 @@ impl Decoder {
             + choices
             + self.choices.capacity() * size_of::<Told>()
             + (self.ways.capacity() + self.counts.capacity() + self.places.capacity()) * 4
-            + (self.expected.capacity() + self.timestamps.capacity()) * 8
+            + self.expected.capacity() * size_of::<Expected>()
+            + self.covers.memory()
     }
 
     /// Reads a payload section behind its kind. `left` bytes of plain size are not spent yet: no record needs more.
@@ -87,12 +89,13 @@ impl Decoder {
         let definitions = read_definitions(reader, flags)?;
         self.read_choices(reader, flags)?;
         let literals = self.go(&definitions, batch, left)?;
-        self.timestamps.clear();
-        let metas = batch.groups.iter().flat_map(|group| &group.records);
-        self.timestamps.extend(metas.map(|meta| meta.timestamp));
+        self.covers.end(batch);
+        for expected in &mut self.expected {
+            expected.timestamps = self.covers.set_of(expected.id, expected.count as usize, batch);
+        }
         self.sink.set_limit(usize::try_from(left - literals).unwrap_or(usize::MAX));
         reader.section = "columns";
-        self.columns.decode(reader, std::slice::from_ref(&self.timestamps), &self.expected, &mut self.sink)
+        self.columns.decode(reader, self.covers.sets(), &self.expected, &mut self.sink)
     }
 
     fn read_choices(&mut self, reader: &mut Reader<'_>, flags: u8) -> Result<(), Error> {
@@ -132,13 +135,14 @@ impl Decoder {
         self.counts.resize(self.graph.columns() as usize, 0);
         self.expected.clear();
         self.places.clear();
+        self.covers.begin(batch.groups.len(), self.graph.columns());
         let (mut values, mut literals, mut ordinal) = (0, 0, 0);
         let mut definitions = definitions.iter().peekable();
         for start in [KEYS, VALUES] {
             if start == VALUES {
                 self.first_value = self.ways.len();
             }
-            for group in &batch.groups {
+            for (index, group) in batch.groups.iter().enumerate() {
                 for _ in &group.records {
                     ordinal += 1;
                     while let Some(new) = definitions.next_if(|new| new.ordinal == ordinal) {
@@ -146,6 +150,7 @@ impl Decoder {
                     }
                     self.way(start, group.slot, left, &mut values, &mut literals)?;
                 }
+                self.covers.end_group(index, group.records.len(), self.counts.iter().copied());
             }
             self.expect();
         }

@@ -1,5 +1,6 @@
 //! The coder's side: records to ways and columns.
 
+use super::cover::Covers;
 use super::graph::{
     CHOICE_EMPTY, CHOICE_NULL, CHOICE_WHOLE, END, EdgeId, Graph, Node, START_NODES, WHOLE_KEYS, WHOLE_VALUES,
     Way,
@@ -9,7 +10,7 @@ use super::token::{self, Token};
 use super::topic::{Half, Topics};
 use super::{Counts, flag};
 use crate::batch::{Batch, Meta, NULL, length};
-use crate::column::{ColumnEncoders, Input};
+use crate::column::{ColumnEncoders, Input, Span};
 use crate::limits::{MAX_COLUMN_VALUES, MAX_SHAPE_TOPICS};
 
 /// Turns keys and values into columns, and remembers what [`Decoder`](super::Decoder) remembers.
@@ -26,7 +27,7 @@ pub(crate) struct Encoder {
     /// Shapes had to be left out as the graph is full.
     full: bool,
     plain_since_reset: u64,
-    timestamps: Vec<i64>,
+    covers: Covers,
 }
 
 /// A key or value, and whose it is.
@@ -52,7 +53,7 @@ impl Encoder {
             counts: Counts::default(),
             full: false,
             plain_since_reset: 0,
-            timestamps: Vec::new(),
+            covers: Covers::default(),
         }
     }
 
@@ -64,7 +65,7 @@ impl Encoder {
             + self.parcel.memory()
             + self.tokens.capacity() * size_of::<Token>()
             + self.way.capacity() * size_of::<EdgeId>()
-            + self.timestamps.capacity() * 8
+            + self.covers.memory()
     }
 
     /// What became of keys and values so far.
@@ -93,23 +94,27 @@ impl Encoder {
         }
         self.plain_since_reset += batch.plain_size();
         self.parcel.begin(&self.graph);
+        self.covers.begin(batch.groups.len(), self.graph.columns());
         let mut left = batch.record_count() * 2;
         for half in [Half::Key, Half::Value] {
-            for group in &batch.groups {
+            for (index, group) in batch.groups.iter().enumerate() {
                 let topic = self.topic_of(batch, group.slot, &group.records);
                 for meta in &group.records {
                     left -= 1;
                     self.record(batch, group.slot, topic, half, meta, left);
                 }
+                self.covers.end_group(index, group.records.len(), self.parcel.values_by_column());
             }
             self.parcel.end_half();
         }
         self.parcel.write(if reset { flag::RESET } else { 0 }, out);
-        self.timestamps.clear();
-        let metas = batch.groups.iter().flat_map(|group| &group.records);
-        self.timestamps.extend(metas.map(|meta| meta.timestamp));
-        let inputs: Vec<Input<'_>> = self.parcel.inputs().collect();
-        self.columns.encode(&batch.arena, std::slice::from_ref(&self.timestamps), &inputs, out);
+        self.covers.end(batch);
+        let covers = &mut self.covers;
+        let input = |(id, spans): (u32, &'_ [Span])| (id, covers.set_of(id, spans.len(), batch));
+        let sets: Vec<(u32, u32)> = self.parcel.used().map(input).collect();
+        let with_spans = |(id, timestamps)| Input { id, spans: self.parcel.spans(id), timestamps };
+        let inputs: Vec<Input<'_>> = sets.into_iter().map(with_spans).collect();
+        self.columns.encode(&batch.arena, self.covers.sets(), &inputs, out);
     }
 
     /// The topic of a slot: known, or found by the shape of the first value.

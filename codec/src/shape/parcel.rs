@@ -2,7 +2,7 @@
 
 use super::flag;
 use super::graph::{END, EdgeId, Graph, Node, START_NODES, Way};
-use crate::column::{Input, Span};
+use crate::column::Span;
 use crate::varint::put;
 
 /// Values, choices and definitions of one parcel.
@@ -154,9 +154,18 @@ impl Parcel {
         }
     }
 
-    /// The columns that have values, those of keys first.
-    pub(super) fn inputs(&self) -> impl Iterator<Item = Input<'_>> {
-        self.used.iter().map(|&id| Input { id, spans: &self.spans[id as usize], timestamps: 0 })
+    /// The columns that have values, those of keys first, and where their values lie.
+    pub(super) fn used(&self) -> impl Iterator<Item = (u32, &[Span])> {
+        self.used.iter().map(|&id| (id, self.spans(id)))
+    }
+
+    pub(super) fn spans(&self, column: u32) -> &[Span] {
+        &self.spans[column as usize]
+    }
+
+    /// How many values each column has so far.
+    pub(super) fn values_by_column(&self) -> impl Iterator<Item = u32> {
+        self.spans.iter().map(|spans| spans.len() as u32)
     }
 }
 
