@@ -286,7 +286,8 @@ impl Worker {
             Err(misbehaved) => return self.reject(session, misbehaved),
         }
         let plain = u64::from(header.plain);
-        if preface.codec_version != u16::from(codec::VERSION) || preface.epoch != header.epoch {
+        let readable = u8::try_from(preface.codec_version).is_ok_and(|version| codec::READABLE.contains(&version));
+        if !readable || preface.epoch != header.epoch {
             let why = format!("codec version {} is not spoken here", preface.codec_version);
             return self.broken(session, header.epoch, plain, &why);
         }

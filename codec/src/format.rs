@@ -22,6 +22,8 @@ pub(crate) mod kind {
     pub(crate) const OFFSET_RUNS: u8 = 0x08;
     /// Timestamps: difference from the record before.
     pub(crate) const TIMESTAMP_DELTAS: u8 = 0x10;
+    /// Timestamps: difference from the record before, in units of what divides them all.
+    pub(crate) const TIMESTAMP_UNITS: u8 = 0x11;
     /// Headers: no record has any.
     pub(crate) const HEADERS_NONE: u8 = 0x18;
     /// Headers: names by dictionary, values one after the other.

@@ -2,7 +2,7 @@
 //!
 //! - [`Batch`]: records grouped by source partition, in one arena. What consumers of Kafka fill and producers read.
 //! - [`Encoder`], [`Decoder`]: one of each per lane epoch. They share one zstd stream and what they remember of
-//!   header names and positions, so parcels are decoded in the order in which they were encoded, and any
+//!   header names, positions, shapes and columns, so parcels are decoded in the order in which they were encoded, and any
 //!   [`Error`] of the decoder ends the lane epoch.
 //! - [`Digest`]: what an audit says about a group, comparable at both ends.
 //! - [`level`]: which zstd level a lane uses.
@@ -27,7 +27,7 @@
 //! # Ok::<(), longhaul_codec::Error>(())
 //! ```
 //!
-//! # The format, version 1
+//! # The format, version 2
 //! Numbers are LEB128 *varints*; *signed* ones zigzag; *lengths* are a varint of length + 1, or 0 for null.
 //!
 //! ```text
@@ -42,10 +42,12 @@
 //! | offsets    | 08 | per group that misses offsets, until all its records have one:                         |
 //! |            |    |   varint left out | varint consecutive ones                                             |
 //! | timestamps | 10 | signed difference from the record before                                               |
+//! |         or | 11 | varint unit | the same difference in units                                           |
 //! | headers    | 18 | none has any                                                                           |
 //! |         or | 19 | per record: varint headers, for each varint name [varint size, name], length of value  |
 //! |            |    | then the bytes of all values                                                           |
 //! | payload    | 20 | 28, length of each key | 28, length of each value | key and value of each, side by side |
+//! |         or | 21 | shapes, then columns: below                                                            |
 //! | checksum   | xxh3-64 over what the batch says, 8 bytes little endian                                     |
 //! ```
 //!
@@ -60,6 +62,32 @@
 //! - *Names*: 0 spelled out, 1 spelled out and given the next number, n + 2 for number n.
 //! - The plain size is no part of the body: it comes with the parcel's header and must come out exactly.
 //!
+//! Version 1 has neither the sections `11` and `21` nor columns. A decoder reads both; an encoder writes version 2.
+//!
+//! ## Shapes
+//! Keys and values are ways through a graph that grows with the lane epoch. A node is a column, an edge is the text that
+//! stands between two values. Nodes: 0 start of keys, 1 start of values, 2 whole keys, 3 whole values, then in the order
+//! in which they are defined; the column of node *n* is *n* - 2. A start node has three edges to begin with: null, empty,
+//! and whole; the nodes of whole keys and values lead to the end.
+//!
+//! ```text
+//! payload 21
+//! | flags       | 1 RESET: all shapes and columns are forgotten first; 2 DEFINITIONS, 4 CHOICES follow          |
+//! | DEFINITIONS | varint edges, for each: varint keys and values begun since the definition before (keys come   |
+//! |             | first), varint from (0: where the one before leads, else node + 1), varint to (0: the end,    |
+//! |             | else node; one above the last is a new one), varint length, text                              |
+//! | CHOICES     | varint branches, for each: varint nodes left out, varint choices, then each: 0 as guessed,    |
+//! |             | else the edge's place at its node, from 1                                                     |
+//! | columns     | those that have values, of keys first, by their numbers                                       |
+//! ```
+//!
+//! - A node with several edges is a branch. Which edge is taken is guessed at both ends alike, by what was taken on the
+//!   same way before, else at the same node; where a branch's choices end, the rest is as guessed.
+//! - How many values a column has follows from the ways, so that it is not told.
+//!
+//! ## Columns
+//! All columns of a parcel begin with what changed of their kinds; the module `column` has the layout of each kind.
+//!
 //! # Kinds
 //! One registry for sections and columns. A number, once given, keeps its meaning for ever; an unknown one is
 //! [`Error::UnknownKind`]. A sender uses a reserved kind only with a receiver of a version that has it.
@@ -71,29 +99,26 @@
 //! | `02`-`07` | groups | reserved |
 //! | `08` | offsets | runs |
 //! | `09`-`0f` | offsets | reserved |
-//! | `10` | timestamps | difference from the record before |
-//! | `11`-`17` | timestamps | reserved: constant, per key, from the value |
+//! | `10`, `11` | timestamps | difference from the record before; in units |
+//! | `12`-`17` | timestamps | reserved: constant, per key, from the value |
 //! | `18`, `19` | headers | none; names by dictionary |
 //! | `1a`-`1f` | headers | reserved: values by column |
 //! | `20` | payload | rows |
-//! | `21` | payload | reserved: by templates, one column per slot |
+//! | `21` | payload | by shapes, in columns |
 //! | `22`-`27` | payload | reserved |
 //! | `28` | lengths | one number each |
 //! | `29`-`2f` | lengths | reserved: constant |
-//! | `40` | column | reserved: constant |
-//! | `41` | column | reserved: text |
-//! | `42`, `43` | column | reserved: integer delta; delta of delta |
-//! | `44` | column | reserved: integer delta per record key |
-//! | `45` | column | reserved: timestamps as text |
-//! | `46` | column | reserved: decimals |
-//! | `47` | column | reserved: enumeration |
-//! | `48`, `49`, `4a` | column | reserved: UUID; hexadecimal; base64 |
-//! | `4b` | column | reserved: text with a prefix in common |
-//! | `4c` | column | reserved: dictionary that lives with the lane epoch |
-//! | `4d`, `4e` | column | reserved: copy of an earlier column; difference from one |
-//! | `4f` | column | reserved: pattern of digit runs |
-//! | `50` | column | reserved: regrouped by an earlier column |
-//! | `51`-`7f` | column | reserved |
+//! | `40` | column | constant |
+//! | `41`, `42` | column | text, a value a line; lengths, then bytes |
+//! | `43` | column | integers, by difference |
+//! | `44` | column | dates and times as text, by difference |
+//! | `45` | column | decimals |
+//! | `46` | column | hexadecimal, UUID and the like, packed |
+//! | `47` | column | pattern of digit runs |
+//! | `48` | column | dictionary that lives with the lane epoch |
+//! | `49` | column | copy of an earlier column |
+//! | `4a` | column | as the last value beside the same entry of an earlier column |
+//! | `4b`-`7f` | column | reserved |
 //! | `80`-`ff` | | reserved |
 
 pub mod batch;

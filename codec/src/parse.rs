@@ -177,11 +177,15 @@ impl Parser {
     }
 
     fn timestamps(&mut self, reader: &mut Reader<'_>, batch: &mut Batch) -> Result<(), Error> {
-        expect_kind(reader, "timestamps", &[kind::TIMESTAMP_DELTAS])?;
+        let unit = match expect_kind(reader, "timestamps", &[kind::TIMESTAMP_DELTAS, kind::TIMESTAMP_UNITS])?
+        {
+            kind::TIMESTAMP_UNITS => i64::try_from(reader.number()?).map_err(|_| reader.out_of_range())?,
+            _ => 1,
+        };
         for records in batch.groups.iter_mut().map(|group| &mut group.records) {
             let mut timestamp = self.positions.timestamp;
             for meta in records.iter_mut() {
-                timestamp = timestamp.wrapping_add(reader.signed()?);
+                timestamp = timestamp.wrapping_add(reader.signed()?.wrapping_mul(unit));
                 meta.timestamp = timestamp;
             }
             if let Some(first) = records.first() {

@@ -17,6 +17,8 @@ use crate::varint::{put, put_signed};
 pub(crate) struct Serializer {
     positions: Positions,
     names: NameNumbers,
+    /// Differences of the timestamps of one batch.
+    deltas: Vec<i64>,
     pub(crate) shapes: shape::Encoder,
 }
 
@@ -66,7 +68,12 @@ fn check_offsets(group: &Group) -> Result<(), Error> {
 
 impl Serializer {
     pub(crate) fn new() -> Self {
-        Self { positions: Positions::default(), names: NameNumbers::default(), shapes: shape::Encoder::new() }
+        Self {
+            positions: Positions::default(),
+            names: NameNumbers::default(),
+            deltas: Vec::new(),
+            shapes: shape::Encoder::new(),
+        }
     }
 
     /// Appends `batch`, which [`check`] has let through, to `out`.
@@ -129,16 +136,31 @@ impl Serializer {
         }
     }
 
+    /// Many clocks are coarser than a millisecond: what divides all differences is told once.
     fn timestamps(&mut self, batch: &Batch, out: &mut Vec<u8>) {
-        out.push(kind::TIMESTAMP_DELTAS);
+        self.deltas.clear();
+        let mut unit = 0;
         for records in batch.groups.iter().map(|group| &group.records) {
             let mut previous = self.positions.timestamp;
             for meta in records {
-                put_signed(out, meta.timestamp.wrapping_sub(previous));
+                let delta = meta.timestamp.wrapping_sub(previous);
+                unit = common_divisor(unit, delta.unsigned_abs());
+                self.deltas.push(delta);
                 previous = meta.timestamp;
             }
             if let Some(first) = records.first() {
                 self.positions.timestamp = first.timestamp;
+            }
+        }
+        match i64::try_from(unit) {
+            Ok(unit) if unit > 1 && self.deltas.len() >= WORTH_A_UNIT => {
+                out.push(kind::TIMESTAMP_UNITS);
+                put(out, unit as u64);
+                self.deltas.iter().for_each(|delta| put_signed(out, delta / unit));
+            }
+            _ => {
+                out.push(kind::TIMESTAMP_DELTAS);
+                self.deltas.iter().for_each(|delta| put_signed(out, *delta));
             }
         }
     }
@@ -171,6 +193,9 @@ impl Serializer {
         put_length(out, span.value);
     }
 }
+
+/// Fewest records for which a unit of the timestamps is told.
+const WORTH_A_UNIT: usize = 4;
 
 fn offsets(batch: &Batch, out: &mut Vec<u8>) {
     out.push(kind::OFFSET_RUNS);
@@ -211,6 +236,19 @@ pub(crate) fn rows(batch: &Batch, out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(&batch.arena[run]);
+}
+
+/// The largest number that divides both; 0 is divided by all.
+#[inline]
+fn common_divisor(mut a: u64, mut b: u64) -> u64 {
+    // The usual cases: already known not to be divisible, or divisible by what is known.
+    if a == 1 || b == 0 {
+        return a;
+    }
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 fn put_length(out: &mut Vec<u8>, length_or_null: u32) {
@@ -278,6 +316,31 @@ mod tests {
             let bytes = written(&mut serializer, &batch);
             assert_eq!(&bytes[..bytes.len() - 8], expected);
         }
+    }
+
+    #[test]
+    fn timestamps_of_a_coarse_clock_are_counted_in_its_unit() {
+        let mut batch = Batch::new();
+        let group = batch.group_index(0);
+        for (offset, time) in [(0, 5000), (1, 6500), (2, 6000), (3, 6000)] {
+            batch.push(group, offset, time, None, None, []);
+        }
+        batch.groups_mut()[group].next = 4;
+        let bytes = written(&mut Serializer::new(), &batch);
+        let sections = &bytes[..bytes.len() - 8];
+        assert!(
+            sections
+                .ends_with(&[0x11, 0xf4, 0x03, 20, 6, 1, 0, 0x18, 0x20, 0x28, 0, 0, 0, 0, 0x28, 0, 0, 0, 0])
+        );
+    }
+
+    #[test]
+    fn what_divides_all_is_found() {
+        let divisor = |numbers: &[u64]| numbers.iter().fold(0, |unit, &number| common_divisor(unit, number));
+        assert_eq!(divisor(&[0, 0]), 0);
+        assert_eq!(divisor(&[0, 20, 50, 0]), 10);
+        assert_eq!(divisor(&[20, 50, 3, 10]), 1);
+        assert_eq!(divisor(&[1 << 63, 1 << 63]), 1 << 63);
     }
 
     #[test]
