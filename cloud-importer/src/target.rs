@@ -19,6 +19,8 @@ pub(crate) struct TargetTopic {
     pub(crate) compacted: bool,
     /// Whether partitions were added just now.
     pub(crate) grown: bool,
+    /// Partitions that had no leader.
+    pub(crate) leaderless: BTreeSet<i32>,
 }
 
 /// Why a target topic cannot be written now.
@@ -30,28 +32,75 @@ pub(crate) enum Obstacle {
     Hold(Reason, String),
 }
 
-/// Makes sure that `topic` exists with at least `partitions` partitions and keeps records as they are. A topic that is
-/// missing is created with `create` partitions, or not at all: one that was written to before is not replaced.
-pub(crate) fn prepare(
-    admin: &Admin,
-    topic: &str,
-    partitions: i32,
-    create: Option<i32>,
-) -> Result<TargetTopic, Obstacle> {
-    let described = match describe(admin, topic)? {
-        Some(described) => described,
-        None => {
-            let Some(partitions) = create else { return Err(gone(topic)) };
-            create_topic(admin, topic, partitions)?;
-            described_soon(admin, topic)?
+/// What a target topic must be like.
+#[derive(Debug, Clone)]
+pub(crate) struct Want {
+    pub(crate) topic: Arc<str>,
+    /// It has so many partitions at least.
+    pub(crate) partitions: i32,
+    /// A topic that is missing is created with so many partitions, or not at all: one that was written to before is
+    /// not replaced.
+    pub(crate) create: Option<i32>,
+}
+
+/// What became of each topic.
+pub(crate) type Prepared = BTreeMap<Arc<str>, Result<TargetTopic, Obstacle>>;
+
+/// Makes sure that topics exist as they are wanted and keep records as they are, all of them with a few requests.
+pub(crate) fn prepare(admin: &Admin, wants: &[Want]) -> Prepared {
+    wants.chunks(TOPICS_AT_ONCE).flat_map(|wants| prepare_some(admin, wants)).collect()
+}
+
+fn prepare_some(admin: &Admin, wants: &[Want]) -> Prepared {
+    let mut outcomes = Prepared::new();
+    let names: Vec<&str> = wants.iter().map(|want| &*want.topic).collect();
+    let mut found = match describe(admin, &names) {
+        Ok(found) => found,
+        Err(obstacle) => {
+            return wants.iter().map(|want| (want.topic.clone(), Err(obstacle.clone()))).collect();
         }
     };
-    let existing = described.partitions.len() as i32;
-    let grown = existing < partitions;
-    if grown {
-        grow(admin, topic, existing, partitions)?;
+    let missing: Vec<(&str, i32)> = wants
+        .iter()
+        .filter(|want| matches!(found.get(&*want.topic), Some(Ok(None))))
+        .filter_map(|want| Some((&*want.topic, want.create?)))
+        .collect();
+    found.extend(create(admin, &missing));
+    let there: Vec<&str> =
+        found.iter().filter(|(_, found)| matches!(found, Ok(Some(_)))).map(|(name, _)| &**name).collect();
+    let mut configs = admin.configs_of(&there, PATIENCE);
+    for want in wants {
+        let outcome = match found.remove(&*want.topic) {
+            Some(Ok(Some(described))) => match &mut configs {
+                Ok(configs) => judge(admin, want, &described, configs.remove(&*want.topic)),
+                Err(error) => Err(unreadable(&want.topic, error)),
+            },
+            Some(Ok(None)) => Err(gone(&want.topic)),
+            Some(Err(obstacle)) => Err(obstacle),
+            None => Err(Obstacle::Passing(format!("the cluster did not describe `{}`", want.topic))),
+        };
+        outcomes.insert(want.topic.clone(), outcome);
     }
-    let configs = admin.topic_configs(topic, PATIENCE).map_err(|error| unreadable(topic, &error))?;
+    outcomes
+}
+
+/// Whether a topic that is there is as it is wanted; partitions that it lacks are added.
+fn judge(
+    admin: &Admin,
+    want: &Want,
+    described: &kafka::Topic,
+    configs: Option<Result<BTreeMap<String, String>, kafka::Error>>,
+) -> Result<TargetTopic, Obstacle> {
+    let topic = &want.topic;
+    let existing = described.partitions.len() as i32;
+    let grown = existing < want.partitions;
+    if grown {
+        grow(admin, topic, existing, want.partitions)?;
+    }
+    let configs = match configs {
+        Some(configs) => configs.map_err(|error| unreadable(topic, &error))?,
+        None => return Err(Obstacle::Passing(format!("the cluster did not tell the configs of `{topic}`"))),
+    };
     if configs.get("message.timestamp.type").is_some_and(|stamps| stamps == "LogAppendTime") {
         return Err(Obstacle::Hold(
             Reason::TargetUnfit,
@@ -66,7 +115,9 @@ pub(crate) fn prepare(
         .and_then(|value| value.parse().ok())
         .unwrap_or(DEFAULT_MAX_MESSAGE_BYTES);
     let compacted = configs.get("cleanup.policy").is_some_and(|policy| policy.contains("compact"));
-    Ok(TargetTopic { id: described.id, max_message_bytes, compacted, grown })
+    let leaderless = (0..).zip(&described.partitions).filter(|(_, partition)| partition.leader.is_none());
+    let leaderless = leaderless.map(|(number, _)| number).collect();
+    Ok(TargetTopic { id: described.id, max_message_bytes, compacted, grown, leaderless })
 }
 
 /// What a target partition holds from a position on.
@@ -81,43 +132,65 @@ pub(crate) struct Tail {
     pub(crate) second: Option<i64>,
 }
 
-/// Reads, read_committed, what lies at or after a position of each of `partitions` of `topic`.
+/// A target partition, and the position from which on it is looked at.
+#[derive(Debug, Clone)]
+pub(crate) struct At {
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: i32,
+    pub(crate) position: i64,
+}
+
+/// Reads, read_committed, what lies at or after a position of each target partition: in the order asked for, or what is
+/// in the way of one.
 ///
 /// This is the tail check of a take-over: the last record that progress names must be there, and nothing after it.
 pub(crate) fn tails(
     admin: &Admin,
     settings: &kafka::Settings,
-    topic: &str,
-    positions: &[(i32, i64)],
-) -> Result<Vec<Tail>, Obstacle> {
-    let passing =
-        |error: &dyn std::fmt::Display| Obstacle::Passing(format!("cannot read `{topic}`: {error}"));
-    let partitions: Vec<i32> = positions.iter().map(|(partition, _)| *partition).collect();
-    let ends = admin.ends(topic, &partitions, PATIENCE).map_err(|error| unreadable(topic, &error))?;
-    let mut tails: Vec<Tail> =
-        ends.iter().map(|ends| Tail { low: ends.low, high: ends.hw, ..Tail::default() }).collect();
+    wanted: &[At],
+) -> Result<Vec<Result<Tail, Obstacle>>, Obstacle> {
+    let passing = |error: &dyn std::fmt::Display| {
+        Obstacle::Passing(format!("cannot read the ends of target topics: {error}"))
+    };
+    let mut tails = Vec::with_capacity(wanted.len());
+    for wanted in wanted.chunks(PARTITIONS_AT_ONCE) {
+        let partitions: Vec<(&str, i32)> = wanted.iter().map(|at| (&*at.topic, at.partition)).collect();
+        let ends = admin.ends_of(&partitions, PATIENCE).map_err(|error| passing(&error))?;
+        tails.extend(wanted.iter().zip(ends).map(|(at, ends)| match ends {
+            Ok(ends) => Ok(Tail { low: ends.low, high: ends.hw, ..Tail::default() }),
+            Err(code) if code.is_authorization() => Err(unauthorised(&at.topic, code)),
+            Err(code) => Err(passing(&format_args!("{} of `{}`: {code}", at.partition, at.topic))),
+        }));
+    }
     let options = SourceOptions { queued_bytes: 1 << 20, ..SourceOptions::default() };
     let mut consumer =
         SourceConsumer::new(settings, "longhaul-tail-check", options).map_err(|error| passing(&error))?;
     let mut open = BTreeSet::new();
-    for (index, (partition, position)) in positions.iter().enumerate() {
-        let from = (*position).max(tails[index].low);
-        if from < tails[index].high {
-            consumer.assign(topic, *partition, from, None, index as u64).map_err(|error| passing(&error))?;
+    for (index, (at, tail)) in wanted.iter().zip(&tails).enumerate() {
+        let Ok(tail) = tail else { continue };
+        let from = at.position.max(tail.low);
+        if from < tail.high {
+            let assigned = consumer.assign(&at.topic, at.partition, from, None, index as u64);
+            assigned.map_err(|error| passing(&error))?;
             open.insert(index as u64);
         }
     }
+    read_tails(&mut consumer, wanted, &mut tails, open);
+    Ok(tails)
+}
+
+/// Reads the first two records of each partition that is `open`.
+fn read_tails(
+    consumer: &mut SourceConsumer,
+    wanted: &[At],
+    tails: &mut [Result<Tail, Obstacle>],
+    mut open: BTreeSet<u64>,
+) {
     let deadline = Instant::now() + PATIENCE;
-    while !open.is_empty() {
-        if Instant::now() > deadline {
-            return Err(Obstacle::Passing(format!(
-                "the tail of `{topic}` was not readable within {PATIENCE:?}"
-            )));
-        }
-        let mut failure = None;
+    while !open.is_empty() && Instant::now() < deadline {
         consumer.poll(Duration::from_millis(50), |event| match event {
             kafka::Event::Record(record) => {
-                let tail = &mut tails[record.token as usize];
+                let Ok(tail) = &mut tails[record.token as usize] else { return };
                 if tail.first.is_none() {
                     tail.first = Some(record.offset);
                 } else {
@@ -126,16 +199,22 @@ pub(crate) fn tails(
                 }
             }
             kafka::Event::EndOfPartition { token, .. } => drop(open.remove(&token)),
-            kafka::Event::Lost { cause, .. } => failure = Some(cause),
+            kafka::Event::Lost { token, cause } => {
+                open.remove(&token);
+                let topic = &wanted[token as usize].topic;
+                tails[token as usize] = Err(match cause {
+                    kafka::SourceError::Authorization { code } => unauthorised(topic, code),
+                    cause => Obstacle::Passing(format!("cannot read `{topic}`: {cause}")),
+                });
+            }
             kafka::Event::Trouble { .. } => {}
         });
-        match failure {
-            None => {}
-            Some(kafka::SourceError::Authorization { code }) => return Err(unauthorised(topic, code)),
-            Some(cause) => return Err(passing(&cause)),
-        }
     }
-    Ok(tails)
+    for token in open {
+        let topic = &wanted[token as usize].topic;
+        let why = format!("the tail of `{topic}` was not readable within {PATIENCE:?}");
+        tails[token as usize] = Err(Obstacle::Passing(why));
+    }
 }
 
 /// Which source topic each target topic belongs to, over all links: two must not be mixed by accident.
@@ -163,15 +242,26 @@ impl Claims {
     }
 }
 
-fn describe(admin: &Admin, topic: &str) -> Result<Option<kafka::Topic>, Obstacle> {
-    let described = admin.describe(&[topic], PATIENCE).map_err(|error| unreadable(topic, &error))?;
-    match described.into_iter().next() {
-        Some(Ok(topic)) => Ok(Some(topic)),
-        Some(Err((_, code))) if code.is_unknown_topic() => Ok(None),
-        Some(Err((_, code))) if code.is_authorization() => Err(unauthorised(topic, code)),
-        Some(Err((_, code))) => Err(Obstacle::Passing(format!("cannot describe `{topic}`: {code}"))),
-        None => Err(Obstacle::Passing(format!("the cluster did not describe `{topic}`"))),
-    }
+/// Topics that are there, or are not, or what is in the way of asking about one.
+type Found = BTreeMap<String, Result<Option<kafka::Topic>, Obstacle>>;
+
+fn describe(admin: &Admin, names: &[&str]) -> Result<Found, Obstacle> {
+    let described = admin
+        .describe(names, PATIENCE)
+        .map_err(|error| Obstacle::Passing(format!("cannot describe target topics: {error}")))?;
+    let found = described.into_iter().map(|answer| match answer {
+        Ok(topic) => (topic.name.clone(), Ok(Some(topic))),
+        Err((name, code)) if code.is_unknown_topic() => (name, Ok(None)),
+        Err((name, code)) if code.is_authorization() => {
+            let obstacle = unauthorised(&name, code);
+            (name, Err(obstacle))
+        }
+        Err((name, code)) => {
+            let obstacle = Obstacle::Passing(format!("cannot describe `{name}`: {code}"));
+            (name, Err(obstacle))
+        }
+    });
+    Ok(found.collect())
 }
 
 fn gone(topic: &str) -> Obstacle {
@@ -184,33 +274,62 @@ fn gone(topic: &str) -> Obstacle {
     )
 }
 
-fn create_topic(admin: &Admin, topic: &str, partitions: i32) -> Result<(), Obstacle> {
-    match admin.create_topic(topic, partitions, -1, &[], PATIENCE) {
-        Ok(()) => {
-            tracing::info!(topic, partitions, "created the target topic");
-            Ok(())
+/// Creates topics, and describes those that could be created.
+fn create(admin: &Admin, topics: &[(&str, i32)]) -> Found {
+    let outcomes = match admin.create_topics(topics, PATIENCE) {
+        Ok(outcomes) => outcomes,
+        Err(error) => {
+            let why = Obstacle::Passing(format!("cannot create target topics: {error}"));
+            return topics.iter().map(|(name, _)| ((*name).to_owned(), Err(why.clone()))).collect();
         }
-        Err(error) => match error.code() {
-            Some(KafkaCode::TOPIC_ALREADY_EXISTS) => Ok(()),
-            Some(code) if code.is_retriable() => {
-                Err(Obstacle::Passing(format!("cannot create target topic `{topic}`: {error}")))
+    };
+    let mut found = Found::new();
+    let mut made = Vec::new();
+    for (name, partitions) in topics {
+        match outcomes.get(*name) {
+            Some(Ok(())) => {
+                tracing::info!(topic = name, partitions, "created the target topic");
+                made.push(*name);
             }
-            Some(code) if code.is_authorization() => Err(Obstacle::Hold(
-                Reason::TargetUnauthorized,
-                format!(
-                    "target topic `{topic}` does not exist and may not be created ({code}); create it with {partitions} \
-                     partitions, or grant Create on it"
-                ),
-            )),
-            _ => Err(Obstacle::Hold(
-                Reason::TargetUnfit,
-                format!(
-                    "target topic `{topic}` does not exist and cannot be created: {error}; create it with {partitions} \
-                     partitions"
-                ),
-            )),
-        },
+            Some(Err(error)) => match not_created(name, *partitions, error) {
+                None => made.push(*name),
+                Some(obstacle) => drop(found.insert((*name).to_owned(), Err(obstacle))),
+            },
+            None => {
+                let why = format!("the cluster did not tell whether it created `{name}`");
+                found.insert((*name).to_owned(), Err(Obstacle::Passing(why)));
+            }
+        }
     }
+    found.extend(described_soon(admin, &made));
+    found
+}
+
+/// Why a topic was not created; `None` when it is there already.
+fn not_created(topic: &str, partitions: i32, error: &kafka::Error) -> Option<Obstacle> {
+    let code = error.code();
+    if code == Some(KafkaCode::TOPIC_ALREADY_EXISTS) {
+        return None;
+    }
+    Some(match code {
+        Some(code) if code.is_retriable() => {
+            Obstacle::Passing(format!("cannot create target topic `{topic}`: {error}"))
+        }
+        Some(code) if code.is_authorization() => Obstacle::Hold(
+            Reason::TargetUnauthorized,
+            format!(
+                "target topic `{topic}` does not exist and may not be created ({code}); create it with {partitions} \
+                 partitions, or grant Create on it"
+            ),
+        ),
+        _ => Obstacle::Hold(
+            Reason::TargetUnfit,
+            format!(
+                "target topic `{topic}` does not exist and cannot be created: {error}; create it with {partitions} \
+                 partitions"
+            ),
+        ),
+    })
 }
 
 fn grow(admin: &Admin, topic: &str, existing: i32, partitions: i32) -> Result<(), Obstacle> {
@@ -223,9 +342,7 @@ fn grow(admin: &Admin, topic: &str, existing: i32, partitions: i32) -> Result<()
             Err(Obstacle::Passing(format!("cannot add partitions to `{topic}`: {error}")))
         }
         // Another lane or importer may have been faster.
-        Err(_) if describe(admin, topic)?.is_some_and(|now| now.partitions.len() as i32 >= partitions) => {
-            Ok(())
-        }
+        Err(_) if has_grown(admin, topic, partitions)? => Ok(()),
         Err(error) => Err(Obstacle::Hold(
             Reason::TargetUnfit,
             format!(
@@ -236,23 +353,45 @@ fn grow(admin: &Admin, topic: &str, existing: i32, partitions: i32) -> Result<()
     }
 }
 
-/// A topic that was just created takes a moment to be known everywhere.
-fn described_soon(admin: &Admin, topic: &str) -> Result<kafka::Topic, Obstacle> {
+fn has_grown(admin: &Admin, topic: &str, partitions: i32) -> Result<bool, Obstacle> {
+    let described = describe(admin, &[topic])?.remove(topic).unwrap_or(Ok(None))?;
+    Ok(described.is_some_and(|now| now.partitions.len() as i32 >= partitions))
+}
+
+/// Topics that were just created take a moment to be known everywhere.
+fn described_soon(admin: &Admin, names: &[&str]) -> Found {
     let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(described) = describe(admin, topic)?
-            && described.partitions.iter().all(|partition| partition.leader.is_some())
-            && !described.partitions.is_empty()
-        {
-            return Ok(described);
+    let mut found = Found::new();
+    let mut left = names.to_vec();
+    while !left.is_empty() {
+        let described = match describe(admin, &left) {
+            Ok(described) => described,
+            Err(obstacle) => left.iter().map(|name| ((*name).to_owned(), Err(obstacle.clone()))).collect(),
+        };
+        for (name, outcome) in described {
+            let known = match &outcome {
+                Ok(Some(topic)) => {
+                    !topic.partitions.is_empty()
+                        && topic.partitions.iter().all(|partition| partition.leader.is_some())
+                }
+                Ok(None) => false,
+                Err(_) => true,
+            };
+            if known {
+                left.retain(|other| *other != name);
+                found.insert(name, outcome);
+            }
         }
         if Instant::now() > deadline {
-            return Err(Obstacle::Passing(format!(
-                "target topic `{topic}` was created and is not described yet"
-            )));
+            break;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
+    for name in left {
+        let why = format!("target topic `{name}` was created and is not described yet");
+        found.insert(name.to_owned(), Err(Obstacle::Passing(why)));
+    }
+    found
 }
 
 fn unreadable(topic: &str, error: &kafka::Error) -> Obstacle {
@@ -272,7 +411,12 @@ pub(crate) fn unauthorised(topic: &str, code: KafkaCode) -> Obstacle {
     )
 }
 
+/// How long leaders may say that they are none before the lane says so.
+const SETTLING: Duration = Duration::from_secs(1);
 /// How long one question to the cluster may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Topics that one request is about, and partitions.
+const TOPICS_AT_ONCE: usize = 200;
+const PARTITIONS_AT_ONCE: usize = 2000;
 /// Kafka's default of `max.message.bytes`.
 const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;

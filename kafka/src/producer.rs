@@ -123,6 +123,7 @@ impl TransactionalProducer {
     /// `Passing` may be tried again, on this producer or a new one.
     pub fn init_transactions(&mut self, timeout: Duration) -> Result<(), TransactionError> {
         let deadline = Instant::now() + timeout;
+        self.client.connect(timeout.min(CONNECT_PATIENCE));
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             // SAFETY: the client is live; the error object returned is ours.
@@ -523,6 +524,8 @@ fn configuration(
 static INSTANCES: AtomicU64 = AtomicU64::new(0);
 const POLL_SLICE: Duration = Duration::from_millis(1);
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// How long a connection is waited for before librdkafka is left to find one by itself.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 /// For a question that librdkafka answers from memory.
 const ASKING_WHY: Duration = Duration::from_secs(1);
 const _: () = assert!(size_of::<usize>() >= size_of::<u64>(), "tags travel as pointers");

@@ -5,6 +5,7 @@ use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},
     ptr::NonNull,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use super::{ErrorText, c_text, owned_text, reaper, sys};
@@ -170,6 +171,29 @@ impl Client {
         // SAFETY: the instance is live; `text` takes `size` bytes.
         let code = unsafe { sys::rd_kafka_fatal_error(self.as_ptr(), text.as_mut_ptr(), size) };
         (code != 0).then(|| (KafkaCode(code), text.to_string()))
+    }
+
+    /// Waits up to `patience` until a broker is connected that is known by its id.
+    ///
+    /// librdkafka makes do without, but what needs a coordinator then looks for a connection at once, finds none and
+    /// looks again only half a second later (2.12).
+    pub(crate) fn connect(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        // The first answer comes over a bootstrap connection, which ends with it; the second from a broker.
+        for _ in 0..2 {
+            let left = super::millis(deadline.saturating_duration_since(Instant::now()));
+            let mut metadata = std::ptr::null();
+            // SAFETY: the instance is live; without a topic only the brokers are asked for; the object returned on
+            // success is ours and freed once.
+            unsafe {
+                let code =
+                    sys::rd_kafka_metadata(self.as_ptr(), 0, std::ptr::null_mut(), &mut metadata, left);
+                if code != 0 {
+                    return;
+                }
+                sys::rd_kafka_metadata_destroy(metadata);
+            }
+        }
     }
 
     /// A topic of the instance.
