@@ -18,6 +18,12 @@ pub(super) enum Scan {
     UpTo(u8),
     /// All the rest.
     Rest,
+    /// A number of seven bits a byte.
+    Varint,
+    /// So many bytes.
+    Bytes(u8),
+    /// Bytes behind their number, which is a [`Varint`](Self::Varint).
+    Prefixed,
 }
 
 impl Scan {
@@ -37,8 +43,27 @@ impl Scan {
             Self::BeforeEither(a, b) => memchr2(a, b, &bytes[at..end]).map(|found| at + found),
             Self::UpTo(byte) => Some(find(&bytes[..end], at, byte).unwrap_or(end)),
             Self::Rest => Some(end),
+            Self::Varint => varint(bytes, at, end).map(|(_, end)| end),
+            Self::Bytes(count) => Some(at + usize::from(count)).filter(|&stop| stop <= end),
+            Self::Prefixed => {
+                let (length, start) = varint(bytes, at, end)?;
+                let stop = start.checked_add(usize::try_from(length).ok()?)?;
+                (stop <= end).then_some(stop)
+            }
         }
     }
+}
+
+/// The number of seven bits a byte at `at`, and where it ends.
+pub(super) fn varint(bytes: &[u8], at: usize, end: usize) -> Option<(u64, usize)> {
+    let mut number = 0;
+    for (index, &byte) in bytes[at..end].iter().take(10).enumerate() {
+        number |= u64::from(byte & 0x7f) << (7 * index);
+        if byte < 0x80 {
+            return Some((number, at + index + 1));
+        }
+    }
+    None
 }
 
 /// End of a JSON string, behind its closing quote, which no odd number of backslashes precedes.
@@ -162,5 +187,12 @@ mod tests {
         assert_eq!(Scan::Before(b',').end(b"123,", 0, 3), None);
         assert_eq!(Scan::BeforeEither(b',', b';').end(b"12;,", 0, 4), Some(2));
         assert_eq!(Scan::UpTo(b',').end(b"123,", 0, 3), Some(3));
+        assert_eq!(Scan::Varint.end(b"\x81\x01", 0, 1), None);
+        assert_eq!(Scan::Varint.end(b"\x81\x01", 0, 2), Some(2));
+        assert_eq!((Scan::Bytes(4).end(b"1234", 0, 4), Scan::Bytes(4).end(b"1234", 1, 4)), (Some(4), None));
+        assert_eq!(
+            (Scan::Prefixed.end(b"\x02ab", 0, 3), Scan::Prefixed.end(b"\x02ab", 0, 2)),
+            (Some(3), None)
+        );
     }
 }

@@ -1,9 +1,10 @@
-//! Cutting a record of no known shape into values: the only place that knows JSON and delimited text.
+//! Cutting a record of no known shape into values: the only place that knows JSON, text and Protobuf.
 //!
 //! What stands between the values becomes the shape. Each value is given a path, which tells its column: the keys that
 //! lead to it, or the number of its field. A record that is of no kind known here has no shape.
 
 mod json;
+mod protobuf;
 mod text;
 
 use super::scan::Scan;
@@ -26,8 +27,8 @@ pub(super) fn cut(record: &[u8], tokens: &mut Vec<Token>) {
     }
     let first = record.iter().find(|byte| !byte.is_ascii_whitespace());
     let cut = match first {
-        Some(b'{' | b'[') => json::cut(record, tokens) || (tokens.is_empty() && text::cut(record, tokens)),
-        _ => text::cut(record, tokens),
+        Some(b'{' | b'[') => json::cut(record, tokens) || text::cut(record, tokens),
+        _ => text::cut(record, tokens) || protobuf::cut(record, tokens),
     };
     if !cut || tokens.len() > MAX_TOKENS {
         tokens.clear();

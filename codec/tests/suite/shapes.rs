@@ -87,6 +87,7 @@ fn kinds(i: u64) -> Vec<Record> {
         ),
         record("k", &format!("{time} level=info msg=\"it took {i} ms\" id={hex} n={i}")),
         record("k", &format!("one word and {i} more  ")),
+        (Some(vec![i as u8]), Some(protobuf(i))),
         (None, Some(format!("plain-{hex}").into_bytes())),
         (Some(noise(i, 20)), None),
         (None, Some(Vec::new())),
@@ -98,6 +99,16 @@ fn kinds(i: u64) -> Vec<Record> {
             &format!("{{\"text\":\"ünïcode \\u00e9 {i}\",\"empty\":\"\",\"zero\":-0,\"odd\":00{i}}}"),
         ),
     ]
+}
+
+/// A message with optional, repeated and nested fields.
+fn protobuf(i: u64) -> Vec<u8> {
+    let mut out = vec![0x08, i as u8 | 0x80, 1, 0x12, 3, b'a', b'b', b'0' + (i % 10) as u8];
+    out.extend((0..i % 3).flat_map(|n| [0x1a, 4, 0x08, n as u8, 0x10, 0x7f]));
+    out.push(0x21);
+    out.extend((i as f64 * 0.5).to_le_bytes());
+    out.extend([0x2d, 1, 2, 3, i as u8, 0x32, 0]);
+    out
 }
 
 #[test]
@@ -233,7 +244,7 @@ proptest! {
 
     #[test]
     fn records_that_were_tampered_with_arrive(
-        changes in vec((0..200u64, 0..15usize, 0..15usize, 0..6u8, any::<Index>(), any::<Index>(), any::<u8>(), any::<bool>()), 1..80)
+        changes in vec((0..200u64, 0..16usize, 0..16usize, 0..6u8, any::<Index>(), any::<Index>(), any::<u8>(), any::<bool>()), 1..80)
     ) {
         let mut lane = Lane::new();
         for parcel in changes.chunks(20) {
