@@ -11,6 +11,7 @@
 //! Whichever it is, [`Window`] publishes what quinn does not tell: see [`flight`].
 
 mod adaptive;
+mod breath;
 mod flight;
 mod governed;
 mod path;
@@ -25,6 +26,7 @@ pub(crate) use flight::{Flight, FlightReading};
 use crate::{rate::Rate, settings::INITIAL_RTT};
 
 use adaptive::Adaptive;
+use breath::Breath;
 use governed::Governed;
 use path::PathView;
 
@@ -75,6 +77,8 @@ pub(crate) enum WindowFactory {
         congestion: Congestion,
         /// The link's rate.
         rate: Rate,
+        /// The largest datagram that is probed for.
+        max_mtu: u16,
     },
     /// For connections that are accepted: this many bytes in flight.
     Accepted {
@@ -87,7 +91,7 @@ impl WindowFactory {
     fn kind(&self) -> Kind {
         match self {
             Self::Accepted { window } => Kind::Fixed(*window),
-            Self::Dialled { congestion, rate } => match congestion {
+            Self::Dialled { congestion, rate, .. } => match congestion {
                 Congestion::Auto if rate.configured().is_none() => Kind::Adaptive,
                 Congestion::Auto | Congestion::Governed => Kind::Governed,
                 Congestion::Adaptive => Kind::Adaptive,
@@ -99,11 +103,11 @@ impl WindowFactory {
 
 impl ControllerFactory for WindowFactory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        let rate = match &*self {
-            Self::Dialled { rate, .. } => Some(rate.clone()),
-            Self::Accepted { .. } => None,
+        let (rate, max_mtu) = match &*self {
+            Self::Dialled { rate, max_mtu, .. } => (Some(rate.clone()), *max_mtu),
+            Self::Accepted { .. } => (None, current_mtu),
         };
-        Box::new(Window::new(self.kind(), rate, now, current_mtu))
+        Box::new(Window::new(self.kind(), rate, now, Breath::new(current_mtu, max_mtu)))
     }
 }
 
@@ -113,6 +117,7 @@ pub(crate) struct Window {
     kind: Kind,
     flight: Arc<Flight>,
     path: PathView,
+    breath: Breath,
     inner: Inner,
 }
 
@@ -125,7 +130,8 @@ enum Inner {
 }
 
 impl Window {
-    fn new(kind: Kind, rate: Option<Rate>, now: Instant, mtu: u16) -> Self {
+    fn new(kind: Kind, rate: Option<Rate>, now: Instant, breath: Breath) -> Self {
+        let mtu = breath.mtu();
         let inner = match kind {
             Kind::Governed => {
                 Inner::Governed(Box::new(Governed::new(rate.unwrap_or_else(|| Rate::new(None, None)), mtu)))
@@ -134,7 +140,7 @@ impl Window {
             Kind::Cubic => Inner::Cubic(Box::new(Cubic::new(Arc::new(CubicConfig::default()), now, mtu))),
             Kind::Fixed(window) => Inner::Fixed(window),
         };
-        Self { kind, flight: Arc::new(Flight::new(now)), path: PathView::default(), inner }
+        Self { kind, flight: Arc::new(Flight::new(now)), path: PathView::default(), breath, inner }
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -178,6 +184,7 @@ impl Controller for Window {
         self.flight.acked(now, in_flight);
         self.path.end_of_acks(now);
         self.flight.path(self.path.least(), self.path.queue());
+        self.breath.end_of_acks(now, self.path.smoothed());
         match &mut self.inner {
             Inner::Governed(governed) => governed.end_of_acks(now, &self.path),
             Inner::Adaptive(adaptive) => adaptive.end_of_acks(now, &self.path),
@@ -197,6 +204,7 @@ impl Controller for Window {
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.breath.set_mtu(new_mtu);
         match &mut self.inner {
             Inner::Governed(governed) => governed.set_mtu(new_mtu),
             Inner::Adaptive(adaptive) => adaptive.set_mtu(new_mtu),
@@ -206,12 +214,13 @@ impl Controller for Window {
     }
 
     fn window(&self) -> u64 {
-        match &self.inner {
+        let window = match &self.inner {
             Inner::Governed(governed) => governed.window(&self.path),
             Inner::Adaptive(adaptive) => adaptive.window(),
             Inner::Cubic(cubic) => cubic.window(),
             Inner::Fixed(window) => *window,
-        }
+        };
+        self.breath.of(window)
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
@@ -250,7 +259,7 @@ mod tests {
     #[test]
     fn the_choice_follows_the_configured_rate_and_not_the_granted_one() {
         let dialled = |congestion, rate: &Rate| {
-            built(WindowFactory::Dialled { congestion, rate: rate.clone() }).kind().word()
+            built(WindowFactory::Dialled { congestion, rate: rate.clone(), max_mtu: 1452 }).kind().word()
         };
         let rate = Rate::new(None, None);
         assert_eq!(dialled(Congestion::Auto, &rate), "adaptive");

@@ -111,7 +111,8 @@ impl Settings {
         let tls =
             QuicClientConfig::try_from(identity.client_config()?).expect("our provider has AES-128-GCM");
         let mut config = ClientConfig::new(Arc::new(tls));
-        let window = WindowFactory::Dialled { congestion: self.congestion, rate: rate.clone() };
+        let (congestion, rate, max_mtu) = (self.congestion, rate.clone(), self.max_mtu);
+        let window = WindowFactory::Dialled { congestion, rate, max_mtu };
         config.transport_config(Arc::new(self.transport(0, 0, window)));
         Ok(config)
     }

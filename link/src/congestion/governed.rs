@@ -23,6 +23,8 @@ pub(super) struct Governed {
     outage: bool,
     /// The path has carried the rate, as far as it was used, over a whole judgement.
     proven: bool,
+    /// The rate was lowered by a guess: see `looks_overdriven`.
+    guessed: bool,
     /// The ceiling of the last look: a raised one is to be proven anew.
     ceiling: Option<u64>,
     last_ack: Option<Instant>,
@@ -59,6 +61,7 @@ impl Governed {
             mtu: mtu.into(),
             outage: false,
             proven: false,
+            guessed: false,
             last_ack: None,
             settles: None,
             period: Period::default(),
@@ -113,7 +116,9 @@ impl Governed {
         }
         let ceiling = self.rate.ceiling();
         if ceiling != self.ceiling {
-            self.proven &= ceiling < self.ceiling;
+            if ceiling > self.ceiling {
+                (self.proven, self.guessed) = (false, false);
+            }
             self.ceiling = ceiling;
             self.forget();
         }
@@ -173,8 +178,12 @@ impl Governed {
             // What comes in faster than we send was held up before: not a path that is too narrow.
             return false;
         }
-        self.too_much = Some((delivered, now));
-        self.set(EARLY_STEP * delivered, before, now, path);
+        let delivered = self.on_wire(delivered);
+        // The first time the queue grew so fast that the rate is only a guess; from there on it is found step by step.
+        let again = std::mem::replace(&mut self.guessed, true);
+        self.proven = again;
+        self.too_much = again.then_some((delivered, now));
+        self.set(if again { STEP_DOWN } else { EARLY_STEP } * delivered, before, now, path);
         true
     }
 
@@ -183,12 +192,12 @@ impl Governed {
         if self.period.idle > self.period.acked / 2 {
             return; // it was hardly used: neither too much nor enough was shown
         }
-        let delivered = self.period.acked as f64 / elapsed.as_secs_f64();
+        let delivered = self.on_wire(self.period.acked as f64 / elapsed.as_secs_f64());
         let (lossy, least) = (self.period.loss_share() > MAX_LOSS_SHARE, path.least());
         let queue = (self.period.rtt_sum / self.period.rtt_count.max(1)).saturating_sub(least);
         let stands = queue > MAX_QUEUE.max(least / 2);
         if !lossy && !stands {
-            self.proven = true;
+            self.proven |= !self.guessed || self.rate.scale() >= 1.0;
             return match self.test.take() {
                 Some(stood) if path.queue() > MIN_FOREIGN.max(stood / 5) => {
                     self.hold_floor(before, now, path)
@@ -196,7 +205,7 @@ impl Governed {
                 _ => self.raise(before, now),
             };
         }
-        self.too_much = Some((delivered.min(before), now));
+        (self.too_much, self.proven) = (Some((delivered.min(before), now)), true);
         let lower = STEP_DOWN * delivered;
         if lossy || delivered < CARRIED * before || lower >= self.floor() {
             self.test = None;
@@ -239,6 +248,7 @@ impl Governed {
                 (scale * STEP_UP).min(scale * (BELOW_TOO_MUCH * rate / before).max(1.0))
             }
             Some((rate, _)) if before < STILL_NEAR * rate => scale * PROBE_STEP,
+            None if !self.proven => scale * FIND_STEP,
             _ => scale * STEP_UP + 0.005,
         };
         self.rate.set_scale(next);
@@ -252,6 +262,11 @@ impl Governed {
     /// What may leave now, bytes a second.
     fn bytes_now(&self) -> Option<f64> {
         self.rate.now().map(|bits| bits as f64 / 8.0)
+    }
+
+    /// A rate of QUIC packets as the bucket counts it.
+    fn on_wire(&self, rate: f64) -> f64 {
+        rate * (self.mtu + HEADERS) as f64 / self.mtu as f64
     }
 
     fn floor(&self) -> f64 {
@@ -275,6 +290,8 @@ const GAIN: f64 = 1.5;
 /// Seconds of the rate on top: on a short path, timers and a busy receiver take longer than the round trip.
 const SLACK: f64 = 0.01;
 const ALLOWANCE_PACKETS: u64 = 8;
+/// IPv4 and UDP.
+const HEADERS: u64 = 28;
 const JITTER: Duration = Duration::from_millis(20);
 /// A neighbour's queue above this does not widen the window any more.
 const MAX_FLOOR_RTT: Duration = Duration::from_secs(1);
@@ -309,6 +326,8 @@ const EARLY_QUEUE: Duration = Duration::from_millis(20);
 const EARLY_SPAN: Duration = Duration::from_millis(15);
 const EARLY_PACKETS: u64 = 30;
 const EARLY_STEP: f64 = 0.85;
+/// From a guess upwards, each judgement.
+const FIND_STEP: f64 = 1.10;
 const EARLY_LOSS_PACKETS: u64 = 500;
 const EARLY_LOSS_SHARE: f64 = 0.25;
 

@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use super::*;
 
 const M: u64 = 1_000_000;
+/// On the wire, and as QUIC counts it.
 const PACKET: u64 = 1480;
+const PAYLOAD: u64 = 1452;
 
 fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -118,14 +120,14 @@ impl Path {
         while let Some(fate) = self.fates.pop_front_if(|fate| fate.at <= self.now) {
             self.in_flight -= PACKET;
             if fate.lost {
-                self.governed.lost(PACKET, false);
+                self.governed.lost(PAYLOAD, false);
                 continue;
             }
             let rtt = self.now - fate.sent;
             self.smoothed = (7 * self.smoothed + rtt) / 8;
             self.delivered += PACKET;
             self.view.packet(rtt, self.smoothed);
-            self.governed.acked(PACKET, app_limited);
+            self.governed.acked(PAYLOAD, app_limited);
             self.view.end_of_acks(self.now);
             self.governed.end_of_acks(self.now, &self.view);
         }
