@@ -123,6 +123,8 @@ struct Worker {
     machine: Lane,
     replies: Option<mpsc::Sender<Reply>>,
     decoding: Option<Decoding>,
+    /// Batches that are done with, for their memory.
+    spare: Vec<codec::Batch>,
     /// A session whose exporter broke the protocol: nothing more is taken from it.
     rejected: Option<SessionId>,
     /// The producer and what progress said when it was taken over, and since.
@@ -191,6 +193,7 @@ impl Worker {
             machine,
             replies: None,
             decoding: None,
+            spare: Vec::new(),
             rejected: None,
             owned: None,
             pending: Pending::default(),
@@ -234,6 +237,7 @@ impl Worker {
         }
         if self.pending.is_empty() && self.last_begin.is_none_or(|begin| begin.elapsed() >= QUIET) {
             self.note_deliveries();
+            self.spare.clear();
         }
         let answered = self.answer();
         if self.draining.is_some() {
@@ -313,7 +317,10 @@ impl Worker {
             let decoder = Decoder::new(DecodeLimits::default())?;
             self.decoding = Some(Decoding { session, epoch, decoder });
         }
-        self.decoding.as_mut().expect("it was just made").decoder.decode(body, plain)
+        let mut batch = self.spare.pop().unwrap_or_default();
+        let decoder = &mut self.decoding.as_mut().expect("it was just made").decoder;
+        decoder.decode_into(body, plain, &mut batch)?;
+        Ok(batch)
     }
 
     /// Judges every group of a parcel: what is accepted becomes pending.
@@ -480,6 +487,8 @@ const MAX_QUEUED_PARCELS: usize = 4096;
 const KIB: u64 = 1024;
 /// How often a lane looks round when nothing happens.
 const IDLE_WAIT: Duration = Duration::from_secs(1);
+/// Batches whose memory is kept while records flow: about what comes in between two transactions.
+const MAX_SPARE: usize = 32;
 /// How often `delivered` lines are written to the audit log.
 const AUDIT_INTERVAL: Duration = Duration::from_secs(5);
 /// A lane that has written nothing for so long makes nobody wait with a transaction of its own.

@@ -14,7 +14,7 @@ use proto::{
 };
 
 use super::{
-    Stopped, Worker,
+    MAX_SPARE, Stopped, Worker,
     open::went_back,
     pending::{Accepted, Part, Pending},
     takeover::Owned,
@@ -237,6 +237,10 @@ impl Worker {
     fn release_credit(&mut self) {
         for accepted in self.pending.take() {
             self.machine.free(accepted.session, accepted.epoch, accepted.plain);
+            // One that carried a very large record would keep its memory for ever.
+            if self.spare.len() < MAX_SPARE && accepted.plain <= 2 * proto::limits::PARCEL_TARGET {
+                self.spare.push(accepted.batch);
+            }
         }
     }
 
