@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use longhaul_lab::generator::{metrics, now_ms, wide_changes};
 use longhaul_lab::load::{LoadOptions, load};
 use longhaul_lab::pace::Paced;
@@ -138,17 +138,17 @@ fn low_load(site: &Site, payload: Payload, seconds: u32) -> Result<(u64, u64)> {
     programs.start()?;
     let tail = Tail::start(&site.target, &[(topic.clone(), PARTITIONS)])?;
     let options = LoadOptions { at_once: 1, ..LoadOptions::default() };
-    let trickle = |seconds: u32| {
-        let records = payload.records().take((LOW_LOAD * seconds) as usize);
-        let paced = Paced::new(records, f64::from(LOW_LOAD), Arc::new(AtomicU64::new(0)));
-        load(&site.source, &topic, paced, &options)
-    };
-    // Lanes are taken over and the topic made before it counts.
-    let warm = trickle(WARM_UP_SECONDS)?.visible;
-    wait_for(&programs, "the first records", PATIENCE, || Ok((tail.seen(0) >= warm).then_some(())))?;
-    tail.measure_from_now();
-    let all = warm + trickle(seconds)?.visible;
-    wait_for(&programs, "the last records", PATIENCE, || Ok((tail.seen(0) >= all).then_some(())))?;
+    let records = payload.records().take((LOW_LOAD * (WARM_UP_SECONDS + seconds)) as usize);
+    let paced = Paced::new(records, f64::from(LOW_LOAD), Arc::new(AtomicU64::new(0)));
+    let loaded = std::thread::scope(|scope| {
+        let trickle = scope.spawn(|| load(&site.source, &topic, paced, &options));
+        // Lanes are taken over, the topic is made and whoever writes is connected before it counts.
+        let warm = u64::from(LOW_LOAD * WARM_UP_SECONDS);
+        wait_for(&programs, "the first records", PATIENCE, || Ok((tail.seen(0) >= warm).then_some(())))?;
+        tail.measure_from_now();
+        trickle.join().map_err(|_| anyhow!("the load panicked"))?.map_err(anyhow::Error::from)
+    })?;
+    wait_for(&programs, "the last records", PATIENCE, || Ok((tail.seen(0) >= loaded.visible).then_some(())))?;
     programs.stop();
     let delays = tail.stop()?.swap_remove(0);
     let quantile = |share| delays.quantile_ms(share).context("no record was measured");
