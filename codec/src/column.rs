@@ -22,19 +22,21 @@
 //! - The decoder checks every count, length, number and reference before use, and what it makes is bounded by the sink.
 
 mod choice;
-mod decode;
 mod decimal;
+mod decode;
 mod dictionary;
 mod encode;
 mod fault;
 mod number;
 mod packed;
 mod pattern;
+mod range;
+mod recurring;
 mod sink;
-mod text;
-mod time;
 #[cfg(test)]
 mod tests;
+mod text;
+mod time;
 mod trial;
 
 pub(crate) use decode::{ColumnDecoders, Expected};

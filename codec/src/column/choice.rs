@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::decimal::DecimalShape;
-use super::number::{self, Predictor};
+use super::number::{self, Coding, Predictor};
 use super::packed::Packing;
 use super::pattern::Pattern;
 use super::time::TimeShape;
@@ -23,10 +23,13 @@ mod kind {
     pub(super) const PATTERN: u8 = 0x47;
     pub(super) const DICTIONARY: u8 = 0x48;
     pub(super) const COPY: u8 = 0x49;
+    pub(super) const RECURRING: u8 = 0x4a;
 }
 
 /// Marks a change that is for this parcel only.
 pub(super) const ONCE: u8 = 0x80;
+/// The id of a value that its dictionary did not take.
+pub(super) const KEY_UNKNOWN: u32 = 0;
 /// Flags of a change.
 const QUOTED: u8 = 1;
 const ORDERED: u8 = 2;
@@ -49,8 +52,8 @@ pub(super) enum Kind {
     Text,
     /// Lengths, then bytes.
     Lengths,
-    /// Numbers in a spelling, by their difference from what is expected; byte planes if set.
-    Numbers(Spelling, Predictor, bool),
+    /// Numbers in a spelling, by their difference from what is expected.
+    Numbers(Spelling, Predictor, Coding),
     /// Digits of a wider alphabet, as bytes.
     Packed(Packing),
     /// Text around runs of digits.
@@ -61,6 +64,8 @@ pub(super) enum Kind {
         /// The entries stay: only the width changes.
         kept: bool,
     },
+    /// The last value for the same entry of an earlier dictionary column, but for exceptions.
+    Recurring(u32),
     /// Values of an earlier column, but for exceptions.
     Copy(u32, Quotes),
 }
@@ -89,6 +94,11 @@ impl Default for Choice {
 }
 
 impl Choice {
+    /// Whether this many values have a part in the parcel's tail.
+    pub(super) fn has_tail(&self, count: usize) -> bool {
+        matches!(self.kind, Kind::Numbers(_, _, coding) if coding.has_tail(count))
+    }
+
     pub(super) fn plain(kind: Kind) -> Self {
         Self { quoted: false, order: None, kind }
     }
@@ -106,6 +116,7 @@ impl Choice {
             Kind::Pattern(_) => kind::PATTERN,
             Kind::Dictionary { .. } => kind::DICTIONARY,
             Kind::Copy(..) => kind::COPY,
+            Kind::Recurring(_) => kind::RECURRING,
         };
         out.push(kind | if once { ONCE } else { 0 });
         out.push(if self.quoted { QUOTED } else { 0 } | if self.order.is_some() { ORDERED } else { 0 });
@@ -114,17 +125,18 @@ impl Choice {
         }
         match &self.kind {
             Kind::Text | Kind::Lengths => {}
+            Kind::Recurring(key) => put(out, (*key).into()),
             Kind::Constant(value) => {
                 put(out, value.len() as u64);
                 out.extend_from_slice(value);
             }
-            Kind::Numbers(spelling, predictor, planes) => {
+            Kind::Numbers(spelling, predictor, coding) => {
                 match spelling {
                     Spelling::Integer => {}
                     Spelling::Time(shape) => shape.put(out),
                     Spelling::Decimal(shape) => shape.put(out),
                 }
-                number::put_predictor(out, *predictor, *planes);
+                number::put_predictor(out, *predictor, *coding);
             }
             Kind::Packed(packing) => packing.put(out),
             Kind::Pattern(pattern) => pattern.put(out),
@@ -145,8 +157,8 @@ impl Choice {
         }
         let order = if flags & ORDERED != 0 { Some(reader.number_u32()?) } else { None };
         let spelled = |reader: &mut Reader<'_>, spelling| {
-            let (predictor, planes) = number::read_predictor(reader)?.ok_or_else(wrong)?;
-            Ok::<_, Error>(Kind::Numbers(spelling, predictor, planes))
+            let (predictor, coding) = number::read_predictor(reader)?.ok_or_else(wrong)?;
+            Ok::<_, Error>(Kind::Numbers(spelling, predictor, coding))
         };
         let kind = match byte & !ONCE {
             kind::CONSTANT => {
@@ -170,6 +182,7 @@ impl Choice {
                 byte @ 0..=3 => Kind::Dictionary { wide: byte & 1 != 0, kept: byte & 2 != 0 },
                 _ => return Err(wrong()),
             },
+            kind::RECURRING => Kind::Recurring(reader.number_u32()?),
             kind::COPY => {
                 let id = reader.number_u32()?;
                 let quotes = match reader.byte()? {
@@ -184,7 +197,7 @@ impl Choice {
         };
         let allowed = match kind {
             Kind::Constant(_) | Kind::Copy(..) => 0,
-            Kind::Dictionary { .. } => QUOTED,
+            Kind::Dictionary { .. } | Kind::Recurring(_) => QUOTED,
             _ => QUOTED | ORDERED,
         };
         if flags & !allowed != 0 || order.is_some_and(|id| id >= MAX_COLUMNS) {

@@ -6,6 +6,7 @@ use super::choice::{Choice, Kind, Quotes, Spelling};
 use super::dictionary::{self, Entries};
 use super::number::{self, Digits, Memory, Others, Predictor, Source};
 use super::pattern::Rows;
+use super::recurring::{self, Recent};
 use super::sink::Sink;
 use super::{ColumnFault, MAX_COLUMNS, MAX_VALUES, ROOM, Room, order_by, text};
 use crate::Error;
@@ -57,17 +58,20 @@ struct State {
     memory: Memory,
     entries: Entries,
     rows: Rows,
+    recent: Recent,
 }
 
 impl State {
     fn charge(&self) -> usize {
-        self.memory.charge + self.entries.charge
+        self.memory.charge + self.entries.charge + self.recent.charge
     }
 }
 
 /// The reader, and the column for which it reads.
 pub(super) struct Bytes<'r, 'a> {
     pub(super) reader: &'r mut Reader<'a>,
+    /// What the parcel has behind the bodies, if a column needs it.
+    tail: Option<&'r mut Reader<'a>>,
     pub(super) column: u32,
 }
 
@@ -79,6 +83,19 @@ impl<'a> Bytes<'_, 'a> {
     #[inline]
     pub(super) fn take(&mut self, length: usize) -> Result<&'a [u8], Error> {
         self.reader.take(length)
+    }
+
+    /// Rows that are exceptions, of at least `each` bytes: their count, and the rows left out before each.
+    pub(super) fn exceptions(&mut self, count: usize, each: usize, rows: &mut Vec<u32>) -> Result<(), Error> {
+        rows.clear();
+        let mut next = 0u32;
+        for _ in 0..self.reader.count("exceptions", each, count as u64)? {
+            let row = next.checked_add(self.reader.number_u32()?).filter(|row| (*row as usize) < count);
+            let row = row.ok_or_else(|| self.fault(ColumnFault::Exception))?;
+            rows.push(row);
+            next = row + 1;
+        }
+        Ok(())
     }
 
     /// The bytes before the next newline.
@@ -101,6 +118,7 @@ impl ColumnDecoders {
         let of_column = |column: &Column| {
             column.state.memory.memory()
                 + column.state.entries.memory()
+                + column.state.recent.memory()
                 + column.numbers.capacity() * size_of::<i64>()
                 + column.ids.capacity() * size_of::<u32>()
         };
@@ -135,14 +153,41 @@ impl ColumnDecoders {
         self.check(columns)?;
         reader.section = "columns";
         self.read_changes(reader, columns)?;
+        let mut tail = self.tail(reader, columns)?;
         let mut changes = std::mem::take(&mut self.changes).into_iter().peekable();
         for (position, expected) in columns.iter().enumerate() {
             let change = changes.next_if(|(at, ..)| *at == position).map(|(_, choice, once)| (choice, once));
             sink.begin_column(expected.count as usize);
-            let bytes = &mut Bytes { reader, column: expected.id };
+            let (reader, tail) =
+                tail.as_mut().map_or((&mut *reader, None), |(body, tail)| (body, Some(tail)));
+            let bytes = &mut Bytes { reader, tail, column: expected.id };
             self.column(position, *expected, change, timestamps, bytes, sink)?;
         }
-        Ok(())
+        match tail {
+            Some((body, tail)) if body.remaining() + tail.remaining() > 0 => Err(body.out_of_range()),
+            _ => Ok(()),
+        }
+    }
+
+    /// If a column of the parcel has a part in the tail, the readers of body and tail.
+    fn tail<'a>(
+        &self,
+        reader: &mut Reader<'a>,
+        columns: &[Expected],
+    ) -> Result<Option<(Reader<'a>, Reader<'a>)>, Error> {
+        let mut changes = self.changes.iter().peekable();
+        let any = columns.iter().enumerate().fold(false, |any, (position, expected)| {
+            let change = changes.next_if(|(at, ..)| *at == position).map(|(_, choice, _)| choice);
+            let choice = change.unwrap_or(&self.columns[expected.id as usize].choice);
+            any | choice.has_tail(expected.count as usize)
+        });
+        if !any {
+            return Ok(None);
+        }
+        let (body, tail) = (reader.number_u32()?, reader.number_u32()?);
+        let section = reader.section;
+        let [body, tail] = [reader.take(body as usize)?, reader.take(tail as usize)?];
+        Ok(Some((Reader::new(body, section), Reader::new(tail, section))))
     }
 
     fn check(&mut self, columns: &[Expected]) -> Result<(), Error> {
@@ -278,13 +323,18 @@ fn read(
         Kind::Dictionary { wide, .. } => {
             dictionary::decode(&mut state.entries, (*wide, quoted), count, bytes, room, ids, sink)?;
         }
+        Kind::Recurring(key) => {
+            let keys = earlier.ids(*key).ok_or_else(|| wrong(bytes.column, *key))?;
+            let memory = (&mut state.entries, &mut state.recent);
+            recurring::decode(memory, quoted, keys, bytes, room, (&mut scratch.ids, ids), sink)?;
+        }
         Kind::Copy(id, quotes) => {
             let original = earlier.column(*id).ok_or_else(|| wrong(bytes.column, *id))?.position;
             copy(original, *quotes, count, bytes, (sink, scratch))?;
         }
         Kind::Packed(packing) => packing.read_values(quoted, count, bytes, sink)?,
         Kind::Pattern(pattern) => pattern.read_values(&mut state.rows, quoted, count, bytes, sink)?,
-        Kind::Numbers(spelling, predictor, planes) => {
+        Kind::Numbers(spelling, predictor, coding) => {
             let column = bytes.column;
             let mut others = Others::default();
             match *predictor {
@@ -307,8 +357,10 @@ fn read(
                 }
                 Predictor::Zero | Predictor::Previous | Predictor::Slope => {}
             }
-            let coding = (*predictor, *planes);
-            number::decode(coding, count, others, (&mut state.memory, room), bytes.reader, numbers)?;
+            let mut none = Reader::new(&[], bytes.reader.section);
+            let tail = bytes.tail.as_deref_mut().unwrap_or(&mut none);
+            let (how, memory) = ((*predictor, *coding), (&mut state.memory, room));
+            number::decode(how, count, others, memory, (bytes.reader, tail), numbers)?;
             spell(*spelling, numbers, quoted, sink).map_err(|fault| bytes.fault(fault))?;
             if order.is_some() {
                 numbers.clear();
@@ -355,18 +407,10 @@ fn copy(
     bytes: &mut Bytes<'_, '_>,
     (sink, scratch): (&mut Sink, &mut Scratch),
 ) -> Result<(), Error> {
-    let exceptions = bytes.reader.count("exceptions", 2, count as u64)? as usize;
     let (rows, lengths) = (&mut scratch.ids, &mut scratch.lengths);
-    rows.clear();
+    bytes.exceptions(count, 2, rows)?;
     lengths.clear();
-    let mut next = 0u32;
-    for _ in 0..exceptions {
-        let row = next.checked_add(bytes.reader.number_u32()?).filter(|row| (*row as usize) < count);
-        let row = row.ok_or_else(|| bytes.fault(ColumnFault::Exception))?;
-        rows.push(row);
-        next = row + 1;
-    }
-    for _ in 0..exceptions {
+    for _ in 0..rows.len() {
         lengths.push(bytes.reader.number_u32()?);
     }
     let mut exceptions = rows.iter().zip(lengths.iter()).peekable();

@@ -38,13 +38,14 @@ impl Entries {
         self.bytes.capacity() + self.spans.capacity() * size_of::<Span>()
     }
 
-    fn get(&self, id: u32) -> Option<&[u8]> {
+    #[inline]
+    pub(super) fn get(&self, id: u32) -> Option<&[u8]> {
         let span = self.spans.get((id as usize).checked_sub(1)?)?;
         Some(span.of(&self.bytes))
     }
 
     /// The new entry's id, or 0 if it is not taken.
-    fn add(&mut self, value: &[u8], room: &mut Room) -> u32 {
+    pub(super) fn add(&mut self, value: &[u8], room: &mut Room) -> u32 {
         let cost = value.len() + OVERHEAD;
         if value.len() > MAX_ENTRY || self.spans.len() >= MAX_ENTRIES || !room.take(cost) {
             return 0;
@@ -126,7 +127,7 @@ impl Dictionary {
     }
 
     /// The id of a value and whether it was not known; 0 if it is not taken.
-    fn refer(&mut self, value: &[u8], room: &mut Room) -> (u32, bool) {
+    pub(super) fn refer(&mut self, value: &[u8], room: &mut Room) -> (u32, bool) {
         if self.slots.len() < 2 * (self.entries.len() + 1) {
             self.grow();
         }

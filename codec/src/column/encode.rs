@@ -4,6 +4,7 @@ use super::choice::{Choice, Kind, Quotes, Spelling};
 use super::dictionary::Dictionary;
 use super::number::{self, Memory, Others, Predictor, Source};
 use super::pattern::Rows;
+use super::recurring::{self, Recent};
 use super::trial::Trials;
 use super::{MAX_COLUMNS, Room, Span, Values, is_quoted, order_by, text};
 use crate::varint::put;
@@ -52,11 +53,12 @@ pub(super) struct State {
     memory: Memory,
     pub(super) dictionary: Dictionary,
     rows: Rows,
+    recent: Recent,
 }
 
 impl State {
     pub(super) fn charge(&self) -> usize {
-        self.memory.charge + self.dictionary.entries.charge
+        self.memory.charge + self.dictionary.entries.charge + self.recent.charge
     }
 }
 
@@ -130,6 +132,8 @@ pub(super) struct Scratch {
     ids: Vec<u32>,
     numbers: Vec<i64>,
     exceptions: Vec<u32>,
+    /// What the columns of the parcel have behind all bodies.
+    pub(super) tail: Vec<u8>,
 }
 
 impl ColumnEncoders {
@@ -143,6 +147,7 @@ impl ColumnEncoders {
         let of_column = |column: &Column| {
             column.state.memory.memory()
                 + column.state.dictionary.memory()
+                + column.state.recent.memory()
                 + column.cache.numbers.capacity() * size_of::<i64>()
                 + column.cache.ids.capacity() * size_of::<u32>()
         };
@@ -152,6 +157,7 @@ impl ColumnEncoders {
             + self.changes.capacity()
             + self.body.capacity()
             + self.trials.memory()
+            + scratch.tail.capacity()
             + (scratch.order.capacity() + scratch.ids.capacity() + scratch.exceptions.capacity())
                 * size_of::<u32>()
             + scratch.spans.capacity() * size_of::<Span>()
@@ -195,6 +201,7 @@ impl ColumnEncoders {
         self.trials.run((arena, timestamps), inputs, &mut self.columns, &mut self.scratch);
         self.changes.clear();
         self.body.clear();
+        self.scratch.tail.clear();
         let (mut changed, mut next) = (0, 0);
         for (position, input) in inputs.iter().enumerate() {
             let before = self.changes.len();
@@ -209,7 +216,13 @@ impl ColumnEncoders {
         }
         put(out, changed);
         out.extend_from_slice(&self.changes);
+        let tail = &self.scratch.tail;
+        if !tail.is_empty() {
+            put(out, self.body.len() as u64);
+            put(out, tail.len() as u64);
+        }
         out.extend_from_slice(&self.body);
+        out.extend_from_slice(tail);
         if self.body.capacity() > KEEP {
             self.body = Vec::new();
             self.scratch = Scratch::default();
@@ -232,7 +245,7 @@ impl ColumnEncoders {
         let values = Values { arena, spans, strip: 0 };
         let earlier =
             Live { columns: &self.columns, inputs, parcel: self.parcel, timestamps, count: spans.len() };
-        let start = self.body.len();
+        let start = self.body.len() + self.scratch.tail.len();
         let mut changed = false;
         let mut written = false;
         if let Some(choice) = column.pending.take().filter(|choice| *choice != column.choice) {
@@ -293,7 +306,7 @@ impl ColumnEncoders {
                 }
             }
         }
-        column.review.spent(self.body.len() - start, spans.len());
+        column.review.spent(self.body.len() + self.scratch.tail.len() - start, spans.len());
         self.columns[id as usize] = column;
         changed
     }
@@ -363,7 +376,7 @@ pub(super) fn write(
     cache.numbers.clear();
     cache.ids.clear();
     let mut values = if choice.quoted { values.stripped()? } else { values };
-    let Scratch { order, spans, ids, numbers, exceptions } = scratch;
+    let Scratch { order, spans, ids, numbers, exceptions, tail } = scratch;
     if let Some(by) = choice.order {
         order_by(earlier.ids(by)?, order);
         spans.clear();
@@ -378,10 +391,14 @@ pub(super) fn write(
             true
         }
         Kind::Dictionary { .. } => return state.dictionary.encode(values, room, &mut cache.ids, out),
+        Kind::Recurring(key) => {
+            let memory = (&mut state.dictionary, &mut state.recent);
+            recurring::encode(memory, values, earlier.ids(*key)?, room, &mut cache.ids, out)
+        }
         Kind::Copy(id, quotes) => copy(values, earlier.spans(*id)?, *quotes, exceptions, out),
         Kind::Packed(packing) => packing.put_values(values, out),
         Kind::Pattern(pattern) => pattern.put_values(&mut state.rows, values, numbers, out),
-        Kind::Numbers(spelling, predictor, planes) => {
+        Kind::Numbers(spelling, predictor, coding) => {
             let mut others = Others::default();
             match *predictor {
                 Predictor::Keyed(id) | Predictor::KeyedSlope(id) => {
@@ -407,11 +424,11 @@ pub(super) fn write(
                 return None;
             }
             let memory = (&mut state.memory, room);
-            number::encode((*predictor, *planes), &cache.numbers, others, memory, out);
-            if choice.order.is_some() {
+            let fits = number::encode((*predictor, *coding), &cache.numbers, others, memory, (out, tail));
+            if choice.order.is_some() || !fits {
                 cache.numbers.clear();
             }
-            true
+            fits
         }
     };
     fits.then_some(false)

@@ -1,6 +1,7 @@
 //! Numbers: canonical decimals to integers and back, and integers as small differences.
 
-use super::{ColumnFault, Room};
+use super::Room;
+use super::range::{self, Model};
 use crate::Error;
 use crate::varint::{Reader, put, put_signed};
 
@@ -20,6 +21,28 @@ pub(super) enum Predictor {
     /// The number of the same row in an earlier column (or the record's timestamp), scaled.
     Scaled(Source, Scale),
 }
+
+/// How differences become bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Coding {
+    /// Seven bits a byte.
+    Varints,
+    /// Width, then the highest byte of all, the next one, ...
+    Planes,
+    /// By a [range coder](super::range), in the parcel's tail: greatest common divisor, length, bytes. Few numbers are
+    /// varints, as the coder's end would cost more than it saves.
+    Ranged,
+}
+
+impl Coding {
+    /// Whether this many numbers have a part in the parcel's tail.
+    pub(super) fn has_tail(self, count: usize) -> bool {
+        self == Self::Ranged && count >= FEWEST_RANGED
+    }
+}
+
+const FEWEST_RANGED: usize = 32;
 
 /// Where other numbers of the same rows come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +80,7 @@ pub(super) struct Memory {
     slope: i64,
     /// Last number and last difference by dictionary entry.
     keyed: Vec<Last>,
+    model: Option<Box<Model>>,
     /// Bytes taken from the room.
     pub(super) charge: usize,
 }
@@ -70,7 +94,19 @@ struct Last {
 
 impl Memory {
     pub(super) fn memory(&self) -> usize {
-        self.keyed.capacity() * size_of::<Last>()
+        self.keyed.capacity() * size_of::<Last>() + self.model.as_ref().map_or(0, |_| Model::MEMORY)
+    }
+
+    /// The model, made when there is room for it.
+    fn model(&mut self, room: &mut Room) -> Option<&mut Model> {
+        if self.model.is_none() {
+            if !room.take(Model::MEMORY) {
+                return None;
+            }
+            self.charge += Model::MEMORY;
+            self.model = Some(Box::default());
+        }
+        self.model.as_deref_mut()
     }
 
     /// Makes room for all of `ids`; false when there is none.
@@ -145,48 +181,93 @@ pub(super) struct Others<'a> {
     pub(super) numbers: &'a [i64],
 }
 
-/// Appends `numbers` as differences: varints, or byte planes (width, then the highest byte of all, the next one, ...).
+/// Appends `numbers` as differences to the body, or to the tail. False (and nothing changes) without room for a model.
 pub(super) fn encode(
-    (predictor, planes): (Predictor, bool),
+    (predictor, coding): (Predictor, Coding),
     numbers: &[i64],
     others: Others<'_>,
     (memory, room): (&mut Memory, &mut Room),
-    out: &mut Vec<u8>,
-) {
-    if !planes {
-        out.reserve(numbers.len() * 2);
+    (body, tail): (&mut Vec<u8>, &mut Vec<u8>),
+) -> bool {
+    if coding != Coding::Planes && !coding.has_tail(numbers.len()) {
+        body.reserve(numbers.len() * 2);
         memory.run(predictor, others, room, numbers.len(), |row, expected| {
-            put_signed(out, numbers[row].wrapping_sub(expected));
+            put_signed(body, numbers[row].wrapping_sub(expected));
             numbers[row]
         });
-        return;
+        return true;
+    }
+    if coding == Coding::Ranged && memory.model(room).is_none() {
+        return false;
     }
     let mut differences = Vec::with_capacity(numbers.len());
-    let mut all = 0;
     memory.run(predictor, others, room, numbers.len(), |row, expected| {
-        let difference = zigzag(numbers[row].wrapping_sub(expected));
-        all |= difference;
-        differences.push(difference);
+        differences.push(numbers[row].wrapping_sub(expected));
         numbers[row]
     });
+    if coding == Coding::Planes {
+        put_planes(&differences, body);
+    } else if let Some(model) = memory.model(room) {
+        put_ranged(model, &mut differences, tail);
+    }
+    true
+}
+
+fn put_planes(differences: &[i64], out: &mut Vec<u8>) {
+    let all = differences.iter().fold(0, |all, difference| all | zigzag(*difference));
     let width = (64 - all.leading_zeros()).div_ceil(8);
     out.push(width as u8);
     for plane in (0..width).rev() {
-        out.extend(differences.iter().map(|difference| (difference >> (8 * plane)) as u8));
+        out.extend(differences.iter().map(|difference| (zigzag(*difference) >> (8 * plane)) as u8));
     }
+}
+
+fn put_ranged(model: &mut Model, differences: &mut [i64], out: &mut Vec<u8>) {
+    let divisor =
+        differences.iter().fold(0, |divisor, difference| match (divisor, difference.unsigned_abs()) {
+            (1, _) => 1,
+            (divisor, 0) => divisor,
+            (0, magnitude) => magnitude,
+            (divisor, magnitude) => common_divisor(divisor, magnitude),
+        });
+    // One that is beyond the signed numbers divides nothing but itself.
+    let divisor = i64::try_from(divisor).unwrap_or(1).max(1);
+    if divisor > 1 {
+        differences.iter_mut().for_each(|difference| *difference /= divisor);
+    }
+    put(out, divisor as u64);
+    let mut coded = Vec::with_capacity(differences.len() * 2);
+    range::encode(model, differences, &mut coded);
+    put(out, coded.len() as u64);
+    out.extend_from_slice(&coded);
+}
+
+fn common_divisor(mut left: u64, mut right: u64) -> u64 {
+    while right > 0 {
+        (left, right) = (right, left % right);
+    }
+    left
 }
 
 /// Reads what [`encode`] wrote into `numbers`, which it fills with `count` of them.
 pub(super) fn decode(
-    (predictor, planes): (Predictor, bool),
+    (predictor, coding): (Predictor, Coding),
     count: usize,
     others: Others<'_>,
     (memory, room): (&mut Memory, &mut Room),
-    reader: &mut Reader<'_>,
+    (reader, tail): (&mut Reader<'_>, &mut Reader<'_>),
     numbers: &mut Vec<i64>,
 ) -> Result<(), Error> {
     numbers.clear();
-    if planes {
+    if coding.has_tail(count) {
+        let divisor = i64::try_from(tail.number()?).map_err(|_| tail.out_of_range())?;
+        let length = tail.number_u32()?;
+        let bytes = tail.take(length as usize)?;
+        let model = memory.model(room).ok_or_else(|| tail.out_of_range())?;
+        numbers.reserve(count);
+        range::decode(model, count, bytes, numbers).map_err(|_| tail.out_of_range())?;
+        numbers.iter_mut().for_each(|number| *number = number.wrapping_mul(divisor));
+    } else if coding == Coding::Planes {
         let width = usize::from(reader.byte()?);
         if width > 8 {
             return Err(reader.out_of_range());
@@ -215,15 +296,18 @@ pub(super) fn decode(
     Ok(())
 }
 
-/// Bytes that `numbers` would take as varints, from fresh state: a cheap guess at what a predictor is worth.
+/// Bits that the differences of `numbers` have, from fresh state: a cheap guess at what a predictor is worth.
 pub(super) fn estimate(predictor: Predictor, numbers: &[i64], others: Others<'_>) -> usize {
     let (mut memory, mut room, mut bits) = (Memory::default(), Room::default(), 0);
-    memory.run(predictor, others, &mut room, numbers.len(), |row, expected| {
-        let difference = zigzag(numbers[row].wrapping_sub(expected));
-        bits += 64 - difference.leading_zeros() as usize;
-        numbers[row]
-    });
-    bits
+    // Twice, as what is remembered by key will have been met before.
+    for _ in 0..2 {
+        memory.run(predictor, others, &mut room, numbers.len(), |row, expected| {
+            let difference = zigzag(numbers[row].wrapping_sub(expected));
+            bits += 64 - difference.leading_zeros() as usize;
+            numbers[row]
+        });
+    }
+    bits / 2
 }
 
 pub(super) fn zigzag(number: i64) -> u64 {
@@ -234,8 +318,8 @@ pub(super) fn unzigzag(number: u64) -> i64 {
     (number >> 1) as i64 ^ -((number & 1) as i64)
 }
 
-/// Appends a predictor: its number and whether byte planes are used, then what it refers to.
-pub(super) fn put_predictor(out: &mut Vec<u8>, predictor: Predictor, planes: bool) {
+/// Appends a predictor: its number and coding, then what it refers to.
+pub(super) fn put_predictor(out: &mut Vec<u8>, predictor: Predictor, coding: Coding) {
     let tag = match predictor {
         Predictor::Zero => 0,
         Predictor::Previous => 1,
@@ -244,7 +328,7 @@ pub(super) fn put_predictor(out: &mut Vec<u8>, predictor: Predictor, planes: boo
         Predictor::KeyedSlope(_) => 4,
         Predictor::Scaled(_, scale) => 5 + scale.0,
     };
-    out.push(tag | u8::from(planes) << 7);
+    out.push(tag | (coding as u8) << 6);
     match predictor {
         Predictor::Zero | Predictor::Previous | Predictor::Slope => {}
         Predictor::Keyed(id) | Predictor::KeyedSlope(id) => put(out, id.into()),
@@ -253,9 +337,15 @@ pub(super) fn put_predictor(out: &mut Vec<u8>, predictor: Predictor, planes: boo
     }
 }
 
-pub(super) fn read_predictor(reader: &mut Reader<'_>) -> Result<Option<(Predictor, bool)>, Error> {
+pub(super) fn read_predictor(reader: &mut Reader<'_>) -> Result<Option<(Predictor, Coding)>, Error> {
     let byte = reader.byte()?;
-    let predictor = match byte & 0x7f {
+    let coding = match byte >> 6 {
+        0 => Coding::Varints,
+        1 => Coding::Planes,
+        2 => Coding::Ranged,
+        _ => return Ok(None),
+    };
+    let predictor = match byte & 0x3f {
         0 => Predictor::Zero,
         1 => Predictor::Previous,
         2 => Predictor::Slope,
@@ -270,7 +360,7 @@ pub(super) fn read_predictor(reader: &mut Reader<'_>) -> Result<Option<(Predicto
         }
         _ => return Ok(None),
     };
-    Ok(Some((predictor, byte & 0x80 != 0)))
+    Ok(Some((predictor, coding)))
 }
 
 /// The integer that is written as `arena[start..end]`, if it is written as [`put_integer`] writes it.

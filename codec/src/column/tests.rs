@@ -95,7 +95,7 @@ fn each_kind_is_chosen_on_data_made_for_it() {
     chosen(|_| texts(vec!["always"; 400]), "Constant", 0.01);
     chosen(|p| texts(random(p).map(|n| format!("free text {n:x}/{}", n % 977))), "Text", 40.0);
     chosen(|p| texts(random(p).map(|n| format!("a\n{n:x}g{n:x}"))), "Lengths", 27.0);
-    chosen(|p| texts((0..400).map(|n| 1_000_000 + p * 4000 + n * 10)), "Numbers(Integer, Previous", 1.1);
+    chosen(|p| texts((0..400).map(|n| 1_000_000 + p * 4000 + n * 10)), "Numbers(Integer", 1.1);
     chosen(
         |p| {
             texts(
@@ -155,7 +155,7 @@ fn columns_refer_to_earlier_ones() {
             (0..500).map(|n| 1_700_000_000_000 + parcel as i64 * 500_000 + n * 997).collect();
         let fields = texts(random.iter().map(|n| format!("\"sensor-{}\"", n % 40)));
         let micros = texts(times.iter().zip(&random).map(|(ms, n)| ms * 1000 + *n as i64 % 100));
-        let counters = texts(random.iter().map(|n| (n % 40) * 1_000_003 + parcel * 7 + n % 5));
+        let counters = texts(random.iter().map(|n| (n % 40) * 1_000_003 + parcel * 7 + (n >> 9) % 50));
         let columns = [(0, keys), (1, fields), (2, texts(times.iter())), (3, micros), (4, counters)];
         ends.pass(&times, &columns);
     }

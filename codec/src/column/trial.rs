@@ -9,7 +9,7 @@ use zstd_safe::{CCtx, CParameter};
 use super::choice::{Choice, Kind, Quotes, Spelling};
 use super::decimal::{self, DecimalShape};
 use super::encode::{Cache, Column, Earlier, Input, Scratch, State, parse, write};
-use super::number::{self, Others, Predictor, Scale, Source};
+use super::number::{self, Coding, Others, Predictor, Scale, Source};
 use super::packed::Packing;
 use super::pattern::Pattern;
 use super::time::TimeShape;
@@ -33,6 +33,8 @@ const MOST_KEYS: usize = 6;
 const MOST_ORDERS: usize = 4;
 /// Predictors that are compressed, of all that are estimated.
 const BEST_PREDICTORS: usize = 3;
+/// Values from which a range coder is tried.
+const FEWEST_RANGED: usize = 128;
 /// Rows that an estimate looks at.
 const ESTIMATED_ROWS: usize = 512;
 /// zstd level of trials.
@@ -283,6 +285,7 @@ impl Trials {
         }
         let numbers = best.numbers(quoted, values);
         best.dictionary(quoted);
+        best.recurring(quoted);
         if !numbers {
             if let Some(pattern) = Pattern::of(values) {
                 best.consider(Choice { quoted, order: None, kind: Kind::Pattern(pattern.into()) });
@@ -335,7 +338,7 @@ impl Sample<'_> {
                 values = stripped;
             }
             match &choice.kind {
-                Kind::Dictionary { .. } => {
+                Kind::Dictionary { .. } | Kind::Recurring(_) => {
                     let _ = State::default().dictionary.encode(
                         values,
                         &mut Room::default(),
@@ -407,6 +410,23 @@ impl Earlier for Known<'_> {
     }
 }
 
+/// The ids of a selection of rows: of whatever column is asked for.
+struct Firsts<'a>(&'a [u32]);
+
+impl Earlier for Firsts<'_> {
+    fn ids(&self, _: u32) -> Option<&[u32]> {
+        Some(self.0)
+    }
+
+    fn numbers(&self, _: Source) -> Option<&[i64]> {
+        None
+    }
+
+    fn spans(&self, _: u32) -> Option<&[Span]> {
+        None
+    }
+}
+
 /// The best candidate so far.
 struct Best<'a, 's> {
     trials: &'a mut Trials,
@@ -421,11 +441,7 @@ struct Best<'a, 's> {
 impl Best<'_, '_> {
     /// Codes a candidate, from fresh state, and keeps it if it is smaller than all before.
     fn consider(&mut self, choice: Choice) -> Option<usize> {
-        let body = &mut self.trials.body;
-        body.clear();
-        let memory = (&mut State::default(), &mut Room::default());
-        write(&choice, self.values, self.earlier, memory, &mut Cache::default(), self.scratch, body)?;
-        let cost = self.trials.compressed();
+        let cost = self.cost(&choice, self.values, self.earlier, &mut (State::default(), Room::default()))?;
         self.offer(choice, cost);
         Some(cost)
     }
@@ -466,6 +482,53 @@ impl Best<'_, '_> {
         false
     }
 
+    /// As [`consider`](Self::consider), for what remembers by key. In the long run most keys have been met before: the
+    /// first values of all keys are remembered beforehand, and charged by how many new keys are to be expected (by
+    /// Good-Turing); the others stand for what changes.
+    fn consider_keyed(&mut self, key: u32, choice: Choice) {
+        let Some(ids) = self.earlier.ids(key) else { return };
+        let (entries, once) = met_once(ids);
+        let (mut spans, mut first_ids) = (Vec::with_capacity(entries), Vec::with_capacity(entries));
+        let mut met = vec![false; ids.iter().copied().max().unwrap_or(0) as usize + 1];
+        for (span, id) in self.values.spans.iter().zip(ids) {
+            if !std::mem::replace(&mut met[*id as usize], true) {
+                spans.push(*span);
+                first_ids.push(*id);
+            }
+        }
+        let rows = ids.len() - spans.len();
+        if rows < ids.len() / 4 {
+            return;
+        }
+        let firsts = Values { spans: &spans, ..self.values };
+        let mut memory = (State::default(), Room::default());
+        let Some(new) = self.cost(&choice, firsts, &Firsts(&first_ids), &mut memory) else { return };
+        let Some(rest) = self.cost(&choice, self.values, self.earlier, &mut memory) else { return };
+        self.offer(choice, rest * ids.len() / rows + new * once / entries.max(1));
+    }
+
+    /// Compressed size of `values` with what is remembered in `memory`.
+    fn cost(
+        &mut self,
+        choice: &Choice,
+        values: Values<'_>,
+        earlier: &dyn Earlier,
+        memory: &mut (State, Room),
+    ) -> Option<usize> {
+        self.trials.body.clear();
+        let (memory, cache) = ((&mut memory.0, &mut memory.1), &mut Cache::default());
+        self.scratch.tail.clear();
+        write(choice, values, earlier, memory, cache, self.scratch, &mut self.trials.body)?;
+        Some(self.trials.compressed() + self.scratch.tail.len())
+    }
+
+    /// Values that go with a key.
+    fn recurring(&mut self, quoted: bool) {
+        for key in self.earlier.keys().take(MOST_KEYS) {
+            self.consider_keyed(key, Choice { quoted, order: None, kind: Kind::Recurring(key) });
+        }
+    }
+
     /// Numbers in the first spelling that fits, with the most promising predictors. False if there is none.
     fn numbers(&mut self, quoted: bool, values: Values<'_>) -> bool {
         let mut numbers = Vec::new();
@@ -500,9 +563,17 @@ impl Best<'_, '_> {
         }
         predictors.sort_by_key(|(bits, _)| *bits);
         for (rank, (bits, predictor)) in predictors.into_iter().take(BEST_PREDICTORS).enumerate() {
-            self.consider(Choice { quoted, order: None, kind: Kind::Numbers(spelling, predictor, false) });
-            if rank == 0 && bits > 9 * head.len() {
-                self.consider(Choice { quoted, order: None, kind: Kind::Numbers(spelling, predictor, true) });
+            let planes = (rank == 0 && bits > 9 * head.len()).then_some(Coding::Planes);
+            // For many values only: it takes some to learn, and what is learnt is not known to the trial.
+            let ranged = (values.len() >= FEWEST_RANGED).then_some(Coding::Ranged);
+            for coding in [Some(Coding::Varints), planes, ranged].into_iter().flatten() {
+                let choice = Choice { quoted, order: None, kind: Kind::Numbers(spelling, predictor, coding) };
+                match predictor {
+                    Predictor::Keyed(key) | Predictor::KeyedSlope(key) => self.consider_keyed(key, choice),
+                    _ => {
+                        self.consider(choice);
+                    }
+                }
             }
         }
         true
@@ -535,10 +606,7 @@ impl Best<'_, '_> {
         if self.column.review.dictionary_lost {
             return self.offer(choice, whole);
         }
-        let mut met = vec![0u32; values.len() + 1];
-        ids.iter().for_each(|id| met[*id as usize] += 1);
-        let entries = met[1..].iter().filter(|times| **times > 0).count();
-        let once = met[1..].iter().filter(|times| **times == 1).count();
+        let (entries, once) = met_once(&ids);
         self.trials.body.truncate(values.len() * if wide { 2 } else { 1 });
         let alone = self.trials.compressed();
         let cost = alone + whole.saturating_sub(alone) * once / entries.max(1);
@@ -561,6 +629,14 @@ impl Best<'_, '_> {
             self.consider(Choice { quoted, order: Some(key), kind: kind.clone() });
         }
     }
+}
+
+/// How many entries there are, and how many of them were met once.
+fn met_once(ids: &[u32]) -> (usize, usize) {
+    let mut met = vec![0u32; ids.iter().copied().max().unwrap_or(0) as usize + 1];
+    ids.iter().for_each(|id| met[*id as usize] += 1);
+    let entries = met[1..].iter().filter(|times| **times > 0).count();
+    (entries, met[1..].iter().filter(|times| **times == 1).count())
 }
 
 /// The spellings that the first values suggest.
