@@ -206,9 +206,17 @@ impl Source {
                 return true;
             }
         };
+        let mut answers: Vec<(&Arc<Partition>, Result<(), Loss>)> = Vec::new();
+        // A question about a partition without a leader is not answered, and no other in it either.
+        let mut leaderless = BTreeSet::new();
         for ((topic, partitions), described) in topics.iter().zip(described) {
             let loss = match described {
-                Ok(described) if described.id == topic.id => topic.writer().map(|_| Loss::Mirrored),
+                Ok(described) if described.id == topic.id => {
+                    let numbers = (0..).zip(&described.partitions);
+                    let without = numbers.filter(|(_, partition)| partition.leader.is_none());
+                    leaderless.extend(without.map(|(number, _): (i32, _)| (topic.id, number)));
+                    topic.writer().map(|_| Loss::Mirrored)
+                }
                 Ok(_) => Some(Loss::Recreated),
                 Err((_, KafkaCode::UNKNOWN_TOPIC_OR_PARTITION | KafkaCode::UNKNOWN_TOPIC_ID)) => {
                     Some(Loss::Gone)
@@ -223,64 +231,76 @@ impl Source {
                 Some(loss) => drop(topic.standing.lose(loss)),
                 None => topic.standing.restore(),
             }
-            let answered = match loss {
-                Some(loss) => {
-                    self.answer_partitions(partitions.iter().map(|partition| (partition, Err(loss))))
-                }
-                None => match self.opens_of(topic, partitions) {
-                    Ok(opens) => {
-                        self.succeeded();
-                        self.answer_partitions(partitions.iter().zip(opens.into_iter().map(Ok)))
+            answers.extend(partitions.iter().map(|partition| (partition, loss.map_or(Ok(()), Err))));
+        }
+        answers.retain(|(partition, found)| {
+            found.is_err() || !leaderless.contains(&(partition.topic.id, partition.number))
+        });
+        self.answer_partitions(answers)
+    }
+
+    /// Answers what is known, and asks for the ends of all others at once.
+    fn answer_partitions(&mut self, mut answers: Vec<(&Arc<Partition>, Result<(), Loss>)>) -> bool {
+        let there = |(partition, found): &(&Arc<Partition>, Result<(), Loss>)| {
+            found.is_ok().then(|| Arc::clone(partition))
+        };
+        let there: Vec<Arc<Partition>> = answers.iter().filter_map(there).collect();
+        let ends = match ends::look(&self.admin, &there) {
+            Ok(ends) => ends,
+            Err(error) => {
+                self.failed("the ends of its partitions", &error);
+                answers.retain(|(_, found)| found.is_err());
+                Vec::new()
+            }
+        };
+        let mut ends = ends.into_iter();
+        for (partition, found) in answers {
+            let outcome = match found {
+                Err(loss) => Err(loss),
+                Ok(()) => match ends.next() {
+                    Some(Ok(ends)) => match self.open_of(partition, ends) {
+                        Ok(open) => {
+                            self.succeeded();
+                            Ok(open)
+                        }
+                        Err(error) => {
+                            self.failed("the offset of a time", &error);
+                            continue;
+                        }
+                    },
+                    Some(Err(KafkaCode::TOPIC_AUTHORIZATION_FAILED)) => Err(Loss::Unauthorized),
+                    Some(Err(code)) => {
+                        tracing::debug!(%partition, %code, "the ends of the partition are not known yet");
+                        continue;
                     }
-                    Err(error) if error.code() == Some(KafkaCode::TOPIC_AUTHORIZATION_FAILED) => {
-                        let answers = partitions.iter().map(|partition| (partition, Err(Loss::Unauthorized)));
-                        self.answer_partitions(answers)
-                    }
-                    Err(error) => {
-                        self.failed("the ends of its partitions", &error);
-                        true
-                    }
+                    None => continue,
                 },
             };
-            if !answered {
+            if !self.answer_partition(partition, outcome) {
                 return false;
             }
         }
         true
     }
 
-    fn answer_partitions<'a>(
-        &mut self,
-        answers: impl Iterator<Item = (&'a Arc<Partition>, Result<wire::Open, Loss>)>,
-    ) -> bool {
-        for (partition, outcome) in answers {
-            let Some(round) = self.open.remove(&partition.slot) else { continue };
-            if !self.tell(News::Resolved { round, slot: partition.slot, outcome }) {
-                return false;
-            }
-        }
-        true
+    /// Answers what was asked about a partition. Says whether anybody still listens.
+    fn answer_partition(&mut self, partition: &Partition, outcome: Result<wire::Open, Loss>) -> bool {
+        let Some(round) = self.open.remove(&partition.slot) else { return true };
+        self.tell(News::Resolved { round, slot: partition.slot, outcome })
     }
 
-    fn opens_of(
-        &self,
-        topic: &Topic,
-        partitions: &[Arc<Partition>],
-    ) -> Result<Vec<wire::Open>, kafka::Error> {
-        let ends = ends::look(&self.admin, topic, partitions)?;
-        let opens = partitions.iter().zip(ends).map(|(partition, ends)| {
-            Ok(wire::Open {
-                slot: partition.slot.0,
-                topic_id: topic.id.0.to_vec(),
-                topic: topic.name.to_string(),
-                partition: partition.number,
-                partition_count: partition.count(),
-                log_start: ends.log_start,
-                end: ends.stable,
-                start: self.start_of(partition, ends)?,
-            })
-        });
-        opens.collect()
+    fn open_of(&self, partition: &Partition, ends: Ends) -> Result<wire::Open, kafka::Error> {
+        let topic = &partition.topic;
+        Ok(wire::Open {
+            slot: partition.slot.0,
+            topic_id: topic.id.0.to_vec(),
+            topic: topic.name.to_string(),
+            partition: partition.number,
+            partition_count: partition.count(),
+            log_start: ends.log_start,
+            end: ends.stable,
+            start: self.start_of(partition, ends)?,
+        })
     }
 
     /// Where a partition begins of which the importer knows nothing.
@@ -321,7 +341,7 @@ impl Source {
                 return;
             }
             self.looked = *id;
-            if let Err(error) = ends::look(&self.admin, topic, partitions) {
+            if let Err(error) = ends::look(&self.admin, partitions) {
                 tracing::debug!(%error, topic = %topic.name, "the ends of the topic are not known");
                 return;
             }

@@ -4,6 +4,7 @@
 //! or two. Nothing is cached, and no question creates a topic.
 
 mod answers;
+mod many;
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use answers::{Metadata, committed_result, configs_result, describe_result, topic_name, topic_results};
+pub use many::Outcomes;
+
+use answers::{Metadata, committed_result, describe_result, topic_name, topic_results};
 use proto::ids::TopicId;
 
 use crate::{
@@ -256,31 +259,8 @@ impl Admin {
     /// # Errors
     /// [`KafkaCode::UNKNOWN_TOPIC_OR_PARTITION`] among others.
     pub fn topic_configs(&self, name: &str, timeout: Duration) -> Result<BTreeMap<String, String>, Error> {
-        let what = format!("configs of topic `{name}`");
-        let c_name = c_text(&what, name)?;
-        // SAFETY: the name is live and copied; the object is freed below.
-        let resource = unsafe {
-            sys::rd_kafka_ConfigResource_new(
-                sys::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC,
-                c_name.as_ptr(),
-            )
-        };
-        if resource.is_null() {
-            return Err(Error::Unusable { what, reason: "an empty name".into() });
-        }
-        let resource = Owned { pointer: resource, free: sys::rd_kafka_ConfigResource_destroy };
-        let event = admin_call(
-            &self.client,
-            Api::RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS,
-            &what,
-            timeout,
-            |_| Ok(()),
-            // SAFETY: all pointers are live through the call; the request copies the resource.
-            |rk, options, queue| unsafe {
-                sys::rd_kafka_DescribeConfigs(rk, [resource.pointer].as_mut_ptr(), 1, options, queue);
-            },
-        )?;
-        configs_result(what, &event)
+        let missing = || Err(empty_answer(format!("configs of topic `{name}`")));
+        self.configs_of(&[name], timeout)?.remove(name).unwrap_or_else(missing)
     }
 
     /// Deletes a topic and waits until the controller has.

@@ -23,7 +23,7 @@ pub mod reader;
 mod settings;
 mod source;
 
-pub use admin::{Admin, Described, Isolation, Partition, Topic, TopicInfo};
+pub use admin::{Admin, Described, Isolation, Outcomes, Partition, Topic, TopicInfo};
 pub use code::KafkaCode;
 pub use error::Error;
 pub use positions::GroupPositions;

@@ -6,6 +6,7 @@
 mod client;
 mod event;
 mod list;
+mod quiet;
 mod reaper;
 
 use std::ffi::{CStr, CString, c_char};

@@ -1,6 +1,10 @@
 //! Answering where a source partition is to go on: what progress says, if the target agrees with it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use observe::event::{self, Event};
 use proto::{
@@ -13,7 +17,7 @@ use proto::{
 use super::{Stopped, Worker, commit::commit_entries, record::place};
 use crate::{
     config::Recreated,
-    target::{self, Obstacle, Tail, TargetTopic},
+    target::{self, At, Obstacle, Tail, TargetTopic, Want},
 };
 
 /// What a source partition is answered.
@@ -21,6 +25,31 @@ enum Decision {
     Resume(Entry),
     New(Entry),
     Hold(Reason, String),
+}
+
+/// Opens by their target topic.
+type ByTarget = BTreeMap<Arc<str>, Vec<OpenPartition>>;
+
+/// Opens that cannot be answered yet.
+#[derive(Default)]
+struct Later {
+    opens: Vec<OpenPartition>,
+    why: String,
+}
+
+impl Later {
+    fn add(&mut self, opens: Option<Vec<OpenPartition>>, why: &str) {
+        self.opens.extend(opens.unwrap_or_default());
+        if !why.is_empty() {
+            self.why = why.to_owned();
+        }
+    }
+
+    /// None of `topics` can be answered yet.
+    fn all<T>(&mut self, topics: &mut ByTarget, why: &str) -> BTreeMap<Arc<str>, T> {
+        self.add(Some(std::mem::take(topics).into_values().flatten().collect()), why);
+        BTreeMap::new()
+    }
 }
 
 impl Worker {
@@ -31,70 +60,138 @@ impl Worker {
             Err(Obstacle::Passing(why)) => return self.ask_again(opens, &why),
             Err(Obstacle::Hold(reason, detail)) => return self.hold_opens(opens, reason, &detail),
         }
-        let mut by_target: BTreeMap<Arc<str>, Vec<OpenPartition>> = BTreeMap::new();
+        let mut topics: ByTarget = BTreeMap::new();
         for open in opens {
-            by_target.entry(open.permit.target().clone()).or_default().push(open);
+            topics.entry(open.permit.target().clone()).or_default().push(open);
         }
-        for (topic, opens) in by_target {
-            self.open_topic(&topic, opens)?;
-        }
-        Ok(())
+        let mut later = Later::default();
+        self.claim(&mut topics)?;
+        let prepared = self.prepare(&mut topics, &mut later)?;
+        let decisions = self.decide_all(topics, &prepared, &mut later)?;
+        self.answer_opens(decisions)?;
+        if later.opens.is_empty() { Ok(()) } else { self.ask_again(later.opens, &later.why) }
     }
 
-    /// Answers opens of one target topic.
-    fn open_topic(&mut self, topic: &Arc<str>, opens: Vec<OpenPartition>) -> Result<(), Stopped> {
-        let source = opens[0].permit.topic().clone();
-        if let Err(owner) = self.context.claims.claim(topic, &self.context.link_name, &source) {
+    /// A target topic belongs to one source topic.
+    fn claim(&mut self, topics: &mut ByTarget) -> Result<(), Stopped> {
+        let names: Vec<Arc<str>> = topics.keys().cloned().collect();
+        for topic in names {
+            let source = topics[&topic][0].permit.topic().clone();
+            let Err(owner) = self.context.claims.claim(&topic, &self.context.link_name, &source) else {
+                continue;
+            };
             let detail = format!(
                 "target topic `{topic}` is already written by {owner}: two source topics cannot share it; give one of them \
                  another name with `map` in the link's table"
             );
-            return self.hold_opens(opens, Reason::MappingChanged, &detail);
+            let opens = topics.remove(&topic).unwrap_or_default();
+            self.hold_opens(opens, Reason::MappingChanged, &detail)?;
         }
-        let count = opens.iter().map(|open| open.partition_count).max().unwrap_or(1);
-        let written = self.owned.as_ref().is_some_and(|owned| {
-            let mut entries = owned.table.entries.values();
-            entries.any(|entry| entry.target.topic == *topic && entry.target.last.is_some())
-        });
-        let create = (!written).then_some(count);
-        let prepared = match target::prepare(&self.context.admin, topic, count, create) {
-            Ok(prepared) => prepared,
-            Err(Obstacle::Passing(why)) => return self.ask_again(opens, &why),
-            Err(Obstacle::Hold(reason, detail)) => return self.hold_opens(opens, reason, &detail),
+        Ok(())
+    }
+
+    /// Makes target topics fit to be written. What cannot be yet, or never, leaves `topics`.
+    fn prepare(
+        &mut self,
+        topics: &mut ByTarget,
+        later: &mut Later,
+    ) -> Result<BTreeMap<Arc<str>, TargetTopic>, Stopped> {
+        let Some(owned) = &self.owned else { return Ok(later.all(topics, "")) };
+        let entries = owned.table.entries.values().filter(|entry| entry.target.last.is_some());
+        let written: BTreeSet<&str> = entries.map(|entry| &*entry.target.topic).collect();
+        let want = |(topic, opens): (&Arc<str>, &Vec<OpenPartition>)| {
+            let partitions = opens.iter().map(|open| open.partition_count).max().unwrap_or(1);
+            let create = (!written.contains(&**topic)).then_some(partitions);
+            Want { topic: topic.clone(), partitions, create }
         };
-        if self.narrows(&prepared) || prepared.grown {
-            let grown = prepared.grown;
-            self.targets.insert(topic.clone(), prepared);
-            self.recycle(if grown {
-                "a target topic has partitions that the producer does not know"
-            } else {
-                "a target topic takes smaller batches than the producer makes"
-            });
-            return self.ask_again(opens, "");
+        let wants: Vec<Want> = topics.iter().map(want).collect();
+        let mut ready = BTreeMap::new();
+        let mut recycle = None;
+        for (topic, outcome) in target::prepare(&self.context.admin, &wants) {
+            match outcome {
+                Ok(prepared) => {
+                    if prepared.grown {
+                        recycle = Some("a target topic has partitions that the producer does not know");
+                    } else if self.narrows(&prepared) {
+                        recycle = Some("a target topic takes smaller batches than the producer makes");
+                    }
+                    self.targets.insert(topic.clone(), prepared.clone());
+                    ready.insert(topic, prepared);
+                }
+                Err(Obstacle::Passing(why)) => later.add(topics.remove(&topic), &why),
+                Err(Obstacle::Hold(reason, detail)) => {
+                    let opens = topics.remove(&topic).unwrap_or_default();
+                    self.hold_opens(opens, reason, &detail)?;
+                }
+            }
         }
-        self.targets.insert(topic.clone(), prepared.clone());
-        let Some(owned) = &self.owned else { return self.ask_again(opens, "") };
-        let topics = || owned.table.entries.keys().map(|partition| partition.topic).collect();
-        self.known_topics.get_or_insert_with(topics);
-        let mut positions = Vec::with_capacity(opens.len());
-        for open in &opens {
+        if let Some(why) = recycle {
+            self.recycle(why);
+            return Ok(later.all(topics, ""));
+        }
+        Ok(ready)
+    }
+
+    /// Compares target partitions with progress.
+    fn decide_all(
+        &mut self,
+        topics: ByTarget,
+        prepared: &BTreeMap<Arc<str>, TargetTopic>,
+        later: &mut Later,
+    ) -> Result<Vec<(OpenPartition, Decision)>, Stopped> {
+        // A question about a partition without a leader is not answered, and no other in it either.
+        let led = |open: &OpenPartition| {
+            let target = prepared.get(open.permit.target());
+            target.is_some_and(|target| !target.leaderless.contains(&open.partition.partition))
+        };
+        let (opens, leaderless): (Vec<_>, Vec<_>) = topics.into_values().flatten().partition(led);
+        if let Some(open) = leaderless.first() {
+            let (target, number) = (open.permit.target(), open.partition.partition);
+            let why = format!("partition {number} of target topic `{target}` has no leader");
+            later.add(Some(leaderless), &why);
+        }
+        let Some(owned) = &self.owned else {
+            later.add(Some(opens), "");
+            return Ok(Vec::new());
+        };
+        let known = || owned.table.entries.keys().map(|partition| partition.topic).collect();
+        self.known_topics.get_or_insert_with(known);
+        let at = |open: &OpenPartition| {
             let last = owned.table.entries.get(&open.partition).and_then(|entry| entry.target.last);
-            positions.push((open.partition.partition, last.unwrap_or(0)));
-        }
-        let tails = match target::tails(&self.context.admin, &self.context.kafka, topic, &positions) {
-            Ok(tails) => tails,
-            Err(Obstacle::Passing(why)) => return self.ask_again(opens, &why),
-            Err(Obstacle::Hold(reason, detail)) => return self.hold_opens(opens, reason, &detail),
+            let topic = open.permit.target().clone();
+            At { topic, partition: open.partition.partition, position: last.unwrap_or(0) }
         };
-        let decisions: Vec<(OpenPartition, Decision)> = opens
-            .into_iter()
-            .zip(tails)
-            .map(|(open, tail)| {
-                let decision = self.decide(&owned.table, &open, topic, &prepared, tail);
-                (open, decision)
-            })
-            .collect();
-        self.answer_opens(decisions)
+        let wanted: Vec<At> = opens.iter().map(at).collect();
+        let tails = match target::tails(&self.context.admin, &self.context.kafka, &wanted) {
+            Ok(tails) => tails,
+            Err(Obstacle::Passing(why)) => {
+                later.add(Some(opens), &why);
+                return Ok(Vec::new());
+            }
+            Err(Obstacle::Hold(reason, detail)) => {
+                self.hold_opens(opens, reason, &detail)?;
+                return Ok(Vec::new());
+            }
+        };
+        let mut decisions = Vec::with_capacity(opens.len());
+        for (open, tail) in opens.into_iter().zip(tails) {
+            let topic = open.permit.target().clone();
+            let Some(prepared) = prepared.get(&topic) else {
+                later.add(Some(vec![open]), "");
+                continue;
+            };
+            match tail {
+                Ok(tail) => {
+                    let decision = self.decide(&owned.table, &open, &topic, prepared, tail);
+                    decisions.push((open, decision));
+                }
+                Err(Obstacle::Passing(why)) => later.add(Some(vec![open]), &why),
+                Err(Obstacle::Hold(reason, detail)) => {
+                    decisions.push((open, Decision::Hold(reason, detail)));
+                }
+            }
+        }
+        Ok(decisions)
     }
 
     fn decide(
@@ -155,6 +252,9 @@ impl Worker {
     }
 
     fn answer_opens(&mut self, decisions: Vec<(OpenPartition, Decision)>) -> Result<(), Stopped> {
+        if decisions.is_empty() {
+            return Ok(());
+        }
         let mut new = Vec::new();
         for (open, decision) in &decisions {
             if let Decision::New(entry) = decision {
@@ -246,52 +346,57 @@ impl Worker {
     /// After a take-over: the targets of what is pending are still as progress says. Partitions that are not are held.
     /// False when that could not be found out yet.
     pub(super) fn inspect_pending(&mut self) -> Result<bool, Stopped> {
-        let mut by_target: BTreeMap<Arc<str>, BTreeMap<SourcePartition, Arc<str>>> = BTreeMap::new();
+        let mut pending: BTreeMap<SourcePartition, (Arc<str>, Arc<str>)> = BTreeMap::new();
         for part in self.pending.parcels().iter().flat_map(|accepted| &accepted.parts) {
-            let topic = by_target.entry(part.permit.target().clone()).or_default();
-            topic.insert(part.partition.clone(), part.permit.topic().clone());
+            let names = || (part.permit.target().clone(), part.permit.topic().clone());
+            pending.entry(part.partition.clone()).or_insert_with(names);
         }
-        let progress_topic = self.context.link.progress_topic();
-        for (topic, partitions) in by_target {
-            let prepared = target::prepare(&self.context.admin, &topic, 0, None);
-            let positions: Vec<(i32, i64)> = partitions
-                .keys()
-                .map(|partition| {
-                    let entry = self.owned.as_ref().and_then(|owned| owned.table.entries.get(partition));
-                    (partition.partition, entry.and_then(|entry| entry.target.last).unwrap_or(0))
-                })
-                .collect();
-            let found = prepared.and_then(|prepared| {
-                Ok((target::tails(&self.context.admin, &self.context.kafka, &topic, &positions)?, prepared))
-            });
-            let (tails, prepared) = match found {
-                Ok(found) => found,
-                Err(Obstacle::Passing(why)) => {
-                    self.recycle(&format!("the target could not be inspected: {why}"));
-                    self.pause(Duration::from_millis(200))?;
-                    return Ok(false);
-                }
-                Err(Obstacle::Hold(reason, detail)) => {
-                    for (partition, source) in &partitions {
-                        self.hold_and_drop_topic(partition, source, reason, &detail);
+        let Some(owned) = &self.owned else { return Ok(false) };
+        let targets: BTreeSet<&Arc<str>> = pending.values().map(|(target, _)| target).collect();
+        let want = |topic: &&Arc<str>| Want { topic: (*topic).clone(), partitions: 0, create: None };
+        let prepared = target::prepare(&self.context.admin, &targets.iter().map(want).collect::<Vec<_>>());
+        let at = |(partition, (topic, _)): (&SourcePartition, &(Arc<str>, Arc<str>))| {
+            let entry = owned.table.entries.get(partition);
+            let position = entry.and_then(|entry| entry.target.last).unwrap_or(0);
+            At { topic: topic.clone(), partition: partition.partition, position }
+        };
+        let wanted: Vec<At> = pending.iter().map(at).collect();
+        let (shared, progress) = (self.context.link.map.shared, self.context.link.progress_topic());
+        let mut holds = Vec::new();
+        let mut passing = None;
+        match target::tails(&self.context.admin, &self.context.kafka, &wanted) {
+            Ok(tails) => {
+                for ((partition, (topic, source)), tail) in pending.iter().zip(tails) {
+                    let found = match (prepared.get(topic), tail) {
+                        (Some(Ok(prepared)), Ok(tail)) => Ok((prepared, tail)),
+                        (Some(Err(obstacle)), _) => Err(obstacle.clone()),
+                        (_, Err(obstacle)) => Err(obstacle),
+                        (None, _) => Err(Obstacle::Passing(format!("`{topic}` was not described"))),
+                    };
+                    let entry = owned.table.entries.get(partition);
+                    let verdict = match found {
+                        Ok((prepared, tail)) => entry
+                            .map_or(Ok(()), |entry| inspect(entry, topic, prepared, tail, shared, &progress)),
+                        Err(Obstacle::Hold(reason, detail)) => Err((reason, detail)),
+                        Err(Obstacle::Passing(why)) => {
+                            passing = Some(why);
+                            continue;
+                        }
+                    };
+                    if let Err((reason, detail)) = verdict {
+                        holds.push((partition.clone(), source.clone(), reason, detail));
                     }
-                    continue;
-                }
-            };
-            for ((partition, source), tail) in partitions.iter().zip(tails) {
-                let Some(entry) = self.owned.as_ref().and_then(|owned| owned.table.entries.get(partition))
-                else {
-                    continue;
-                };
-                let shared = self.context.link.map.shared;
-                if let Err((reason, detail)) =
-                    inspect(entry, &topic, &prepared, tail, shared, &progress_topic)
-                {
-                    self.hold_and_drop_topic(partition, source, reason, &detail);
                 }
             }
+            Err(Obstacle::Passing(why) | Obstacle::Hold(_, why)) => passing = Some(why),
         }
-        Ok(true)
+        for (partition, source, reason, detail) in holds {
+            self.hold_and_drop_topic(&partition, &source, reason, &detail);
+        }
+        let Some(why) = passing else { return Ok(true) };
+        self.recycle(&format!("the target could not be inspected: {why}"));
+        self.pause(Duration::from_millis(200))?;
+        Ok(false)
     }
 }
 
@@ -402,7 +507,13 @@ mod tests {
             target: Target { topic: topic.clone(), id: TopicId([1; 16]), last },
             unaudited: Tally::starting(Offset(0)),
         };
-        let prepared = TargetTopic { id: TopicId([1; 16]), max_message_bytes: 1000, compacted, grown: false };
+        let prepared = TargetTopic {
+            id: TopicId([1; 16]),
+            max_message_bytes: 1000,
+            compacted,
+            grown: false,
+            leaderless: BTreeSet::new(),
+        };
         inspect(&entry, &topic, &prepared, tail, shared, "p").map_err(|(reason, _)| reason)
     }
 
@@ -433,7 +544,11 @@ mod tests {
         assert_eq!(compacted(tail(0, 43, None, None)), Ok(()), "a record without a value, after its time");
         assert_eq!(compacted(tail(0, 43, Some(41), None)), Ok(()));
         assert_eq!(compacted(tail(0, 41, None, None)), Err(Reason::TargetTruncated), "the log was cut");
-        assert_eq!(compacted(tail(0, 50, Some(44), None)), Err(Reason::ForeignWriter), "replaced by another's");
+        assert_eq!(
+            compacted(tail(0, 50, Some(44), None)),
+            Err(Reason::ForeignWriter),
+            "replaced by another's"
+        );
         assert_eq!(compacted(tail(0, 50, Some(41), Some(44))), Err(Reason::ForeignWriter));
     }
 

@@ -5,25 +5,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kafka::Admin;
+use kafka::{Admin, KafkaCode};
 
-use crate::{
-    partition::{Partition, Topic},
-    position::Ends,
-};
+use crate::{partition::Partition, position::Ends};
 
-/// Asks the leaders for the ends of some partitions of one topic, and notes them.
+/// Asks the leaders for the ends of some partitions, and notes them. The answers are in the order asked for.
 pub(super) fn look(
     admin: &Admin,
-    topic: &Topic,
     partitions: &[Arc<Partition>],
-) -> Result<Vec<Ends>, kafka::Error> {
-    let numbers: Vec<i32> = partitions.iter().map(|partition| partition.number).collect();
+) -> Result<Vec<Result<Ends, KafkaCode>>, kafka::Error> {
+    let names: Vec<(&str, i32)> =
+        partitions.iter().map(|partition| (&*partition.topic.name, partition.number)).collect();
     let asked = Instant::now();
-    let ends = admin.ends(&topic.name, &numbers, TIMEOUT)?;
+    let ends = admin.ends_of(&names, TIMEOUT)?;
     let looked = partitions.iter().zip(ends).map(|(partition, ends)| {
+        let ends = ends?;
         partition.looked(asked, ends.low, ends.lso, ends.hw);
-        Ends { log_start: ends.low, stable: ends.lso }
+        Ok(Ends { log_start: ends.low, stable: ends.lso })
     });
     Ok(looked.collect())
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use proto::ids::TopicId;
 
-use super::{Described, Partition, Topic, TopicInfo};
+use super::{Described, Outcomes, Partition, Topic, TopicInfo};
 use crate::{
     Error, KafkaCode,
     native::{self, Client, Event, call_error, owned_text, sys},
@@ -91,31 +91,61 @@ pub(super) unsafe fn topic_results(
     Ok(())
 }
 
-pub(super) fn configs_result(what: String, event: &Event) -> Result<BTreeMap<String, String>, Error> {
-    let mut configs = BTreeMap::new();
+/// What became of each topic of a request.
+///
+/// # Safety
+/// `results` are `count` results of a live event.
+pub(super) unsafe fn topic_outcomes(
+    what: &str,
+    results: *mut *const sys::rd_kafka_topic_result_t,
+    count: usize,
+) -> Outcomes<()> {
+    // SAFETY: the caller's promise.
+    let results = unsafe { native::pointers(results, count) };
+    // SAFETY: each result is live; its texts are copied.
+    let outcomes = results.map(|result| unsafe {
+        let name = owned_text(sys::rd_kafka_topic_result_name(result));
+        let outcome = match KafkaCode(sys::rd_kafka_topic_result_error(result)) {
+            KafkaCode::NONE => Ok(()),
+            code => {
+                let text = owned_text(sys::rd_kafka_topic_result_error_string(result));
+                Err(call_error(format!("{what} `{name}`"), code, &text))
+            }
+        };
+        (name, outcome)
+    });
+    outcomes.collect()
+}
+
+/// The configs in an answer to DescribeConfigs, by topic.
+pub(super) fn configs_results(event: &Event) -> Outcomes<BTreeMap<String, String>> {
     // SAFETY: the event is the answer to DescribeConfigs and outlives all that is got from it.
-    unsafe {
+    let resources = unsafe {
         let mut count = 0;
         let result = sys::rd_kafka_event_DescribeConfigs_result(event.as_ptr());
-        let resources = sys::rd_kafka_DescribeConfigs_result_resources(result, &mut count);
-        for resource in native::pointers(resources, count) {
-            match KafkaCode(sys::rd_kafka_ConfigResource_error(resource)) {
-                KafkaCode::NONE => {}
-                code => {
-                    let text = owned_text(sys::rd_kafka_ConfigResource_error_string(resource));
-                    return Err(call_error(what, code, &text));
-                }
-            }
-            let entries = sys::rd_kafka_ConfigResource_configs(resource, &mut count);
-            for entry in native::pointers(entries, count) {
-                let value = sys::rd_kafka_ConfigEntry_value(entry);
-                if !value.is_null() && sys::rd_kafka_ConfigEntry_is_sensitive(entry) != 1 {
-                    configs.insert(owned_text(sys::rd_kafka_ConfigEntry_name(entry)), owned_text(value));
-                }
+        native::pointers(sys::rd_kafka_DescribeConfigs_result_resources(result, &mut count), count)
+    };
+    // SAFETY: as above; texts are copied.
+    let outcomes = resources.map(|resource| unsafe {
+        let name = owned_text(sys::rd_kafka_ConfigResource_name(resource));
+        match KafkaCode(sys::rd_kafka_ConfigResource_error(resource)) {
+            KafkaCode::NONE => {}
+            code => {
+                let text = owned_text(sys::rd_kafka_ConfigResource_error_string(resource));
+                let error = call_error(format!("configs of topic `{name}`"), code, &text);
+                return (name, Err(error));
             }
         }
-    }
-    Ok(configs)
+        let mut count = 0;
+        let entries = sys::rd_kafka_ConfigResource_configs(resource, &mut count);
+        let entries = native::pointers(entries, count).filter_map(|entry| {
+            let value = sys::rd_kafka_ConfigEntry_value(entry);
+            let shown = !value.is_null() && sys::rd_kafka_ConfigEntry_is_sensitive(entry) != 1;
+            shown.then(|| (owned_text(sys::rd_kafka_ConfigEntry_name(entry)), owned_text(value)))
+        });
+        (name, Ok(entries.collect()))
+    });
+    outcomes.collect()
 }
 
 pub(super) fn describe_result(event: &Event) -> impl Iterator<Item = Described> {

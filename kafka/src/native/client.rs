@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{ErrorText, c_text, owned_text, reaper, sys};
+use super::{ErrorText, c_text, owned_text, quiet, reaper, sys};
 use crate::{Error, KafkaCode};
 
 /// What a client is made for.
@@ -305,6 +305,16 @@ unsafe extern "C" fn log(
         let (client, facility, line) = unsafe {
             let client = if rk.is_null() { String::new() } else { owned_text(sys::rd_kafka_name(rk)) };
             (client, owned_text(facility), owned_text(line))
+        };
+        let left_out = if level <= 6 {
+            let Some(left_out) = quiet::is_due(&client, &facility, &line) else { return };
+            left_out
+        } else {
+            0
+        };
+        let line = match left_out {
+            0 => line,
+            times => format!("{line} ({times} more like it in the last minute)"),
         };
         match level {
             // The properties of one cluster are given to producers and consumers alike, and each kind
