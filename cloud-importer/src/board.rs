@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use link::{PathStatus, SentStatus};
 use observe::metrics::{self, Flow};
 use proto::{
     hold::Reason,
@@ -23,6 +24,8 @@ pub struct LinkStatus {
     pub link: String,
     /// The exporter that is connected.
     pub session: Option<SessionStatus>,
+    /// The path to it, as it was within the last second.
+    pub path: Option<PathStatus>,
     /// Its source partitions.
     pub partitions: Vec<PartitionStatus>,
     /// What keeps lanes from working, by lane.
@@ -82,6 +85,7 @@ pub(crate) struct Board {
 #[derive(Default)]
 struct State {
     session: Option<SessionStatus>,
+    path: Option<PathStatus>,
     last_heard: Option<Instant>,
     rows: BTreeMap<SourcePartition, Row>,
     slots: BTreeMap<Slot, SourcePartition>,
@@ -118,7 +122,7 @@ impl Board {
     pub(crate) fn disconnected(&self, session: SessionId) {
         let mut state = self.lock();
         if state.session.as_ref().is_some_and(|current| current.session == session.0) {
-            state.session = None;
+            (state.session, state.path) = (None, None);
             self.flow.connected.get_or_create(&self.link_label()).set(0);
         }
     }
@@ -134,6 +138,22 @@ impl Board {
         self.flow.wire_bytes.get_or_create(&label).inc_by(wire_bytes);
         self.flow.lost_packets.get_or_create(&label).inc_by(lost_packets);
         self.flow.rtt_seconds.get_or_create(&label).set(rtt.as_secs_f64());
+    }
+
+    /// The path of a session's connection, and what was sent on it since the last call.
+    pub(crate) fn path(&self, session: SessionId, path: PathStatus, added: &SentStatus) {
+        let label = self.link_label();
+        for (cause, bytes) in added.causes() {
+            self.flow.path.sent(&label, cause, bytes);
+        }
+        let mut state = self.lock();
+        if state.session.as_ref().is_some_and(|current| current.session == session.0) {
+            for (name, value) in path.gauges() {
+                self.flow.path.set(&label, name, value);
+            }
+            self.flow.path.congestion(&label, path.congestion);
+            state.path = Some(path);
+        }
     }
 
     pub(crate) fn running(
@@ -272,6 +292,7 @@ impl Board {
         LinkStatus {
             link: self.link.to_string(),
             session: state.session.clone(),
+            path: state.path.clone(),
             partitions: partitions.collect(),
             trouble: state.trouble.clone(),
             recycled: state.recycled,

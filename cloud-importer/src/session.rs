@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use link::{CloseCode, Connection, ControlRecv, ControlSend};
+use link::{CloseCode, Connection, ControlRecv, ControlSend, PathMeter};
 use observe::event;
 use proto::{
     PeerMisbehaved,
@@ -79,6 +79,7 @@ struct Open {
     replies: mpsc::Receiver<Reply>,
     lanes: tokio::task::JoinHandle<Ending>,
     carried: (u64, u64),
+    meter: PathMeter,
     /// What it is let in with.
     grant: Grant,
     cluster: String,
@@ -194,6 +195,8 @@ impl Session {
         let carried = (stats.sent_bytes + stats.received_bytes, stats.lost_packets);
         open.link.board.link_stats(carried.0 - open.carried.0, carried.1 - open.carried.1, stats.rtt);
         open.carried = carried;
+        let (path, added) = open.meter.read(&self.connection);
+        open.link.board.path(open.session, path, &added);
     }
 
     async fn act(&mut self, action: Action) -> Result<(), Ending> {
@@ -282,7 +285,16 @@ impl Session {
         let (count, credit) = (link.config.lanes, link.config.lane_credit());
         let cluster = hello.source_cluster_id;
         let held = grant.clone();
-        self.open = Some(Open { link, session, replies, lanes, carried: (0, 0), grant: held, cluster });
+        self.open = Some(Open {
+            link,
+            session,
+            replies,
+            lanes,
+            carried: (0, 0),
+            meter: PathMeter::default(),
+            grant: held,
+            cluster,
+        });
         let admitted = Event::Admitted { session, grant, lanes: count, credit };
         Ok(self.receiver.handle(admitted, self.started.elapsed())?)
     }

@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use codec::level::Gauges;
+use codec::{Encoder, ShapeCounts, level::Gauges};
 use observe::metrics::{
-    Family, FloatGauge, Flow, Gauge, Lane, Link, Metrics, Partition as Labels, Reason, Side, State as StateLabel, raise_to,
+    Family, FloatGauge, Flow, Gauge, Lane, Link, Metrics, Partition as Labels, Reason, Side,
+    State as StateLabel, raise_to,
 };
 use proto::{hold, ids::Lane as LaneId};
 
@@ -22,6 +23,8 @@ pub(crate) struct Meters {
     level: Family<Lane, Gauge>,
     ratio: Family<Lane, FloatGauge>,
     cpu_share: Family<Lane, FloatGauge>,
+    hit_ratio: Family<Lane, FloatGauge>,
+    memory: Family<Lane, Gauge>,
 }
 
 impl Meters {
@@ -30,17 +33,31 @@ impl Meters {
         let mut metrics = Metrics::new(Side::Exporter);
         let flow = Flow::new(&mut metrics);
         let level = metrics.gauges("codec_level", "zstd level that the lane encodes with");
-        let ratio = metrics
-            .float_gauges("codec_ratio", "Coded bytes per plain byte of the last second with records");
-        let cpu_share = metrics
-            .float_gauges("codec_cpu_share", "Share of one core that the lane encoded for in the last second");
-        (Arc::new(Self { link: link.into(), flow, level, ratio, cpu_share }), Arc::new(metrics))
+        let ratio =
+            metrics.float_gauges("codec_ratio", "Coded bytes per plain byte of the last second with records");
+        let cpu_share = metrics.float_gauges(
+            "codec_cpu_share",
+            "Share of one core that the lane encoded for in the last second",
+        );
+        let hit_ratio = metrics.float_gauges(
+            "codec_template_hit_ratio",
+            "Share of keys and values of a known shape, since the lane's stream began",
+        );
+        let memory = metrics.gauges("codec_memory_bytes", "Memory that the lane's encoder holds");
+        let meters = Self { link: link.into(), flow, level, ratio, cpu_share, hit_ratio, memory };
+        (Arc::new(meters), Arc::new(metrics))
     }
 
     /// How a lane encodes now.
-    pub(crate) fn encoding(&self, lane: LaneId, level: i32, gauges: Gauges) {
+    pub(crate) fn encoding(&self, lane: LaneId, encoder: &Encoder, gauges: Gauges) {
         let labels = Lane { link: self.link.clone(), lane: lane.0 };
-        self.level.get_or_create(&labels).set(level.into());
+        self.level.get_or_create(&labels).set(encoder.level().into());
+        let ShapeCounts { followed, parsed, whole, .. } = encoder.shapes();
+        if followed + parsed + whole > 0 {
+            let hits = followed as f64 / (followed + parsed + whole) as f64;
+            self.hit_ratio.get_or_create(&labels).set(hits);
+        }
+        self.memory.get_or_create(&labels).set(i64::try_from(encoder.memory()).unwrap_or(i64::MAX));
         self.ratio.get_or_create(&labels).set(gauges.ratio);
         self.cpu_share.get_or_create(&labels).set(gauges.cpu_share);
     }
@@ -95,6 +112,15 @@ impl Meters {
         }
         raise_to(&self.flow.wire_bytes.get_or_create(&labels), path.wire_bytes);
         raise_to(&self.flow.lost_packets.get_or_create(&labels), path.lost_packets);
+        if let Some((status, added)) = link.measure() {
+            for (name, value) in status.gauges() {
+                self.flow.path.set(&labels, name, value);
+            }
+            for (cause, bytes) in added.causes() {
+                self.flow.path.sent(&labels, cause, bytes);
+            }
+            self.flow.path.congestion(&labels, status.congestion);
+        }
         self.flow.audit_healthy.set(i64::from(audit_healthy));
     }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use link::Connection;
+use link::{Connection, PathMeter, PathStatus, SentStatus};
 use proto::ids::SessionId;
 use serde::Serialize;
 use tokio::sync::Notify;
@@ -35,6 +35,8 @@ pub struct Status {
     pub last_failure: Option<String>,
     /// Smoothed round trip, in seconds.
     pub rtt_seconds: Option<f64>,
+    /// The connection's path, as it was within the last second; none while there is no connection.
+    pub path: Option<PathStatus>,
     /// UDP payload in both directions since the start, in bytes.
     pub wire_bytes: u64,
     /// QUIC packets lost since the start.
@@ -140,6 +142,8 @@ struct Inner {
     sessions: u64,
     last_failure: Option<String>,
     connection: Option<Connection>,
+    meter: PathMeter,
+    measured: Option<PathStatus>,
     /// Of connections that are over.
     past: Path,
 }
@@ -157,6 +161,22 @@ impl LinkFacts {
     pub(crate) fn connected(&self, connection: &Connection) {
         let mut inner = self.lock();
         inner.connection = Some(connection.clone());
+        inner.meter = PathMeter::default();
+        inner.measured = Some(inner.meter.read(connection).0);
+    }
+
+    /// Looks at the path anew, about once a second; also what was sent since the last look.
+    pub(crate) fn measure(&self) -> Option<(PathStatus, SentStatus)> {
+        let mut inner = self.lock();
+        let connection = inner.connection.clone()?;
+        let (status, added) = inner.meter.read(&connection);
+        inner.measured = Some(status.clone());
+        Some((status, added))
+    }
+
+    /// The path as it was last looked at.
+    pub(crate) fn measured(&self) -> Option<PathStatus> {
+        self.lock().measured.clone()
     }
 
     /// A session stands.
@@ -173,6 +193,7 @@ impl LinkFacts {
         inner.past = path_of(&inner);
         inner.past.rtt = None;
         inner.connection = None;
+        inner.measured = None;
         inner.session = None;
         inner.last_failure = Some(why.into());
     }

@@ -94,6 +94,11 @@ impl Connection {
         self.0.quic.remote_address()
     }
 
+    /// The rate of the link, at the end that dialled.
+    pub fn rate(&self) -> Option<&Rate> {
+        self.0.rate.as_ref()
+    }
+
     /// Verifies the peer's certificate again, now and against `identity`: after a reload of roots or revocation
     /// lists, and from time to time, as a live connection may outlast its certificate.
     ///

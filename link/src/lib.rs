@@ -38,6 +38,7 @@ mod settings;
 mod socket;
 mod stall;
 mod stats;
+mod status;
 
 pub use close::CloseCode;
 pub use congestion::Congestion;
@@ -51,3 +52,4 @@ pub use rate::Rate;
 pub use settings::Settings;
 pub use stall::{Stall, is_stalled};
 pub use stats::{Sent, Stats};
+pub use status::{PathMeter, PathStatus, SentStatus};

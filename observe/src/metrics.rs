@@ -111,6 +111,8 @@ pub struct Flow {
     pub rtt_seconds: Family<Link, FloatGauge>,
     /// `lost_packets_total`: QUIC packets declared lost.
     pub lost_packets: Family<Link, Counter>,
+    /// How the link's path is.
+    pub path: PathNumbers,
     /// `connected`: 1 while the link has a session.
     pub connected: Family<Link, Gauge>,
     /// `commit_seconds`: from the first record of a transaction to its commit (importer), or from a batch's last
@@ -135,6 +137,7 @@ impl Flow {
             holds: metrics.gauges("holds", "Source partitions held by reason"),
             rtt_seconds: metrics.float_gauges("rtt_seconds", "Smoothed round-trip time of the link"),
             lost_packets: metrics.counters("lost_packets", "QUIC packets declared lost"),
+            path: PathNumbers::new(metrics),
             connected: metrics.gauges("connected", "1 while the link has a session"),
             commit_seconds: metrics
                 .seconds_by("commit_seconds", "Time until records are known to be durable"),
@@ -154,6 +157,72 @@ impl Flow {
     }
 }
 
+/// How a link's path is, under the same names at both ends.
+#[derive(Debug, Clone)]
+pub struct PathNumbers {
+    gauges: Vec<(&'static str, Family<Link, FloatGauge>)>,
+    sent: Family<Cause, Counter>,
+    congestion: Family<Control, Gauge>,
+}
+
+impl PathNumbers {
+    /// Adds all of them to `metrics`.
+    pub fn new(metrics: &mut Metrics) -> Self {
+        Self {
+            gauges: PATH_GAUGES
+                .iter()
+                .map(|(name, help)| (*name, metrics.float_gauges(name, help)))
+                .collect(),
+            sent: metrics
+                .counters("link_sent_bytes", "Bytes put on the wire by cause, IP and UDP headers included"),
+            congestion: metrics.gauges("link_congestion", "1 for the congestion control in use"),
+        }
+    }
+
+    /// Sets the gauge of a name; one that is not known here is left out.
+    pub fn set(&self, link: &Link, name: &str, value: f64) {
+        if let Some((_, family)) = self.gauges.iter().find(|(known, _)| *known == name) {
+            family.get_or_create(link).set(value);
+        }
+    }
+
+    /// Counts bytes put on the wire.
+    pub fn sent(&self, link: &Link, cause: &str, bytes: u64) {
+        let labels = Cause { link: link.link.clone(), cause: cause.into() };
+        self.sent.get_or_create(&labels).inc_by(bytes);
+    }
+
+    /// Says which congestion control is in use.
+    pub fn congestion(&self, link: &Link, control: &str) {
+        for word in ["governed", "adaptive", "cubic", "fixed"] {
+            let labels = Control { link: link.link.clone(), congestion: word.into() };
+            if word == control {
+                self.congestion.get_or_create(&labels).set(1);
+            } else {
+                self.congestion.remove(&labels);
+            }
+        }
+    }
+}
+
+/// Gauges of a path: name and help.
+const PATH_GAUGES: [(&str, &str); 14] = [
+    ("link_ceiling_bits_per_second", "The lower of both ends' rates"),
+    ("link_rate_bits_per_second", "What may be on the wire right now, or what the path is found to carry"),
+    ("link_goodput_bits_per_second", "Parcels that went through in the last second"),
+    ("link_min_rtt_seconds", "Least round trip of the last half minute"),
+    ("link_queue_seconds", "How much longer packets take than at least"),
+    ("link_window_bytes", "Bytes that may be in flight"),
+    ("link_in_flight_bytes", "Bytes in flight"),
+    ("link_mtu_bytes", "Largest UDP payload in use"),
+    ("link_loss_ratio", "Share of packets lost in the last second"),
+    ("link_segmentation_offload", "1 when the kernel cuts large sends into datagrams"),
+    ("link_datagrams_per_send", "Datagrams a system call"),
+    ("link_udp_send_buffer_bytes", "Send buffer of the socket as granted"),
+    ("link_udp_receive_buffer_bytes", "Receive buffer of the socket as granted"),
+    ("link_paced_late_seconds", "Sending time lost because this host woke the sender too late"),
+];
+
 /// What can be a set of labels.
 pub trait Labels:
     EncodeLabelSet + Clone + std::hash::Hash + Eq + std::fmt::Debug + Send + Sync + 'static
@@ -170,6 +239,24 @@ impl<L: EncodeLabelSet + Clone + std::hash::Hash + Eq + std::fmt::Debug + Send +
 pub struct Link {
     /// Its name.
     pub link: String,
+}
+
+/// Why a link put bytes on the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Cause {
+    /// Name of the link.
+    pub link: String,
+    /// `first`, `resent`, `ack`, `handshake` or `header`.
+    pub cause: String,
+}
+
+/// How a link finds out how much it may send.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Control {
+    /// Name of the link.
+    pub link: String,
+    /// `governed`, `adaptive`, `cubic` or `fixed`.
+    pub congestion: String,
 }
 
 /// A lane of a link.
@@ -266,6 +353,27 @@ mod tests {
             }
             assert!(text.ends_with("# EOF\n"));
         }
+    }
+
+    #[test]
+    fn a_path_is_shown_under_the_same_names_at_both_ends() {
+        let mut metrics = Metrics::new(Side::Exporter);
+        let path = PathNumbers::new(&mut metrics);
+        let link = Link { link: "l".into() };
+        path.set(&link, "link_rate_bits_per_second", 98e6);
+        path.set(&link, "not known here", 1.0);
+        path.sent(&link, "resent", 1480);
+        path.congestion(&link, "governed");
+        path.congestion(&link, "adaptive");
+        let text = metrics.encode();
+        for line in [
+            "link_rate_bits_per_second{link=\"l\"} 98000000.0",
+            "link_sent_bytes_total{link=\"l\",cause=\"resent\"} 1480",
+            "link_congestion{link=\"l\",congestion=\"adaptive\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+        assert!(!text.contains("governed") && !text.contains("not known"), "{text}");
     }
 
     #[test]

@@ -47,6 +47,7 @@ impl View {
             sessions: self.facts.sessions(),
             last_failure: self.facts.last_failure(),
             rtt_seconds: path.rtt.map(|rtt| rtt.as_secs_f64()),
+            path: self.facts.measured(),
             wire_bytes: path.wire_bytes,
             lost_packets: path.lost_packets,
             records: partitions.iter().map(|partition| partition.records).sum(),

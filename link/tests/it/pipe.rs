@@ -1,8 +1,8 @@
 //! What goes through a connection, and what a hostile exporter cannot get through it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use link::{CloseCode, Error, Settings};
+use link::{CloseCode, Error, PathMeter, Settings};
 use longhaul_link as link;
 use proto::{
     limits,
@@ -10,7 +10,7 @@ use proto::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::world::{AWS, FRA, PATIENCE, World, frame, id, parcel, preface};
+use crate::world::{AWS, FRA, PATIENCE, World, frame, id, meet, parcel, preface};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parcels_and_control_frames_arrive_as_they_were_sent() {
@@ -285,4 +285,65 @@ async fn an_exporter_cannot_open_more_streams_than_its_lanes_need() {
     let _control = hostile.open_bi().await.unwrap();
     assert!(timeout(Duration::from_millis(200), hostile.open_bi()).await.is_err(), "a second control stream");
     assert!(hostile.max_datagram_size().is_none(), "datagrams are not used");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_says_what_it_is_and_counts_every_byte_by_cause() {
+    let world = World::new();
+    let settings = Settings { rate: Some(400_000_000), ..Settings::default() };
+    let (_listener, exporter, importer) = world.joined(settings).await;
+    let mut meter = PathMeter::default();
+    meter.read(&exporter);
+    let mut lane = exporter.open_lane(preface(0)).await.unwrap();
+    let (header, body) = parcel(0, 500_000);
+    lane.send(&header, body).await.unwrap();
+    let mut received = importer.accept_lane().await.unwrap();
+    received.recv().await.unwrap();
+    let (path, added) = meter.read(&exporter);
+    assert_eq!((path.congestion, path.ceiling_bits_per_second), ("governed", Some(400_000_000)));
+    assert_eq!(path.floor_bits_per_second, Some(200_000_000));
+    assert!(path.goodput_bits_per_second > 0 && path.udp_send_buffer_bytes > 0);
+    let (stats, sum) = (exporter.stats(), path.sent.causes().iter().map(|(_, bytes)| bytes).sum::<u64>());
+    assert!(sum <= stats.sent.total() && sum > 500_000 && path.sent.handshake_bytes > 1000, "{path:?}");
+    assert!(added.first_bytes > 500_000 && added.handshake_bytes == 0, "{added:?}");
+    let (other, _) = PathMeter::default().read(&importer);
+    assert_eq!((other.congestion, other.rate_bits_per_second), ("fixed", None));
+    assert_eq!(importer.stats().parcel_bytes_received, stats.parcel_bytes_sent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rate_holds_on_the_wire_and_follows_a_change() {
+    let world = World::new();
+    let listener = world.listen(Settings::default()).await;
+    let dialer = world.dialer(Settings { rate: Some(8_000_000), ..Settings::default() });
+    let (exporter, importer) = meet(&dialer, listener.local_addr(), &listener).await;
+    let mut lane = exporter.open_lane(preface(0)).await.unwrap();
+    let sending = tokio::spawn(async move {
+        for sequence in 0.. {
+            let (header, body) = parcel(sequence, 20_000);
+            if lane.send(&header, body).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut received = importer.accept_lane().await.unwrap();
+    let reading = tokio::spawn(async move { while let Ok(Some(_)) = received.recv().await {} });
+    let bits_in = async |milliseconds: u64| {
+        let (began, before) = (Instant::now(), exporter.stats().sent.total());
+        sleep(Duration::from_millis(milliseconds)).await;
+        (exporter.stats().sent.total() - before) as f64 * 8.0 / began.elapsed().as_secs_f64()
+    };
+    sleep(Duration::from_millis(300)).await;
+    let first = bits_in(1000).await;
+    // One batch may be under way at each end of the measurement.
+    assert!(first < 8.6e6, "{first} bits a second at 8 Mbit/s");
+    dialer.rate().grant(Some(2_000_000));
+    sleep(Duration::from_millis(100)).await;
+    let second = bits_in(1000).await;
+    assert!(second < 2.4e6, "{second} bits a second at 2 Mbit/s");
+    dialer.rate().grant(None);
+    sleep(Duration::from_millis(100)).await;
+    assert!(bits_in(1000).await > 2.4e6, "a rate that is raised again is used");
+    sending.abort();
+    reading.abort();
 }
