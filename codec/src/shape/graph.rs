@@ -225,21 +225,19 @@ impl Graph {
 
     /// Whether the text of `id` stands at `at` in a record that ends at `end` of `bytes`; if it leads to the end, whether
     /// it also ends the record.
-    #[inline]
+    #[inline(always)]
     pub(super) fn stands_at(&self, id: EdgeId, bytes: &[u8], at: usize, end: usize) -> bool {
         let edge = &self.edges[id as usize];
         let length = edge.length as usize;
-        if at + length > end || (edge.target == END && at + length != end) {
-            return false;
-        }
-        match bytes.get(at..at + 16) {
-            Some(window) => {
-                let window = u128::from_le_bytes(window.try_into().expect("sixteen bytes"));
-                (window ^ edge.head) & edge.mask == 0
-                    && (length <= 16 || bytes[at + 16..at + length] == self.literal(edge)[16..])
-            }
-            None => bytes[at..at + length] == *self.literal(edge),
-        }
+        let Some(window) = bytes.get(at..).and_then(<[u8]>::first_chunk) else {
+            return at + length <= end
+                && bytes[at..at + length] == *self.literal(edge)
+                && (edge.target != END || at + length == end);
+        };
+        (u128::from_le_bytes(*window) ^ edge.head) & edge.mask == 0
+            && at + length <= end
+            && (edge.target != END || at + length == end)
+            && (length <= 16 || bytes[at + 16..at + length] == self.literal(edge)[16..])
     }
 
     /// The longest of `edges` whose text stands at `at`; `guess` is looked at first, and taken if it stands there.
