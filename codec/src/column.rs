@@ -3,6 +3,7 @@
 //! - [`ColumnEncoders`], [`ColumnDecoders`]: all columns of a lane epoch, one object at each end. They keep the same
 //!   state (each column's kind, dictionary, last numbers), which is bounded by [`ROOM`] and by the columns of a parcel.
 //! - [`Input`], [`Expected`]: a column of a parcel as the encoder has it, and what the decoder knows of it beforehand.
+//! - [`SeriesEncoder`], [`SeriesDecoder`]: numbers that are not in a column, as the records' timestamps.
 //! - [`Sink`]: where decoded values land.
 //!
 //! # Layout
@@ -32,6 +33,7 @@ mod packed;
 mod pattern;
 mod range;
 mod recurring;
+mod series;
 mod sink;
 #[cfg(test)]
 mod tests;
@@ -42,6 +44,7 @@ mod trial;
 pub(crate) use decode::{ColumnDecoders, Expected};
 pub(crate) use encode::{ColumnEncoders, Input};
 pub use fault::ColumnFault;
+pub(crate) use series::{SeriesDecoder, SeriesEncoder};
 pub(crate) use sink::Sink;
 
 /// Columns that a lane epoch can have: ids are below this.

@@ -64,8 +64,8 @@ pub(super) enum Kind {
         /// The entries stay: only the width changes.
         kept: bool,
     },
-    /// The last value for the same entry of an earlier dictionary column, but for exceptions.
-    Recurring(u32),
+    /// The last value for the same entry of an earlier dictionary column, or of the row before, but for exceptions.
+    Recurring(Option<u32>),
     /// Values of an earlier column, but for exceptions.
     Copy(u32, Quotes),
 }
@@ -125,7 +125,7 @@ impl Choice {
         }
         match &self.kind {
             Kind::Text | Kind::Lengths => {}
-            Kind::Recurring(key) => put(out, (*key).into()),
+            Kind::Recurring(key) => put(out, key.map_or(0, |key| u64::from(key) + 1)),
             Kind::Constant(value) => {
                 put(out, value.len() as u64);
                 out.extend_from_slice(value);
@@ -182,7 +182,7 @@ impl Choice {
                 byte @ 0..=3 => Kind::Dictionary { wide: byte & 1 != 0, kept: byte & 2 != 0 },
                 _ => return Err(wrong()),
             },
-            kind::RECURRING => Kind::Recurring(reader.number_u32()?),
+            kind::RECURRING => Kind::Recurring(reader.number_u32()?.checked_sub(1)),
             kind::COPY => {
                 let id = reader.number_u32()?;
                 let quotes = match reader.byte()? {

@@ -8,7 +8,7 @@ use crate::varint::Reader;
 /// How all numbers of a column are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DecimalShape {
-    /// Decimals of the unit: 1 to 18.
+    /// Decimals of the unit: 1 to 18. Of `Counted`: the most that a value may have.
     decimals: u8,
     style: Style,
 }
@@ -22,12 +22,16 @@ enum Style {
     Shortest,
     /// No zeros at the end but the one after a point: `1.5`, `2.0`.
     Pointed,
+    /// Any number of decimals, which are counted apart: `1.50`, `2`. The integer is that of all digits.
+    Counted,
 }
 
 impl DecimalShape {
     /// The shapes that could fit a column whose values have at most `decimals` decimals.
     pub(super) fn candidates(decimals: u8) -> impl Iterator<Item = Self> {
-        [Style::Fixed, Style::Shortest, Style::Pointed].into_iter().map(move |style| Self { decimals, style })
+        [Style::Fixed, Style::Shortest, Style::Pointed, Style::Counted]
+            .into_iter()
+            .map(move |style| Self { decimals, style })
     }
 
     pub(super) fn put(self, out: &mut Vec<u8>) {
@@ -40,9 +44,20 @@ impl DecimalShape {
             0 => Style::Fixed,
             1 => Style::Shortest,
             2 => Style::Pointed,
+            3 => Style::Counted,
             _ => return Ok(None),
         };
         Ok((1..=18).contains(&decimals).then_some(Self { decimals, style }))
+    }
+
+    /// Whether each value's decimals are counted apart.
+    pub(super) fn is_counted(self) -> bool {
+        self.style == Style::Counted
+    }
+
+    /// How a value with this many decimals is written.
+    pub(super) fn with_decimals(self, decimals: u8) -> Option<Self> {
+        (decimals <= self.decimals).then_some(Self { decimals, style: Style::Fixed })
     }
 
     /// The number of units that `arena[start..end]` stands for, if it is written as [`spell`](Self::spell) writes it.
@@ -59,6 +74,7 @@ impl DecimalShape {
         let fits = match self.style {
             Style::Fixed => decimals == usize::from(self.decimals),
             Style::Shortest => point.is_none() || decimals > 0 && arena[end - 1] != b'0',
+            Style::Counted => point.is_none() || decimals > 0,
             Style::Pointed => decimals == 1 || decimals > 1 && arena[end - 1] != b'0',
         };
         if !fits || decimals > usize::from(self.decimals) || whole_end == digits {
@@ -69,8 +85,9 @@ impl DecimalShape {
         }
         let whole = number::parse_digits(arena, digits, whole_end)?;
         let part = if decimals > 0 { number::parse_digits(arena, whole_end + 1, end)? } else { 0 };
-        let unit = POWERS[usize::from(self.decimals)];
-        let part = part * POWERS[usize::from(self.decimals) - decimals];
+        let scale = if self.is_counted() { decimals } else { usize::from(self.decimals) };
+        let unit = POWERS[scale];
+        let part = part * POWERS[scale - decimals];
         let units = i64::try_from(whole.checked_mul(unit)?.checked_add(part)?).ok()?;
         match (negative, units) {
             (true, 0) => None,

@@ -6,7 +6,7 @@ use super::choice::{Choice, Kind, Quotes, Spelling};
 use super::dictionary::{self, Entries};
 use super::number::{self, Digits, Memory, Others, Predictor, Source};
 use super::pattern::Rows;
-use super::recurring::{self, Recent};
+use super::recurring::{self, ONE_KEY, Recent};
 use super::sink::Sink;
 use super::{ColumnFault, MAX_COLUMNS, MAX_VALUES, ROOM, Room, order_by, text};
 use crate::Error;
@@ -324,7 +324,14 @@ fn read(
             dictionary::decode(&mut state.entries, (*wide, quoted), count, bytes, room, ids, sink)?;
         }
         Kind::Recurring(key) => {
-            let keys = earlier.ids(*key).ok_or_else(|| wrong(bytes.column, *key))?;
+            let keys = match key {
+                Some(key) => earlier.ids(*key).ok_or_else(|| wrong(bytes.column, *key))?,
+                None => {
+                    scratch.order.clear();
+                    scratch.order.resize(count, ONE_KEY);
+                    &scratch.order
+                }
+            };
             let memory = (&mut state.entries, &mut state.recent);
             recurring::decode(memory, quoted, keys, bytes, room, (&mut scratch.ids, ids), sink)?;
         }
@@ -357,11 +364,15 @@ fn read(
                 }
                 Predictor::Zero | Predictor::Previous | Predictor::Slope => {}
             }
+            let counts = match spelling {
+                Spelling::Decimal(shape) if shape.is_counted() => bytes.take(count)?,
+                _ => &[],
+            };
             let mut none = Reader::new(&[], bytes.reader.section);
             let tail = bytes.tail.as_deref_mut().unwrap_or(&mut none);
             let (how, memory) = ((*predictor, *coding), (&mut state.memory, room));
             number::decode(how, count, others, memory, (bytes.reader, tail), numbers)?;
-            spell(*spelling, numbers, quoted, sink).map_err(|fault| bytes.fault(fault))?;
+            spell((*spelling, counts), numbers, quoted, sink).map_err(|fault| bytes.fault(fault))?;
             if order.is_some() {
                 numbers.clear();
             }
@@ -374,12 +385,24 @@ fn read(
 }
 
 /// Writes numbers the way the column does.
-fn spell(spelling: Spelling, numbers: &[i64], quoted: bool, sink: &mut Sink) -> Result<(), ColumnFault> {
+fn spell(
+    (spelling, counts): (Spelling, &[u8]),
+    numbers: &[i64],
+    quoted: bool,
+    sink: &mut Sink,
+) -> Result<(), ColumnFault> {
     let mut digits = Digits::new();
     match spelling {
         Spelling::Integer => {
             for number in numbers {
                 digits.set_integer(*number);
+                sink.push(digits.as_bytes(), quoted)?;
+            }
+        }
+        Spelling::Decimal(shape) if shape.is_counted() => {
+            for (number, decimals) in numbers.iter().zip(counts) {
+                let shape = shape.with_decimals(*decimals).ok_or(ColumnFault::Number)?;
+                shape.spell(*number, &mut digits)?;
                 sink.push(digits.as_bytes(), quoted)?;
             }
         }

@@ -1,10 +1,11 @@
 //! Columns of a parcel to their bytes. [`decode`](super::decode) is the mirror.
 
 use super::choice::{Choice, Kind, Quotes, Spelling};
+use super::decimal;
 use super::dictionary::Dictionary;
 use super::number::{self, Memory, Others, Predictor, Source};
 use super::pattern::Rows;
-use super::recurring::{self, Recent};
+use super::recurring::{self, ONE_KEY, Recent};
 use super::trial::Trials;
 use super::{MAX_COLUMNS, Room, Span, Values, is_quoted, order_by, text};
 use crate::varint::put;
@@ -393,7 +394,15 @@ pub(super) fn write(
         Kind::Dictionary { .. } => return state.dictionary.encode(values, room, &mut cache.ids, out),
         Kind::Recurring(key) => {
             let memory = (&mut state.dictionary, &mut state.recent);
-            recurring::encode(memory, values, earlier.ids(*key)?, room, &mut cache.ids, out)
+            let keys = match key {
+                Some(key) => earlier.ids(*key)?,
+                None => {
+                    ids.clear();
+                    ids.resize(values.len(), ONE_KEY);
+                    ids
+                }
+            };
+            recurring::encode(memory, values, keys, room, &mut cache.ids, out)
         }
         Kind::Copy(id, quotes) => copy(values, earlier.spans(*id)?, *quotes, exceptions, out),
         Kind::Packed(packing) => packing.put_values(values, out),
@@ -424,7 +433,15 @@ pub(super) fn write(
                 return None;
             }
             let memory = (&mut state.memory, room);
+            let start = out.len();
+            if matches!(spelling, Spelling::Decimal(shape) if shape.is_counted()) {
+                // Fits: it was parsed.
+                out.extend(values.iter().map(|value| decimal::count_decimals(value).unwrap_or(0)));
+            }
             let fits = number::encode((*predictor, *coding), &cache.numbers, others, memory, (out, tail));
+            if !fits {
+                out.truncate(start);
+            }
             if choice.order.is_some() || !fits {
                 cache.numbers.clear();
             }

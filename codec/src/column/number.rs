@@ -222,7 +222,7 @@ fn put_planes(differences: &[i64], out: &mut Vec<u8>) {
     }
 }
 
-fn put_ranged(model: &mut Model, differences: &mut [i64], out: &mut Vec<u8>) {
+pub(super) fn put_ranged(model: &mut Model, differences: &mut [i64], out: &mut Vec<u8>) {
     let divisor =
         differences.iter().fold(0, |divisor, difference| match (divisor, difference.unsigned_abs()) {
             (1, _) => 1,
@@ -240,6 +240,22 @@ fn put_ranged(model: &mut Model, differences: &mut [i64], out: &mut Vec<u8>) {
     range::encode(model, differences, &mut coded);
     put(out, coded.len() as u64);
     out.extend_from_slice(&coded);
+}
+
+/// Reads what [`put_ranged`] wrote, into `differences`, which is empty.
+pub(super) fn read_ranged(
+    model: &mut Model,
+    count: usize,
+    reader: &mut Reader<'_>,
+    differences: &mut Vec<i64>,
+) -> Result<(), Error> {
+    let divisor = i64::try_from(reader.number()?).map_err(|_| reader.out_of_range())?;
+    let length = reader.number_u32()?;
+    let bytes = reader.take(length as usize)?;
+    differences.reserve(count);
+    range::decode(model, count, bytes, differences).map_err(|_| reader.out_of_range())?;
+    differences.iter_mut().for_each(|difference| *difference = difference.wrapping_mul(divisor));
+    Ok(())
 }
 
 fn common_divisor(mut left: u64, mut right: u64) -> u64 {
@@ -260,13 +276,8 @@ pub(super) fn decode(
 ) -> Result<(), Error> {
     numbers.clear();
     if coding.has_tail(count) {
-        let divisor = i64::try_from(tail.number()?).map_err(|_| tail.out_of_range())?;
-        let length = tail.number_u32()?;
-        let bytes = tail.take(length as usize)?;
         let model = memory.model(room).ok_or_else(|| tail.out_of_range())?;
-        numbers.reserve(count);
-        range::decode(model, count, bytes, numbers).map_err(|_| tail.out_of_range())?;
-        numbers.iter_mut().for_each(|number| *number = number.wrapping_mul(divisor));
+        read_ranged(model, count, tail, numbers)?;
     } else if coding == Coding::Planes {
         let width = usize::from(reader.byte()?);
         if width > 8 {

@@ -1,4 +1,5 @@
-//! Values that go with a key: each is what it was when the same entry of an earlier dictionary column was last met.
+//! Values that go with a key: each is what it was when the same entry of an earlier dictionary column was last met, or
+//! (without such a column) what it was in the row before.
 //!
 //! ```text
 //! body | exceptions, their gaps | high bytes of their ids | low bytes | per id 0: value '\n' |
@@ -12,6 +13,9 @@ use super::sink::Sink;
 use super::{ColumnFault, Room, Values};
 use crate::Error;
 use crate::varint::put;
+
+/// The key of all rows when there is no key column: a value is that of the row before.
+pub(super) const ONE_KEY: u32 = 1;
 
 /// The column's own entry that was last met with each entry of the key column.
 #[derive(Debug, Default)]

@@ -81,16 +81,16 @@ struct Gathered {
     /// As many, if each value had one.
     timestamps: Vec<i64>,
     from: u64,
+    parcels: usize,
 }
 
 /// Bytes and values of evidence; at more, gathering begins anew.
 const MOST_EVIDENCE: usize = 96 * 1024;
 
 impl Evidence {
-    fn add(&mut self, arena: &[u8], timestamps: &[Vec<i64>], inputs: &[Input<'_>]) {
-        let few = |input: &&Input<'_>| input.spans.len() < ENOUGH;
-        let bytes: usize =
-            inputs.iter().filter(few).flat_map(|input| input.spans).map(|span| span.len() + 1).sum();
+    fn add(&mut self, arena: &[u8], timestamps: &[Vec<i64>], inputs: &[Input<'_>], enough: usize) {
+        let few = |input: &&Input<'_>| input.spans.len() < enough;
+        let bytes = bytes_of_few(inputs, enough);
         if self.arena.len() + bytes > MOST_EVIDENCE {
             self.clear();
         }
@@ -103,6 +103,7 @@ impl Evidence {
             }
             let gathered = &mut self.columns[*id as usize];
             gathered.from = mark(gathered.from, spans.len());
+            gathered.parcels += 1;
             gathered.timestamps.extend(timestamps.get(*set as usize).into_iter().flatten());
             for span in *spans {
                 let start = self.arena.len() as u32;
@@ -120,6 +121,7 @@ impl Evidence {
             gathered.spans.clear();
             gathered.timestamps.clear();
             gathered.from = 0;
+            gathered.parcels = 0;
         }
     }
 
@@ -131,6 +133,12 @@ impl Evidence {
             + self.columns.iter().map(of_column).sum::<usize>()
             + self.columns.capacity() * size_of::<Gathered>()
     }
+}
+
+/// Bytes of the columns that have fewer than `enough` values in a parcel.
+fn bytes_of_few(inputs: &[Input<'_>], enough: usize) -> usize {
+    let few = inputs.iter().filter(|input| input.spans.len() < enough);
+    few.flat_map(|input| input.spans).map(|span| span.len() + 1).sum()
 }
 
 /// Columns with the same mark were gathered from the same parcels, with as many values from each.
@@ -150,6 +158,8 @@ struct Sampled<'a> {
     spans: &'a [Span],
     timestamps: &'a [i64],
     from: u64,
+    /// From how many parcels the values are.
+    parcels: usize,
     /// What later columns may refer to, once it was asked for.
     cache: Option<Cache>,
 }
@@ -178,21 +188,23 @@ impl Trials {
     ) {
         let bytes: usize = inputs.iter().flat_map(|input| input.spans).map(|span| span.len()).sum();
         self.budget = (self.budget + bytes as i64 / BUDGET_SHARE + 64).min(MOST_BUDGET);
-        if inputs.iter().any(|input| input.spans.len() < ENOUGH) {
-            self.evidence.add(arena, timestamps, inputs);
+        // What would soon fill the evidence is enough by itself.
+        let enough = if bytes_of_few(inputs, ENOUGH) > MOST_EVIDENCE / 4 { FEWEST } else { ENOUGH };
+        if inputs.iter().any(|input| input.spans.len() < enough) {
+            self.evidence.add(arena, timestamps, inputs, enough);
         }
         let due = |input: &Input<'_>| {
             let review = &columns[input.id as usize].review;
             review.since >= review.interval
         };
         let parcel: Vec<bool> =
-            inputs.iter().map(|input| due(input) && input.spans.len() >= ENOUGH).collect();
+            inputs.iter().map(|input| due(input) && input.spans.len() >= enough).collect();
         let gathered: Vec<bool> =
-            inputs.iter().map(|input| due(input) && input.spans.len() < ENOUGH).collect();
+            inputs.iter().map(|input| due(input) && input.spans.len() < enough).collect();
         if parcel.contains(&true) {
             let of_parcel = inputs.iter().map(|&Input { id, spans, timestamps: set }| {
                 let timestamps = timestamps.get(set as usize).map_or(&[][..], Vec::as_slice);
-                Sampled { id, spans, timestamps, from: 0, cache: None }
+                Sampled { id, spans, timestamps, from: 0, parcels: 1, cache: None }
             });
             let sample = Sample { arena, columns: of_parcel.collect() };
             self.sample(sample, &parcel, columns, scratch);
@@ -201,17 +213,16 @@ impl Trials {
             let evidence = std::mem::take(&mut self.evidence);
             // What is not in the evidence stands with no values, so that places stay those of the parcel.
             let of_input = |input: &Input<'_>| {
-                let none = Sampled { id: input.id, spans: &[], timestamps: &[], from: 0, cache: None };
-                evidence.columns.get(input.id as usize).map_or(
-                    none,
-                    |Gathered { spans, timestamps, from }| Sampled {
-                        id: input.id,
-                        spans,
-                        timestamps,
-                        from: *from,
-                        cache: None,
-                    },
-                )
+                let none =
+                    Sampled { id: input.id, spans: &[], timestamps: &[], from: 0, parcels: 0, cache: None };
+                evidence.columns.get(input.id as usize).map_or(none, |gathered| Sampled {
+                    id: input.id,
+                    spans: &gathered.spans,
+                    timestamps: &gathered.timestamps,
+                    from: gathered.from,
+                    parcels: gathered.parcels,
+                    cache: None,
+                })
             };
             let sample = Sample { arena: &evidence.arena, columns: inputs.iter().map(of_input).collect() };
             self.sample(sample, &gathered, columns, scratch);
@@ -286,7 +297,7 @@ impl Trials {
         let numbers = best.numbers(quoted, values);
         best.dictionary(quoted);
         best.recurring(quoted);
-        if !numbers {
+        if numbers.is_none() {
             if let Some(pattern) = Pattern::of(values) {
                 best.consider(Choice { quoted, order: None, kind: Kind::Pattern(pattern.into()) });
             }
@@ -294,7 +305,7 @@ impl Trials {
                 best.consider(Choice { quoted, order: None, kind: Kind::Packed(packing) });
             }
         }
-        best.ordered(quoted);
+        best.ordered(quoted, numbers);
         best.choice
     }
 
@@ -519,24 +530,30 @@ impl Best<'_, '_> {
         let (memory, cache) = ((&mut memory.0, &mut memory.1), &mut Cache::default());
         self.scratch.tail.clear();
         write(choice, values, earlier, memory, cache, self.scratch, &mut self.trials.body)?;
-        Some(self.trials.compressed() + self.scratch.tail.len())
+        let compressed = self.trials.compressed() + self.scratch.tail.len();
+        let parcels = self.earlier.sample.columns[self.earlier.index].parcels;
+        if parcels <= 1 {
+            return Some(compressed);
+        }
+        // In small parcels zstd has little to work on, and what a kind costs per parcel counts.
+        let plain = self.trials.body.len() + self.scratch.tail.len();
+        let counted = matches!(choice.kind, Kind::Copy(..) | Kind::Recurring(_));
+        Some((compressed * 3 + plain) / 4 + if counted { parcels } else { 0 })
     }
 
     /// Values that go with a key.
     fn recurring(&mut self, quoted: bool) {
+        self.consider(Choice { quoted, order: None, kind: Kind::Recurring(None) });
         for key in self.earlier.keys().take(MOST_KEYS) {
-            self.consider_keyed(key, Choice { quoted, order: None, kind: Kind::Recurring(key) });
+            self.consider_keyed(key, Choice { quoted, order: None, kind: Kind::Recurring(Some(key)) });
         }
     }
 
-    /// Numbers in the first spelling that fits, with the most promising predictors. False if there is none.
-    fn numbers(&mut self, quoted: bool, values: Values<'_>) -> bool {
+    /// Numbers in the first spelling that fits, with the most promising predictors; returns the best of them.
+    fn numbers(&mut self, quoted: bool, values: Values<'_>) -> Option<(Spelling, Predictor)> {
         let mut numbers = Vec::new();
-        let Some(spelling) =
-            spellings(values).into_iter().find(|spelling| parse(*spelling, values, &mut numbers))
-        else {
-            return false;
-        };
+        let spelling =
+            spellings(values).into_iter().find(|spelling| parse(*spelling, values, &mut numbers))?;
         let head = &numbers[..numbers.len().min(ESTIMATED_ROWS)];
         let mut predictors: Vec<(usize, Predictor)> = Vec::new();
         let mut add = |predictor: Predictor, others: Others<'_>| {
@@ -562,6 +579,7 @@ impl Best<'_, '_> {
             }
         }
         predictors.sort_by_key(|(bits, _)| *bits);
+        let best = predictors.first().map(|(_, predictor)| *predictor)?;
         for (rank, (bits, predictor)) in predictors.into_iter().take(BEST_PREDICTORS).enumerate() {
             let planes = (rank == 0 && bits > 9 * head.len()).then_some(Coding::Planes);
             // For many values only: it takes some to learn, and what is learnt is not known to the trial.
@@ -576,7 +594,7 @@ impl Best<'_, '_> {
                 }
             }
         }
-        true
+        Some((spelling, best))
     }
 
     /// A dictionary. At the first look its entries are charged by how many the next values will add (Good-Turing: as many
@@ -613,14 +631,21 @@ impl Best<'_, '_> {
         self.offer(choice, cost);
     }
 
-    /// The best kind so far that is not a dictionary or a copy, and text, in the order of earlier columns.
-    fn ordered(&mut self, quoted: bool) {
-        let text = Kind::Text;
-        let kinds = match &self.choice.kind {
-            kind @ (Kind::Numbers(..) | Kind::Pattern(_)) => vec![kind.clone(), text],
+    /// Text, patterns and numbers in the order of earlier columns.
+    fn ordered(&mut self, quoted: bool, numbers: Option<(Spelling, Predictor)>) {
+        let mut kinds = vec![Kind::Text];
+        match &self.choice.kind {
+            pattern @ Kind::Pattern(_) => kinds.push(pattern.clone()),
             Kind::Copy(..) | Kind::Constant(_) => return,
-            _ => vec![text],
-        };
+            _ => {}
+        }
+        if let Some((spelling, predictor)) = numbers {
+            kinds.push(Kind::Numbers(spelling, predictor, Coding::Varints));
+            if self.values.len() >= FEWEST_RANGED {
+                kinds.push(Kind::Numbers(spelling, predictor, Coding::Ranged));
+                kinds.push(Kind::Numbers(spelling, Predictor::Zero, Coding::Ranged));
+            }
+        }
         let keys: Vec<u32> = self.earlier.keys().take(MOST_ORDERS).collect();
         for (kind, key) in kinds.iter().flat_map(|kind| keys.iter().map(move |key| (kind, *key))) {
             if self.trials.budget <= 0 {
