@@ -155,7 +155,7 @@ pub(crate) fn tails(
     let mut tails = Vec::with_capacity(wanted.len());
     for wanted in wanted.chunks(PARTITIONS_AT_ONCE) {
         let partitions: Vec<(&str, i32)> = wanted.iter().map(|at| (&*at.topic, at.partition)).collect();
-        let ends = admin.ends_of(&partitions, PATIENCE).map_err(|error| passing(&error))?;
+        let ends = ends_soon(admin, &partitions).map_err(|error| passing(&error))?;
         tails.extend(wanted.iter().zip(ends).map(|(at, ends)| match ends {
             Ok(ends) => Ok(Tail { low: ends.low, high: ends.hw, ..Tail::default() }),
             Err(code) if code.is_authorization() => Err(unauthorised(&at.topic, code)),
@@ -177,6 +177,22 @@ pub(crate) fn tails(
     }
     read_tails(&mut consumer, wanted, &mut tails, open);
     Ok(tails)
+}
+
+/// The ends of partitions. The leaders of a topic that was just created take a moment to know of it.
+fn ends_soon(
+    admin: &Admin,
+    partitions: &[(&str, i32)],
+) -> Result<Vec<Result<kafka::Ends, KafkaCode>>, kafka::Error> {
+    let deadline = Instant::now() + SETTLING;
+    loop {
+        let ends = admin.ends_of(partitions, PATIENCE)?;
+        let settled = |ends: &Result<_, KafkaCode>| !matches!(ends, Err(code) if code.is_retriable());
+        if ends.iter().all(settled) || Instant::now() > deadline {
+            return Ok(ends);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Reads the first two records of each partition that is `open`.

@@ -117,12 +117,15 @@ impl Source {
         }
         let mut next_listing = Instant::now();
         while !self.stop.is_killed() {
-            if Instant::now() >= next_listing {
+            let began = Instant::now();
+            if began >= next_listing {
                 let listed = self.list();
+                // A cluster that needs long to list all it has is asked less often.
+                let interval = (began.elapsed() * LISTING_REST).clamp(SECOND_LOOK, LISTING_INTERVAL);
                 next_listing = Instant::now()
                     + match listed {
                         true if self.catalogue.looks_again() => SECOND_LOOK,
-                        true => LISTING_INTERVAL,
+                        true => interval,
                         false => RETRY,
                     };
             }
@@ -372,6 +375,8 @@ impl Source {
 }
 
 const LISTING_INTERVAL: Duration = Duration::from_secs(3);
+/// A listing is followed by a rest of so many times its own length, at least a second and at most the interval.
+const LISTING_REST: u32 = 50;
 /// How soon a topic is looked at again that a link may just have made: until then it is in the link's progress.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(500);
