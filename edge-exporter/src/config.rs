@@ -55,6 +55,9 @@ pub struct Config {
     /// The operator's recorded word that a range of source offsets will not be delivered. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skip: Vec<Skip>,
+    /// The file that this was read from, which is watched for a changed rate; not a setting.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 /// `log`.
@@ -182,8 +185,9 @@ impl Config {
     /// # Errors
     /// The first mistake, with file, line and key, and what would be right.
     pub fn load(path: &Path) -> Result<Self, settings::Error> {
-        let config: Self = settings::load(path)?;
+        let mut config: Self = settings::load(path)?;
         check::check(&config).map_err(|wrong| settings::refuse(path, &wrong.key, wrong.what))?;
+        config.file = Some(path.into());
         Ok(config)
     }
 

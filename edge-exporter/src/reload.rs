@@ -1,7 +1,9 @@
-//! A new identity without a restart.
+//! A new identity, and a new rate, without a restart.
 //!
-//! The files of `[tls] dir` are looked at every few seconds, and at once on SIGHUP. When they changed and are good, the next dial uses them; a
-//! connection that lives stays, unless the importer's certificate is no longer trusted.
+//! The files of `[tls] dir` and the configuration file are looked at every few seconds, and at once on SIGHUP. When the
+//! identity changed and is good, the next dial uses it; a connection that lives stays, unless the importer's
+//! certificate is no longer trusted. Of the configuration `importer.rate` and `importer.floor` are taken over at once;
+//! everything else waits for a restart. Changes are on record before they take effect.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -11,7 +13,11 @@ use observe::{Audit, event::Operator};
 use settings::Stamps;
 use tokio::sync::Notify;
 
-use crate::{config::Config, engine::View, status::LinkFacts};
+use crate::{
+    config::{Config, Importer},
+    engine::View,
+    status::LinkFacts,
+};
 
 /// See the [module](self).
 pub(crate) struct Reload {
@@ -20,13 +26,25 @@ pub(crate) struct Reload {
     facts: Arc<LinkFacts>,
     audit: Audit,
     seen: Stamps,
+    file: Option<PathBuf>,
+    file_seen: Stamps,
+    importer: Importer,
 }
 
 impl Reload {
     /// Watches the folder that the identity was just loaded from.
     pub(crate) fn new(config: &Config, dialer: Arc<Dialer>, view: &View) -> Self {
         let dir = config.tls.dir.clone();
-        Self { seen: look(&dir), dir, dialer, facts: Arc::clone(&view.facts), audit: view.audit.clone() }
+        Self {
+            seen: look(&dir),
+            dir,
+            dialer,
+            facts: Arc::clone(&view.facts),
+            audit: view.audit.clone(),
+            file_seen: Stamps::of(config.file.clone()),
+            file: config.file.clone(),
+            importer: config.importer.clone(),
+        }
     }
 
     /// Runs for as long as the exporter. `hurry` asks for a look at once, whatever the files' times say.
@@ -39,6 +57,7 @@ impl Reload {
             };
             let turn = tokio::task::spawn_blocking(move || {
                 self.turn(told);
+                self.look_at_config(told);
                 self
             });
             match turn.await {
@@ -66,6 +85,41 @@ impl Reload {
             // Tried again with the next turn.
             Err(Refusal::NotOnRecord) => {}
         }
+    }
+
+    /// Takes a changed rate over.
+    fn look_at_config(&mut self, told: bool) {
+        let Some(file) = &self.file else { return };
+        let now = Stamps::of([file.clone()]);
+        if !told && now == self.file_seen {
+            return;
+        }
+        let importer = match Config::load(file) {
+            Ok(config) => config.importer,
+            Err(error) => {
+                tracing::error!(
+                    "the configuration changed and cannot be used: {error}; the exporter goes on with the old one"
+                );
+                self.file_seen = now;
+                return;
+            }
+        };
+        let same = (importer.rate, importer.floor) == (self.importer.rate, self.importer.floor);
+        if !same {
+            let words =
+                |rate: Option<settings::Rate>| rate.map_or_else(|| "none".into(), |rate| rate.to_string());
+            let (rate, floor) = (words(importer.rate), words(importer.floor));
+            let act = format!("changed importer.rate to {rate} and importer.floor to {floor}");
+            let line = Operator { who: "configuration".into(), act, at: None };
+            if self.audit.record(line).is_err() {
+                return; // tried again with the next turn
+            }
+            self.dialer.rate().set_floor(importer.floor.map(settings::Rate::bits_per_second));
+            self.dialer.rate().configure(importer.rate.map(settings::Rate::bits_per_second));
+            tracing::info!(rate, floor, "the link's rate was changed");
+            self.importer = importer;
+        }
+        self.file_seen = now;
     }
 
     fn replace(&self) -> Result<(), Refusal> {

@@ -73,6 +73,8 @@ struct Live {
     streams: Streams,
     /// Slots that were opened in this session.
     opened: BTreeSet<Slot>,
+    /// The ends that the importer was told of.
+    ends: BTreeMap<Slot, (i64, i64)>,
     /// Opened for the first time, and not answered yet: the position given is what is committed.
     awaiting: BTreeSet<Slot>,
     /// Slots that the source is to be asked about.
@@ -373,7 +375,10 @@ impl Session {
                 let facts = partition.facts();
                 (facts.ends.map_or(0, |ends| ends.stable), facts.lag.end())
             };
-            self.step(live, sender::Event::End(SourceEnd { slot: slot.0, stable, high }))?;
+            // An idle link costs nothing: only what changed is said.
+            if live.ends.insert(slot, (stable, high)) != Some((stable, high)) {
+                self.step(live, sender::Event::End(SourceEnd { slot: slot.0, stable, high }))?;
+            }
         }
         Ok(())
     }
@@ -479,6 +484,7 @@ impl Live {
             sender,
             session: None,
             opened: BTreeSet::new(),
+            ends: BTreeMap::new(),
             awaiting: BTreeSet::new(),
             to_ask: BTreeSet::new(),
             doubtful: BTreeMap::new(),
