@@ -141,7 +141,7 @@ impl Lane {
             && let Some(running) = &mut self.running
         {
             running.set_level(self.effort.level());
-            self.shared.meters.encoding(self.id, self.effort.level(), self.effort.gauges());
+            self.shared.meters.encoding(self.id, running.encoder(), self.effort.gauges());
         }
         self.send();
         let now = Instant::now();

@@ -185,7 +185,7 @@ mod tests {
     fn work(effort: &mut Effort, turns: u32, waits: Waits) {
         let mut now = effort.turn;
         for _ in 0..turns {
-let coded = 500 - 10 * effort.level() as u32;
+            let coded = 500 - 10 * effort.level() as u32;
             effort.encode(|| Ok::<_, ()>(Sizes { plain: 10_000, coded })).unwrap();
             effort.waits(waits);
             now += Duration::from_millis(100);

@@ -41,6 +41,10 @@ impl Running {
         Ok(Self { session, machine: sender::Lane::new(epoch, credit), encoder, parcels, failed: false })
     }
 
+    pub(super) fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
     /// From the next parcel on.
     pub(super) fn set_level(&mut self, level: i32) {
         self.encoder.set_level(level);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use codec::{Batch, DecodeLimits, Decoder, Encoder, EncoderSettings};
+use codec::{Batch, DecodeLimits, Decoder, Encoder, EncoderSettings, ShapeCounts};
 use nix::time::{ClockId, clock_gettime};
 use proto::limits::PARCEL_TARGET;
 use proto::wire::{LanePreface, ParcelHeader};
@@ -29,30 +29,46 @@ pub(super) struct Figures {
     pub(super) encode: Duration,
     /// Processor time, median of all rounds.
     pub(super) decode: Duration,
+    /// Most bytes that the encoders of all lanes held.
+    pub(super) encoder_memory: usize,
+    /// Most bytes that the decoders of all lanes held.
+    pub(super) decoder_memory: usize,
+    /// Keys and values that followed a known shape, without being parsed, as a share of all.
+    pub(super) hit_rate: f64,
 }
 
 /// Sends all records in each round; in the first they are compared with what arrives.
 pub(super) fn measure(records: &Records<'_>, setting: &Setting<'_>, rounds: u32) -> Result<Figures> {
     let (mut encode, mut decode) = (Vec::new(), Vec::new());
-    let (mut wire, mut parcels) = (0, 0);
+    let mut first: Option<(Sent, usize)> = None;
     for round in 0..rounds {
         let sent = send(records, setting)?;
         encode.push(sent.time);
-        decode.push(receive(records, setting, &sent.parcels, round == 0)?);
-        if round == 0 {
-            wire = sent.wire();
-            parcels = sent.parcels.len() as u64;
-        } else {
-            ensure!(wire == sent.wire(), "the same records were encoded to other bytes in another round");
-        }
+        let (time, memory) = receive(records, setting, &sent.parcels, round == 0)?;
+        decode.push(time);
+        let (first, _) = first.get_or_insert((sent.without_bodies(), memory));
+        ensure!(first.wire == sent.wire, "the same records were encoded to other bytes in another round");
     }
-    Ok(Figures { wire, parcels, encode: median(encode), decode: median(decode) })
+    let (sent, decoder_memory) = first.context("there is at least one round")?;
+    Ok(Figures {
+        wire: sent.wire,
+        parcels: sent.count,
+        encode: median(encode),
+        decode: median(decode),
+        encoder_memory: sent.memory,
+        decoder_memory,
+        hit_rate: sent.hit_rate,
+    })
 }
 
 struct Sent {
     parcels: Vec<Parcel>,
-    lanes: u64,
+    count: u64,
+    /// Everything that lies on the lanes' streams.
+    wire: u64,
     time: Duration,
+    memory: usize,
+    hit_rate: f64,
 }
 
 struct Parcel {
@@ -62,10 +78,8 @@ struct Parcel {
 }
 
 impl Sent {
-    /// Everything that lies on the lanes' streams.
-    fn wire(&self) -> u64 {
-        let of = |parcel: &Parcel| (ParcelHeader::LENGTH + parcel.body.len()) as u64;
-        self.lanes * LanePreface::LENGTH as u64 + self.parcels.iter().map(of).sum::<u64>()
+    fn without_bodies(&self) -> Self {
+        Self { parcels: Vec::new(), ..*self }
     }
 }
 
@@ -85,16 +99,28 @@ fn send(records: &Records<'_>, setting: &Setting<'_>) -> Result<Sent> {
         parcels.push(Parcel { lane, body, plain: sizes.plain });
         Ok(())
     })?;
-    Ok(Sent { parcels, lanes: setting.lanes.into(), time })
+    let bodies: usize = parcels.iter().map(|parcel: &Parcel| ParcelHeader::LENGTH + parcel.body.len()).sum();
+    let prefaces = usize::from(setting.lanes) * LanePreface::LENGTH;
+    let shapes: Vec<ShapeCounts> = encoders.iter().map(Encoder::shapes).collect();
+    let followed: u64 = shapes.iter().map(|counts| counts.followed).sum();
+    let all: u64 = shapes.iter().map(|counts| counts.followed + counts.parsed + counts.whole).sum();
+    Ok(Sent {
+        count: parcels.len() as u64,
+        wire: (prefaces + bodies) as u64,
+        parcels,
+        time,
+        memory: encoders.iter().map(Encoder::memory).sum(),
+        hit_rate: followed as f64 / all.max(1) as f64,
+    })
 }
 
-/// Processor time of decoding; with `compare` also every record is looked at.
+/// Processor time of decoding, and bytes of memory that it held; with `compare` also every record is looked at.
 fn receive(
     records: &Records<'_>,
     setting: &Setting<'_>,
     parcels: &[Parcel],
     compare: bool,
-) -> Result<Duration> {
+) -> Result<(Duration, usize)> {
     let mut decoders: Vec<Decoder> =
         (0..setting.lanes).map(|_| Decoder::new(DecodeLimits::default())).collect::<Result<_, _>>()?;
     let (mut received, mut time) = (Batch::new(), Duration::ZERO);
@@ -117,7 +143,8 @@ fn receive(
             decode(number, &mut received)?;
         }
     }
-    Ok(time)
+    let memory = decoders.iter().map(Decoder::memory).sum();
+    Ok((time, memory))
 }
 
 /// Names the first record that is not what was sent.

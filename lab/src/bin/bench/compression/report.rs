@@ -53,6 +53,7 @@ fn write_table(text: &mut String, entries: &[Entry], options: &Options) -> std::
         text,
         "Bytes: everything on the lanes' streams (of Kafka: its record batches), per byte of keys and values.\n\
          Speeds: keys and values per second of processor time of one core, median of {} rounds.\n\
+         Memory: of encoder + decoder. Followed: keys and values of a known shape, which are not parsed.\n\
          {} partitions, {} lane(s), parcels of {flush}.",
         options.rounds, options.partitions, options.lanes
     )?;
@@ -64,16 +65,22 @@ fn write_table(text: &mut String, entries: &[Entry], options: &Options) -> std::
             entry.records,
             entry.raw as f64 / 1e6
         )?;
-        let titles = ["level", "bytes", "per byte", "encode MB/s", "decode MB/s"];
-        let [level, bytes, per_byte, encode, decode] = titles;
-        writeln!(text, "  {:<44} {level:>6} {bytes:>11} {per_byte:>9} {encode:>12} {decode:>12}", "")?;
+        writeln!(
+            text,
+            "  {:<44} {:>6} {:>11} {:>9} {:>12} {:>12} {:>13} {:>10}",
+            "", "level", "bytes", "per byte", "encode MB/s", "decode MB/s", "memory MiB", "followed"
+        )?;
         for Profile { name, level, figures } in &entry.profiles {
             let (wire, title) = (figures.wire, format!("Longhaul, {name}"));
             let (encode, decode) = (entry.speed(figures.encode), entry.speed(figures.decode));
             let per_byte = entry.per_raw(wire);
+            let mebibytes = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+            let (sending, receiving) = (mebibytes(figures.encoder_memory), mebibytes(figures.decoder_memory));
+            let memory = format!("{sending:.1} + {receiving:.1}");
+            let hits = figures.hit_rate * 100.0;
             writeln!(
                 text,
-                "  {title:<44} {level:>6} {wire:>11} {per_byte:>9.4} {encode:>12.0} {decode:>12.0}"
+                "  {title:<44} {level:>6} {wire:>11} {per_byte:>9.4} {encode:>12.0} {decode:>12.0} {memory:>13} {hits:>8.1} %"
             )?;
         }
         if let Some(apart) = entry.apart {
@@ -144,6 +151,9 @@ fn entry_json(entry: &Entry) -> Value {
         "encode_megabytes_per_second": round(entry.speed(speeds.figures.encode)),
         "decode_megabytes_per_second": round(entry.speed(speeds.figures.decode)),
         "speed_level": speeds.level,
+        "encoder_memory_bytes": speeds.figures.encoder_memory,
+        "decoder_memory_bytes": speeds.figures.decoder_memory,
+        "template_hit_rate": round(sizes.figures.hit_rate),
         // Whatever is not as it was sent ends the program.
         "verified": true,
         "apart_wire_bytes": entry.apart,
@@ -162,6 +172,9 @@ fn profile_json(entry: &Entry, profile: &Profile) -> Value {
         "parcels": figures.parcels,
         "encode_megabytes_per_second": round(entry.speed(figures.encode)),
         "decode_megabytes_per_second": round(entry.speed(figures.decode)),
+        "encoder_memory_bytes": figures.encoder_memory,
+        "decoder_memory_bytes": figures.decoder_memory,
+        "template_hit_rate": round(figures.hit_rate),
     })
 }
 
