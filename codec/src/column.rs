@@ -54,6 +54,8 @@ pub(crate) const MAX_VALUES: usize = 1 << 19;
 /// Bytes of state that all columns of a lane epoch together may hold, as counted alike at both ends: dictionary entries
 /// and numbers remembered per dictionary entry. What does not fit is not remembered.
 const ROOM: usize = 5 << 20;
+/// Longest value that can be a column's constant, which both ends keep.
+const MAX_CONSTANT: usize = 1024;
 
 /// A value: a range of an arena.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use super::number::{self, Coding, Predictor};
 use super::packed::Packing;
 use super::pattern::Pattern;
 use super::time::TimeShape;
-use super::{ColumnFault, MAX_COLUMNS};
+use super::{ColumnFault, MAX_COLUMNS, MAX_CONSTANT};
 use crate::Error;
 use crate::varint::{Reader, put};
 
@@ -163,6 +163,9 @@ impl Choice {
         let kind = match byte & !ONCE {
             kind::CONSTANT => {
                 let length = reader.number_u32()?;
+                if length > MAX_CONSTANT as u32 {
+                    return Err(wrong());
+                }
                 Kind::Constant(reader.take(length as usize)?.into())
             }
             kind::TEXT => Kind::Text,

@@ -170,6 +170,15 @@ impl ColumnEncoders {
         self.room.left
     }
 
+    /// Codes a column like this from the next parcel on, if it fits.
+    #[cfg(test)]
+    pub(super) fn force(&mut self, id: u32, choice: Choice) {
+        if self.columns.len() <= id as usize {
+            self.columns.resize_with(id as usize + 1, Column::default);
+        }
+        self.columns[id as usize].pending = Some(choice);
+    }
+
     /// How a column is coded, to be read.
     #[cfg(test)]
     pub(super) fn kind_of(&self, id: u32) -> String {

@@ -42,6 +42,14 @@ impl Recent {
         true
     }
 
+    /// Takes back what was made for keys from this one on.
+    fn forget(&mut self, from: usize, room: &mut Room) {
+        let bytes = (self.entries.len() - from) * size_of::<u32>();
+        self.entries.truncate(from);
+        self.charge -= bytes;
+        room.left += bytes;
+    }
+
     #[inline]
     fn of(&self, key: u32) -> u32 {
         if key == KEY_UNKNOWN { 0 } else { self.entries[key as usize] }
@@ -64,6 +72,7 @@ pub(super) fn encode(
     ids: &mut Vec<u32>,
     out: &mut Vec<u8>,
 ) -> bool {
+    let remembered = recent.entries.len();
     if !recent.remember(keys, room) {
         return false;
     }
@@ -80,6 +89,7 @@ pub(super) fn encode(
         if new && value.contains(&b'\n') {
             dictionary.truncate(known, room);
             before.into_iter().rev().for_each(|(key, entry)| recent.set(key, entry));
+            recent.forget(remembered, room);
             ids.clear();
             return false;
         }

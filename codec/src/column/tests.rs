@@ -1,5 +1,7 @@
 //! Columns there and back, over several parcels, through both ends.
 
+mod properties;
+
 use super::*;
 use crate::Error;
 use crate::varint::Reader;

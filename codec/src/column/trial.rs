@@ -13,10 +13,8 @@ use super::number::{self, Coding, Others, Predictor, Scale, Source};
 use super::packed::Packing;
 use super::pattern::Pattern;
 use super::time::TimeShape;
-use super::{MAX_COLUMNS, Room, Span, Values};
+use super::{MAX_COLUMNS, MAX_CONSTANT, Room, Span, Values};
 
-/// Longest value that can be a column's constant.
-const MAX_CONSTANT: usize = 1024;
 /// Values that are enough for a trial on one parcel alone.
 const ENOUGH: usize = 256;
 /// Fewest values for a trial of anything but a constant.
@@ -85,7 +83,7 @@ struct Gathered {
 }
 
 /// Bytes and values of evidence; at more, gathering begins anew.
-const MOST_EVIDENCE: usize = 96 * 1024;
+const MOST_EVIDENCE: usize = 768 * 1024;
 
 impl Evidence {
     fn add(&mut self, arena: &[u8], timestamps: &[Vec<i64>], inputs: &[Input<'_>], enough: usize) {
