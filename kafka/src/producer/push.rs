@@ -95,3 +95,27 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(40);
 /// librdkafka counts in milliseconds: less would not wait at all.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_has_a_backlog_until_each_of_its_records_is_reported() {
+        let topic = |address: usize| address as *mut sys::rd_kafka_topic_t;
+        let (a, b, other) = ((topic(8), 0), (topic(8), 1), (topic(16), 0));
+        let mut backlog = Backlog::default();
+        for place in [a, a, b, a, other] {
+            backlog.taken(place);
+        }
+        for (place, left) in [(a, true), (b, false), (a, true), (a, false), (other, false)] {
+            backlog.reported(place);
+            assert_eq!(backlog.has(place), left, "{place:?}");
+        }
+        // What was purged twice does not count below nothing.
+        backlog.reported(a);
+        assert!(!backlog.has(a));
+        backlog.taken(a);
+        assert!(backlog.has(a));
+    }
+}
