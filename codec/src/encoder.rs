@@ -1,6 +1,7 @@
 //! Batches to parcels, through one zstd stream.
 
 use std::fmt;
+use std::sync::Arc;
 
 use zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ResetDirective};
@@ -11,7 +12,7 @@ use crate::limits::{LEVELS, WINDOW_LOGS};
 use crate::serialize::{self, Serializer};
 use crate::shape::Counts;
 use crate::skip::Skip;
-use crate::{Batch, Error, varint};
+use crate::{Batch, Error, avro, varint};
 
 /// How an [`Encoder`] compresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +125,12 @@ impl Encoder {
         self.level
     }
 
+    /// Cuts keys and values that follow this Avro schema into columns: those behind schema id `id` as a schema registry
+    /// gives it, or any, with or without an id. Other records are not touched, and the decoder needs no schema.
+    pub fn use_avro(&mut self, id: Option<u32>, schema: Arc<avro::Schema>) {
+        self.serializer.shapes.use_avro(id, schema);
+    }
+
     /// What became of the keys and values so far: how many followed a known shape.
     pub fn shapes(&self) -> Counts {
         self.serializer.shapes.counts()
@@ -132,7 +139,7 @@ impl Encoder {
     /// Bytes of memory held for this lane: zstd's, the shapes and columns, one serialized batch.
     pub fn memory(&self) -> usize {
         self.context.sizeof()
-            + self.serializer.shapes.memory()
+            + self.serializer.memory()
             + self.trials.memory()
             + self.serialized.capacity()
     }

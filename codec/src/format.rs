@@ -24,6 +24,8 @@ pub(crate) mod kind {
     pub(crate) const TIMESTAMP_DELTAS: u8 = 0x10;
     /// Timestamps: difference from the record before, in units of what divides them all.
     pub(crate) const TIMESTAMP_UNITS: u8 = 0x11;
+    /// Timestamps: in units, by range coder.
+    pub(crate) const TIMESTAMP_RANGED: u8 = 0x12;
     /// Headers: no record has any.
     pub(crate) const HEADERS_NONE: u8 = 0x18;
     /// Headers: names by dictionary, values one after the other.
@@ -59,8 +61,6 @@ pub(crate) mod header {
 pub(crate) const CHECKSUM: usize = 8;
 /// Fewest serialized bytes of a group.
 pub(crate) const MIN_GROUP: usize = 4;
-/// Fewest serialized bytes of a record: its timestamp.
-pub(crate) const MIN_RECORD: usize = 1;
 /// Fewest serialized bytes of a header: name and value length.
 pub(crate) const MIN_HEADER: usize = 2;
 

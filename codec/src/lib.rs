@@ -6,6 +6,7 @@
 //!   [`Error`] of the decoder ends the lane epoch.
 //! - [`Digest`]: what an audit says about a group, comparable at both ends.
 //! - [`level`]: which zstd level a lane uses.
+//! - [`avro`]: schemas, by which an encoder finds its way in binary values.
 //! - [`limits`]: every bound, and how they relate.
 //!
 //! Pure: no I/O, no clock, no thread, no randomness. In the steady state nothing is allocated per record: an encoder
@@ -43,6 +44,7 @@
 //! |            |    |   varint left out | varint consecutive ones                                             |
 //! | timestamps | 10 | signed difference from the record before                                               |
 //! |         or | 11 | varint unit | the same difference in units                                           |
+//! |         or | 12 | varint unit | the same by range coder                                                |
 //! | headers    | 18 | none has any                                                                           |
 //! |         or | 19 | per record: varint headers, for each varint name [varint size, name], length of value  |
 //! |            |    | then the bytes of all values                                                           |
@@ -62,7 +64,7 @@
 //! - *Names*: 0 spelled out, 1 spelled out and given the next number, n + 2 for number n.
 //! - The plain size is no part of the body: it comes with the parcel's header and must come out exactly.
 //!
-//! Version 1 has neither the sections `11` and `21` nor columns. A decoder reads both; an encoder writes version 2.
+//! Version 1 has neither the sections `11`, `12` and `21` nor columns. A decoder reads both; an encoder writes version 2.
 //!
 //! ## Shapes
 //! Keys and values are ways through a graph that grows with the lane epoch. A node is a column, an edge is the text that
@@ -99,8 +101,8 @@
 //! | `02`-`07` | groups | reserved |
 //! | `08` | offsets | runs |
 //! | `09`-`0f` | offsets | reserved |
-//! | `10`, `11` | timestamps | difference from the record before; in units |
-//! | `12`-`17` | timestamps | reserved: constant, per key, from the value |
+//! | `10`, `11`, `12` | timestamps | difference from the record before; in units; in units by range coder |
+//! | `13`-`17` | timestamps | reserved: constant, per key, from the value |
 //! | `18`, `19` | headers | none; names by dictionary |
 //! | `1a`-`1f` | headers | reserved: values by column |
 //! | `20` | payload | rows |
@@ -121,6 +123,7 @@
 //! | `4b`-`7f` | column | reserved |
 //! | `80`-`ff` | | reserved |
 
+pub mod avro;
 pub mod batch;
 mod checksum;
 mod column;

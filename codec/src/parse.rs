@@ -6,8 +6,9 @@
 use crate::Error;
 use crate::batch::{Batch, GapReason, Group, HeaderSpan, Meta, NULL, length};
 use crate::checksum;
+use crate::column::SeriesDecoder;
 use crate::decoder::DecodeLimits;
-use crate::format::{CHECKSUM, MIN_GROUP, MIN_HEADER, MIN_RECORD, group, header, kind};
+use crate::format::{CHECKSUM, MIN_GROUP, MIN_HEADER, group, header, kind};
 use crate::layout::Layout;
 use crate::limits::{GROUP_OVERHEAD, HEADER_OVERHEAD, RECORD_OVERHEAD};
 use crate::shape;
@@ -20,6 +21,9 @@ pub(crate) struct Parser {
     positions: Positions,
     names: Names,
     shapes: shape::Decoder,
+    series: SeriesDecoder,
+    /// Differences of the timestamps of this parcel, when they come by range coder.
+    deltas: Vec<i64>,
     /// Names from earlier parcels that this one uses; they follow the serialized batch in its arena.
     appended: Vec<u8>,
     /// Records of each group of this parcel.
@@ -32,6 +36,8 @@ impl Parser {
             positions: Positions::default(),
             names: Names::default(),
             shapes: shape::Decoder::new(),
+            series: SeriesDecoder::default(),
+            deltas: Vec::new(),
             appended: Vec::new(),
             counts: Vec::new(),
         }
@@ -140,7 +146,8 @@ impl Parser {
             batch.groups_mut()[group].leader_epoch = leader_epoch;
             self.counts.push(count);
         }
-        let limit = u64::from(limits.max_records).min((reader.remaining() / MIN_RECORD) as u64);
+        // They may need no bytes of their own; what memory they take, the plain size has paid for.
+        let limit = u64::from(limits.max_records);
         if records > limit {
             return Err(Error::TooMuch { what: "records", actual: records, limit });
         }
@@ -177,15 +184,26 @@ impl Parser {
     }
 
     fn timestamps(&mut self, reader: &mut Reader<'_>, batch: &mut Batch) -> Result<(), Error> {
-        let unit = match expect_kind(reader, "timestamps", &[kind::TIMESTAMP_DELTAS, kind::TIMESTAMP_UNITS])?
-        {
-            kind::TIMESTAMP_UNITS => i64::try_from(reader.number()?).map_err(|_| reader.out_of_range())?,
-            _ => 1,
+        let known = [kind::TIMESTAMP_DELTAS, kind::TIMESTAMP_UNITS, kind::TIMESTAMP_RANGED];
+        let kind = expect_kind(reader, "timestamps", &known)?;
+        let unit = match kind {
+            kind::TIMESTAMP_DELTAS => 1,
+            _ => i64::try_from(reader.number()?).map_err(|_| reader.out_of_range())?,
         };
+        self.deltas.clear();
+        if kind == kind::TIMESTAMP_RANGED {
+            let records = batch.groups.iter().map(|group| group.records.len()).sum();
+            self.series.decode(records, reader, &mut self.deltas)?;
+        }
+        let mut ranged = self.deltas.iter();
         for records in batch.groups.iter_mut().map(|group| &mut group.records) {
             let mut timestamp = self.positions.timestamp;
             for meta in records.iter_mut() {
-                timestamp = timestamp.wrapping_add(reader.signed()?.wrapping_mul(unit));
+                let delta = match kind {
+                    kind::TIMESTAMP_RANGED => *ranged.next().ok_or_else(|| reader.out_of_range())?,
+                    _ => reader.signed()?,
+                };
+                timestamp = timestamp.wrapping_add(delta.wrapping_mul(unit));
                 meta.timestamp = timestamp;
             }
             if let Some(first) = records.first() {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::Error;
 use crate::batch::{Batch, Group, HeaderSpan, Meta, NULL};
 use crate::checksum;
+use crate::column::SeriesEncoder;
 use crate::format::{group, header, kind};
 use crate::layout::Layout;
 use crate::limits::{MAX_GROUPS, MAX_HEADERS, MAX_PLAIN, MAX_RECORDS};
@@ -19,6 +20,7 @@ pub(crate) struct Serializer {
     names: NameNumbers,
     /// Differences of the timestamps of one batch.
     deltas: Vec<i64>,
+    series: SeriesEncoder,
     pub(crate) shapes: shape::Encoder,
 }
 
@@ -72,8 +74,14 @@ impl Serializer {
             positions: Positions::default(),
             names: NameNumbers::default(),
             deltas: Vec::new(),
+            series: SeriesEncoder::default(),
             shapes: shape::Encoder::new(),
         }
+    }
+
+    /// Bytes held.
+    pub(crate) fn memory(&self) -> usize {
+        self.shapes.memory() + self.series.memory() + self.deltas.capacity() * 8
     }
 
     /// Appends `batch`, which [`check`] has let through, to `out`.
@@ -152,17 +160,27 @@ impl Serializer {
                 self.positions.timestamp = first.timestamp;
             }
         }
-        match i64::try_from(unit) {
-            Ok(unit) if unit > 1 && self.deltas.len() >= WORTH_A_UNIT => {
-                out.push(kind::TIMESTAMP_UNITS);
-                put(out, unit as u64);
-                self.deltas.iter().for_each(|delta| put_signed(out, delta / unit));
-            }
-            _ => {
-                out.push(kind::TIMESTAMP_DELTAS);
-                self.deltas.iter().for_each(|delta| put_signed(out, *delta));
-            }
+        let unit = match i64::try_from(unit) {
+            Ok(unit) if unit > 1 && self.deltas.len() >= WORTH_A_UNIT => unit,
+            _ => 1,
+        };
+        if unit > 1 {
+            self.deltas.iter_mut().for_each(|delta| *delta /= unit);
         }
+        let start = out.len();
+        out.push(kind::TIMESTAMP_RANGED);
+        put(out, unit as u64);
+        if self.series.encode(&mut self.deltas, out) {
+            return;
+        }
+        out.truncate(start);
+        if unit > 1 {
+            out.push(kind::TIMESTAMP_UNITS);
+            put(out, unit as u64);
+        } else {
+            out.push(kind::TIMESTAMP_DELTAS);
+        }
+        self.deltas.iter().for_each(|delta| put_signed(out, *delta));
     }
 
     fn headers(&mut self, batch: &Batch, out: &mut Vec<u8>) {

@@ -1,14 +1,17 @@
 //! The coder's side: records to ways and columns.
 
+use std::sync::Arc;
+
 use super::cover::Covers;
 use super::graph::{
     CHOICE_EMPTY, CHOICE_NULL, CHOICE_WHOLE, END, EdgeId, Graph, Node, START_NODES, WHOLE_KEYS, WHOLE_VALUES,
     Way,
 };
 use super::parcel::Parcel;
-use super::token::{self, Token};
+use super::token::{self, Schemas, Token};
 use super::topic::{Half, Topics};
 use super::{Counts, flag};
+use crate::avro::Schema;
 use crate::batch::{Batch, Meta, NULL, length};
 use crate::column::{ColumnEncoders, Input, Span};
 use crate::limits::{MAX_COLUMN_VALUES, MAX_SHAPE_TOPICS};
@@ -18,6 +21,7 @@ use crate::limits::{MAX_COLUMN_VALUES, MAX_SHAPE_TOPICS};
 pub(crate) struct Encoder {
     graph: Graph,
     topics: Topics,
+    schemas: Schemas,
     columns: ColumnEncoders,
     parcel: Parcel,
     tokens: Vec<Token>,
@@ -46,6 +50,7 @@ impl Encoder {
         Self {
             graph: Graph::new(),
             topics: Topics::default(),
+            schemas: Schemas::default(),
             columns: ColumnEncoders::default(),
             parcel: Parcel::default(),
             tokens: Vec::new(),
@@ -76,6 +81,11 @@ impl Encoder {
     /// Bytes with which the last parcel defined shapes.
     pub(crate) fn defined_bytes(&self) -> usize {
         self.parcel.defined_bytes()
+    }
+
+    /// Cuts records by an Avro schema from now on: those of this id, or all.
+    pub(crate) fn use_avro(&mut self, id: Option<u32>, schema: Arc<Schema>) {
+        self.schemas.add(id, schema);
     }
 
     /// Counts a batch, by shapes or not.
@@ -133,7 +143,7 @@ impl Encoder {
                 topic
             }
             None => {
-                token::cut(&batch.arena[start..end], &mut self.tokens);
+                token::cut(&batch.arena[start..end], &self.schemas, &mut self.tokens);
                 self.topics.nearest(&self.tokens, MAX_SHAPE_TOPICS)
             }
         };
@@ -243,7 +253,7 @@ impl Encoder {
     fn learn(&mut self, record: Record<'_>, room: usize) -> bool {
         let Record { bytes, start, end, topic, half, .. } = record;
         self.way.clear();
-        token::cut(&bytes[start..end], &mut self.tokens);
+        token::cut(&bytes[start..end], &self.schemas, &mut self.tokens);
         let cost = if self.tokens.is_empty() { (end - start) / 2 } else { 64 };
         self.topics.pay(topic, half, cost);
         if self.tokens.is_empty() || self.tokens.len() > room {

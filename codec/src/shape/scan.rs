@@ -21,9 +21,11 @@ pub(super) enum Scan {
     /// A number of seven bits a byte.
     Varint,
     /// So many bytes.
-    Bytes(u8),
+    Bytes(u32),
     /// Bytes behind their number, which is a [`Varint`](Self::Varint).
     Prefixed,
+    /// The same with a zigzag number.
+    PrefixedSigned,
 }
 
 impl Scan {
@@ -44,9 +46,14 @@ impl Scan {
             Self::UpTo(byte) => Some(find(&bytes[..end], at, byte).unwrap_or(end)),
             Self::Rest => Some(end),
             Self::Varint => varint(bytes, at, end).map(|(_, end)| end),
-            Self::Bytes(count) => Some(at + usize::from(count)).filter(|&stop| stop <= end),
-            Self::Prefixed => {
+            Self::Bytes(count) => Some(at + count as usize).filter(|&stop| stop <= end),
+            Self::Prefixed | Self::PrefixedSigned => {
                 let (length, start) = varint(bytes, at, end)?;
+                let length = match (self, length & 1) {
+                    (Self::Prefixed, _) => length,
+                    (_, 0) => length >> 1,
+                    _ => return None,
+                };
                 let stop = start.checked_add(usize::try_from(length).ok()?)?;
                 (stop <= end).then_some(stop)
             }

@@ -187,6 +187,39 @@ fn a_lane_that_was_full_of_old_shapes_learns_new_ones() {
     assert!(counts.followed > 1500, "{counts:?}");
 }
 
+#[test]
+fn avro_by_its_schema_is_followed_and_the_decoder_needs_none() {
+    let schema = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"long"},
+        {"name":"name","type":["null","string"]},{"name":"at","type":"double"},
+        {"name":"tags","type":{"type":"array","items":"int"}}]}"#;
+    let schema = std::sync::Arc::new(longhaul_codec::avro::Schema::parse(schema).expect("a sound schema"));
+    let value = |i: u64| {
+        let mut out = vec![0, 0, 0, 0, 7, (i as u8 & 0x3f) << 1];
+        match i % 3 {
+            0 => out.push(0),
+            _ => out.extend([2, 4, b'a', b'0' + (i % 10) as u8]),
+        }
+        out.extend((i as f64).to_le_bytes());
+        let tags = (i % 4) as u8;
+        if tags > 0 {
+            out.push(tags << 1);
+            out.extend((0..tags).map(|tag| tag << 1));
+        }
+        out.push(0);
+        (Some(b"key".to_vec()), Some(out))
+    };
+    let mut lane = Lane::new();
+    lane.encoder.use_avro(Some(7), schema);
+    for parcel in 0..10 {
+        lane.send_to_one(&(0..50).map(|i| value(parcel * 50 + i)).collect::<Vec<_>>());
+        // Cut off, and of another schema.
+        let cut = value(parcel).1.map(|value| value[..value.len() - 2].to_vec());
+        lane.send_to_one(&[(None, cut), (None, Some(noise(parcel, 40)))]);
+    }
+    let counts = lane.counts();
+    assert!(counts.followed > 980 && counts.parsed < 40, "{counts:?}");
+}
+
 /// JSON as text, spelled in odd ways.
 fn json() -> impl Strategy<Value = String> {
     let space = || prop_oneof![6 => Just(""), 1 => Just(" "), 1 => Just("\n\t"), 1 => Just("  ")];

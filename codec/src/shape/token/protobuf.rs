@@ -3,7 +3,7 @@
 //! A value that is announced with its length keeps it. If it reads as a message itself, and not as text, its length is a
 //! value of its own and its fields follow.
 
-use super::{Token, below};
+use super::{SCHEMA_ID, Token, below};
 use crate::shape::scan::{Scan, varint};
 
 /// Adds the fields of `record` to `tokens`; false when it is not Protobuf, alone or behind a schema id.
@@ -82,8 +82,6 @@ fn is_message(bytes: &[u8]) -> bool {
 }
 
 const ROOT: u64 = 0x7062;
-/// Bytes of a magic byte and a schema id.
-const SCHEMA_ID: usize = 5;
 const MAX_NUMBER: u64 = 2048;
 const MAX_DEPTH: usize = 16;
 /// With fewer fields nearly anything reads as a message.
