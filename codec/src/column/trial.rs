@@ -20,21 +20,25 @@ const ENOUGH: usize = 256;
 /// Fewest values for a trial of anything but a constant.
 const FEWEST: usize = 24;
 /// Bytes of candidates that may be coded: at first, at most, and per byte of values that passes (as a divisor).
-const FIRST_BUDGET: i64 = 2 << 20;
-const MOST_BUDGET: i64 = 4 << 20;
-const BUDGET_SHARE: i64 = 8;
+const FIRST_BUDGET: i64 = 1 << 20;
+const MOST_BUDGET: i64 = 2 << 20;
+const BUDGET_SHARE: i64 = 16;
 /// Bytes that a candidate costs besides its own.
 const CANDIDATE: i64 = 256;
 /// Earlier columns that are looked at: as originals, as keys, as orders.
 const MOST_ORIGINALS: usize = 64;
-const MOST_KEYS: usize = 6;
-const MOST_ORDERS: usize = 4;
+const MOST_KEYS: usize = 4;
+const MOST_ORDERS: usize = 3;
 /// Predictors that are compressed, of all that are estimated.
-const BEST_PREDICTORS: usize = 3;
+const BEST_PREDICTORS: usize = 2;
 /// Values from which a range coder is tried.
 const FEWEST_RANGED: usize = 128;
+/// Fewest values that can show a constant.
+const FEWEST_CONSTANT: usize = 3;
+/// Rows that a trial looks at.
+const MOST_ROWS: usize = 2048;
 /// Rows that an estimate looks at.
-const ESTIMATED_ROWS: usize = 512;
+const ESTIMATED_ROWS: usize = 256;
 /// zstd level of trials.
 const LEVEL: i32 = 1;
 
@@ -133,6 +137,11 @@ impl Evidence {
     }
 }
 
+/// The last rows, as many as a trial looks at: of columns with as many values, the same rows.
+fn recent<T>(all: &[T]) -> &[T] {
+    &all[all.len().saturating_sub(MOST_ROWS)..]
+}
+
 /// Bytes of the columns that have fewer than `enough` values in a parcel.
 fn bytes_of_few(inputs: &[Input<'_>], enough: usize) -> usize {
     let few = inputs.iter().filter(|input| input.spans.len() < enough);
@@ -188,13 +197,19 @@ impl Trials {
         self.budget = (self.budget + bytes as i64 / BUDGET_SHARE + 64).min(MOST_BUDGET);
         // What would soon fill the evidence is enough by itself.
         let enough = if bytes_of_few(inputs, ENOUGH) > MOST_EVIDENCE / 4 { FEWEST } else { ENOUGH };
-        if inputs.iter().any(|input| input.spans.len() < enough) {
-            self.evidence.add(arena, timestamps, inputs, enough);
-        }
-        let due = |input: &Input<'_>| {
-            let review = &columns[input.id as usize].review;
-            review.since >= review.interval
+        let within = |values: u32| {
+            move |input: &Input<'_>, columns: &[Column]| {
+                let review = &columns[input.id as usize].review;
+                review.since.saturating_add(values) >= review.interval
+            }
         };
+        let (soon, due) = (within(MOST_ROWS as u32), within(0));
+        let due = |input: &Input<'_>| due(input, columns);
+        if inputs.iter().any(|input| input.spans.len() < enough && soon(input, columns)) {
+            self.evidence.add(arena, timestamps, inputs, enough);
+        } else {
+            self.evidence.clear();
+        }
         let parcel: Vec<bool> =
             inputs.iter().map(|input| due(input) && input.spans.len() >= enough).collect();
         let gathered: Vec<bool> =
@@ -202,7 +217,14 @@ impl Trials {
         if parcel.contains(&true) {
             let of_parcel = inputs.iter().map(|&Input { id, spans, timestamps: set }| {
                 let timestamps = timestamps.get(set as usize).map_or(&[][..], Vec::as_slice);
-                Sampled { id, spans, timestamps, from: 0, parcels: 1, cache: None }
+                Sampled {
+                    id,
+                    spans: recent(spans),
+                    timestamps: recent(timestamps),
+                    from: 0,
+                    parcels: 1,
+                    cache: None,
+                }
             });
             let sample = Sample { arena, columns: of_parcel.collect() };
             self.sample(sample, &parcel, columns, scratch);
@@ -215,8 +237,8 @@ impl Trials {
                     Sampled { id: input.id, spans: &[], timestamps: &[], from: 0, parcels: 0, cache: None };
                 evidence.columns.get(input.id as usize).map_or(none, |gathered| Sampled {
                     id: input.id,
-                    spans: &gathered.spans,
-                    timestamps: &gathered.timestamps,
+                    spans: recent(&gathered.spans),
+                    timestamps: recent(&gathered.timestamps),
                     from: gathered.from,
                     parcels: gathered.parcels,
                     cache: None,
@@ -238,7 +260,7 @@ impl Trials {
         for index in (0..due.len()).filter(|index| due[*index]) {
             let spans = sample.columns[index].spans;
             let id = sample.columns[index].id as usize;
-            if self.budget <= 0 || spans.len() < 2 {
+            if self.budget <= 0 || spans.len() < FEWEST_CONSTANT {
                 continue;
             }
             let values = Values { arena: sample.arena, spans, strip: 0 };
@@ -293,8 +315,11 @@ impl Trials {
             best.consider(Choice { quoted, order: None, kind: Kind::Lengths });
         }
         let numbers = best.numbers(quoted, values);
-        best.dictionary(quoted);
         best.recurring(quoted);
+        if best.is_small() {
+            return best.choice;
+        }
+        best.dictionary(quoted);
         if numbers.is_none() {
             if let Some(pattern) = Pattern::of(values) {
                 best.consider(Choice { quoted, order: None, kind: Kind::Pattern(pattern.into()) });
@@ -303,7 +328,9 @@ impl Trials {
                 best.consider(Choice { quoted, order: None, kind: Kind::Packed(packing) });
             }
         }
-        best.ordered(quoted, numbers);
+        if !best.is_small() {
+            best.ordered(quoted, numbers);
+        }
         best.choice
     }
 
@@ -460,9 +487,19 @@ impl Best<'_, '_> {
             // To change costs something too.
             cost -= cost / 32;
         }
+        let few = self.values.len() < ENOUGH / 4 && !matches!(choice.kind, Kind::Text | Kind::Lengths);
+        if few {
+            // Little evidence: it must be clearly better.
+            cost += cost / 4 + 8;
+        }
         if cost < self.cost {
             (self.cost, self.choice) = (cost, choice);
         }
+    }
+
+    /// Whether there is so little left that no other kind is worth the work.
+    fn is_small(&self) -> bool {
+        self.cost <= 24 + self.values.len() / 64
     }
 
     /// Copies of earlier columns. True if one is exact: nothing is smaller.
@@ -579,10 +616,15 @@ impl Best<'_, '_> {
         predictors.sort_by_key(|(bits, _)| *bits);
         let best = predictors.first().map(|(_, predictor)| *predictor)?;
         for (rank, (bits, predictor)) in predictors.into_iter().take(BEST_PREDICTORS).enumerate() {
-            let planes = (rank == 0 && bits > 9 * head.len()).then_some(Coding::Planes);
-            // For many values only: it takes some to learn, and what is learnt is not known to the trial.
-            let ranged = (values.len() >= FEWEST_RANGED).then_some(Coding::Ranged);
-            for coding in [Some(Coding::Varints), planes, ranged].into_iter().flatten() {
+            if self.is_small() {
+                break;
+            }
+            // A range coder for many values only: it takes some to learn, and what is learnt is not known to the trial.
+            let wide = match values.len() >= FEWEST_RANGED {
+                true => Some(Coding::Ranged),
+                false => (rank == 0 && bits > 9 * head.len()).then_some(Coding::Planes),
+            };
+            for coding in [Some(Coding::Varints), wide].into_iter().flatten() {
                 let choice = Choice { quoted, order: None, kind: Kind::Numbers(spelling, predictor, coding) };
                 match predictor {
                     Predictor::Keyed(key) | Predictor::KeyedSlope(key) => self.consider_keyed(key, choice),
@@ -629,20 +671,19 @@ impl Best<'_, '_> {
         self.offer(choice, cost);
     }
 
-    /// Text, patterns and numbers in the order of earlier columns.
+    /// The best kind so far, or text, in the order of earlier columns.
     fn ordered(&mut self, quoted: bool, numbers: Option<(Spelling, Predictor)>) {
-        let mut kinds = vec![Kind::Text];
+        let mut kinds = Vec::new();
         match &self.choice.kind {
-            pattern @ Kind::Pattern(_) => kinds.push(pattern.clone()),
             Kind::Copy(..) | Kind::Constant(_) => return,
-            _ => {}
+            numbers @ Kind::Numbers(..) => kinds.push(numbers.clone()),
+            pattern @ Kind::Pattern(_) => kinds.extend([pattern.clone(), Kind::Text]),
+            _ => kinds.push(Kind::Text),
         }
-        if let Some((spelling, predictor)) = numbers {
-            kinds.push(Kind::Numbers(spelling, predictor, Coding::Varints));
-            if self.values.len() >= FEWEST_RANGED {
-                kinds.push(Kind::Numbers(spelling, predictor, Coding::Ranged));
-                kinds.push(Kind::Numbers(spelling, Predictor::Zero, Coding::Ranged));
-            }
+        if let Some((spelling, predictor)) = numbers.filter(|_| self.values.len() >= FEWEST_RANGED) {
+            let ranged = |predictor| Kind::Numbers(spelling, predictor, Coding::Ranged);
+            kinds.extend([ranged(predictor), ranged(Predictor::Zero)]);
+            kinds.dedup();
         }
         let keys: Vec<u32> = self.earlier.keys().take(MOST_ORDERS).collect();
         for (kind, key) in kinds.iter().flat_map(|kind| keys.iter().map(move |key| (kind, *key))) {
