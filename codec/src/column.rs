@@ -23,6 +23,7 @@
 //! - The decoder checks every count, length, number and reference before use, and what it makes is bounded by the sink.
 
 mod choice;
+mod copy;
 mod decimal;
 mod decode;
 mod dictionary;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::copy::Original;
 use super::decimal::DecimalShape;
 use super::number::{self, Coding, Predictor};
 use super::packed::Packing;
@@ -66,8 +67,8 @@ pub(super) enum Kind {
     },
     /// The last value for the same entry of an earlier dictionary column, or of the row before, but for exceptions.
     Recurring(Option<u32>),
-    /// Values of an earlier column, but for exceptions.
-    Copy(u32, Quotes),
+    /// Values of an earlier column, perhaps with text around them, but for exceptions.
+    Copy(Arc<Original>),
 }
 
 /// How a number is written.
@@ -76,14 +77,6 @@ pub(super) enum Spelling {
     Integer,
     Time(TimeShape),
     Decimal(DecimalShape),
-}
-
-/// Which of copy and original has quotes around each value that the other has not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Quotes {
-    Same,
-    Copy,
-    Original,
 }
 
 /// What a column is before it was ever said to be something else.
@@ -141,10 +134,7 @@ impl Choice {
             Kind::Packed(packing) => packing.put(out),
             Kind::Pattern(pattern) => pattern.put(out),
             Kind::Dictionary { wide, kept } => out.push(u8::from(*wide) | u8::from(*kept) << 1),
-            Kind::Copy(id, quotes) => {
-                put(out, (*id).into());
-                out.push(*quotes as u8);
-            }
+            Kind::Copy(original) => original.put(out),
         }
     }
 
@@ -186,16 +176,7 @@ impl Choice {
                 _ => return Err(wrong()),
             },
             kind::RECURRING => Kind::Recurring(reader.number_u32()?.checked_sub(1)),
-            kind::COPY => {
-                let id = reader.number_u32()?;
-                let quotes = match reader.byte()? {
-                    0 => Quotes::Same,
-                    1 => Quotes::Copy,
-                    2 => Quotes::Original,
-                    _ => return Err(wrong()),
-                };
-                Kind::Copy(id, quotes)
-            }
+            kind::COPY => Kind::Copy(Arc::new(Original::read(reader)?.ok_or_else(wrong)?)),
             kind => return Err(Error::UnknownKind { section: "column", kind }),
         };
         let allowed = match kind {

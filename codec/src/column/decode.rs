@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::choice::{Choice, Kind, Quotes, Spelling};
+use super::choice::{Choice, Kind, Spelling};
 use super::dictionary::{self, Entries};
 use super::number::{self, Digits, Memory, Others, Predictor, Source};
 use super::pattern::Rows;
@@ -38,7 +38,6 @@ struct Scratch {
     ids: Vec<u32>,
     numbers: Vec<i64>,
     lengths: Vec<u32>,
-    text: Vec<u8>,
 }
 
 /// One column: what it remembers, and what later columns of the parcel may refer to.
@@ -129,7 +128,6 @@ impl ColumnDecoders {
             + (scratch.order.capacity() + scratch.ids.capacity() + scratch.lengths.capacity())
                 * size_of::<u32>()
             + scratch.numbers.capacity() * size_of::<i64>()
-            + scratch.text.capacity()
     }
 
     #[cfg(test)]
@@ -335,9 +333,9 @@ fn read(
             let memory = (&mut state.entries, &mut state.recent);
             recurring::decode(memory, quoted, keys, bytes, room, (&mut scratch.ids, ids), sink)?;
         }
-        Kind::Copy(id, quotes) => {
-            let original = earlier.column(*id).ok_or_else(|| wrong(bytes.column, *id))?.position;
-            copy(original, *quotes, count, bytes, (sink, scratch))?;
+        Kind::Copy(copied) => {
+            let original = earlier.column(copied.id).ok_or_else(|| wrong(bytes.column, copied.id))?.position;
+            copied.read_values(original, count, bytes, (&mut scratch.ids, &mut scratch.lengths), sink)?;
         }
         Kind::Packed(packing) => packing.read_values(quoted, count, bytes, sink)?,
         Kind::Pattern(pattern) => pattern.read_values(&mut state.rows, quoted, count, bytes, sink)?,
@@ -418,49 +416,6 @@ fn spell(
                 sink.push(speller.spell(*number)?, quoted)?;
             }
         }
-    }
-    Ok(())
-}
-
-/// Values of the column at `original`, but for exceptions: their count, gaps, lengths and bytes.
-fn copy(
-    original: usize,
-    quotes: Quotes,
-    count: usize,
-    bytes: &mut Bytes<'_, '_>,
-    (sink, scratch): (&mut Sink, &mut Scratch),
-) -> Result<(), Error> {
-    let (rows, lengths) = (&mut scratch.ids, &mut scratch.lengths);
-    bytes.exceptions(count, 2, rows)?;
-    lengths.clear();
-    for _ in 0..rows.len() {
-        lengths.push(bytes.reader.number_u32()?);
-    }
-    let mut exceptions = rows.iter().zip(lengths.iter()).peekable();
-    for row in 0..count {
-        if let Some((_, length)) = exceptions.next_if(|(at, _)| **at as usize == row) {
-            let value = bytes.take(*length as usize)?;
-            sink.push(value, false).map_err(|fault| bytes.fault(fault))?;
-            continue;
-        }
-        let mut span = sink.span(original, row);
-        let pushed = match quotes {
-            Quotes::Same => sink.push_again(span),
-            Quotes::Original => {
-                let value = &sink.arena()[span.start as usize..span.end as usize];
-                if !super::is_quoted(value) {
-                    return Err(bytes.fault(ColumnFault::Number));
-                }
-                (span.start, span.end) = (span.start + 1, span.end - 1);
-                sink.push_again(span)
-            }
-            Quotes::Copy => {
-                scratch.text.clear();
-                scratch.text.extend_from_slice(&sink.arena()[span.start as usize..span.end as usize]);
-                sink.push(&scratch.text, true)
-            }
-        };
-        pushed.map_err(|fault| bytes.fault(fault))?;
     }
     Ok(())
 }

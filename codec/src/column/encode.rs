@@ -1,13 +1,13 @@
 //! Columns of a parcel to their bytes. [`decode`](super::decode) is the mirror.
 
-use super::choice::{Choice, Kind, Quotes, Spelling};
+use super::choice::{Choice, Kind, Spelling};
 use super::decimal;
 use super::dictionary::Dictionary;
 use super::number::{self, Memory, Others, Predictor, Source};
 use super::pattern::Rows;
 use super::recurring::{self, ONE_KEY, Recent};
 use super::trial::Trials;
-use super::{MAX_COLUMNS, Room, Span, Values, is_quoted, order_by, text};
+use super::{MAX_COLUMNS, Room, Span, Values, order_by, text};
 use crate::varint::put;
 
 /// A column of a parcel to be encoded.
@@ -413,7 +413,7 @@ pub(super) fn write(
             };
             recurring::encode(memory, values, keys, room, &mut cache.ids, out)
         }
-        Kind::Copy(id, quotes) => copy(values, earlier.spans(*id)?, *quotes, exceptions, out),
+        Kind::Copy(original) => original.put_values(values, earlier.spans(original.id)?, exceptions, out),
         Kind::Packed(packing) => packing.put_values(values, out),
         Kind::Pattern(pattern) => pattern.put_values(&mut state.rows, values, numbers, out),
         Kind::Numbers(spelling, predictor, coding) => {
@@ -485,41 +485,6 @@ pub(super) fn parse(spelling: Spelling, values: Values<'_>, numbers: &mut Vec<i6
             values.iter().all(|value| push(parser.parse(value)))
         }
     }
-}
-
-/// Appends what is not as in the original; false if that is more than a quarter.
-fn copy(
-    values: Values<'_>,
-    originals: &[Span],
-    quotes: Quotes,
-    exceptions: &mut Vec<u32>,
-    out: &mut Vec<u8>,
-) -> bool {
-    exceptions.clear();
-    let most = values.len() / 4;
-    for (row, original) in originals.iter().enumerate() {
-        let (value, original) = (values.get(row), original.of(values.arena));
-        let same = match quotes {
-            Quotes::Same => value == original,
-            Quotes::Copy => is_quoted(value) && value[1..value.len() - 1] == *original,
-            Quotes::Original => is_quoted(original) && *value == original[1..original.len() - 1],
-        };
-        if !same {
-            if exceptions.len() >= most {
-                return false;
-            }
-            exceptions.push(row as u32);
-        }
-    }
-    put(out, exceptions.len() as u64);
-    let mut next = 0;
-    for row in exceptions.iter() {
-        put(out, u64::from(row - next));
-        next = row + 1;
-    }
-    exceptions.iter().for_each(|row| put(out, values.get(*row as usize).len() as u64));
-    exceptions.iter().for_each(|row| out.extend_from_slice(values.get(*row as usize)));
-    true
 }
 
 /// Capacity of the body above which all buffers are given back.

@@ -96,6 +96,22 @@ impl Sink {
         Ok(())
     }
 
+    /// A value that lies in the arena already, with text around it.
+    pub(super) fn push_framed(
+        &mut self,
+        prefix: &[u8],
+        inner: Span,
+        suffix: &[u8],
+    ) -> Result<(), ColumnFault> {
+        self.spend(prefix.len() + inner.len() + suffix.len())?;
+        let start = self.arena.len() as u32;
+        self.arena.extend_from_slice(prefix);
+        self.arena.extend_from_within(inner.start as usize..inner.end as usize);
+        self.arena.extend_from_slice(suffix);
+        self.spans.push(Span { start, end: self.arena.len() as u32 });
+        Ok(())
+    }
+
     /// The same value `count` times; it is stored once.
     pub(super) fn push_repeated(&mut self, value: &[u8], count: usize) -> Result<(), ColumnFault> {
         self.spend(value.len().checked_mul(count).ok_or(ColumnFault::TooLarge)?)?;

@@ -158,13 +158,17 @@ fn columns_refer_to_earlier_ones() {
         let fields = texts(random.iter().map(|n| format!("\"sensor-{}\"", n % 40)));
         let micros = texts(times.iter().zip(&random).map(|(ms, n)| ms * 1000 + *n as i64 % 100));
         let counters = texts(random.iter().map(|n| (n % 40) * 1_000_003 + parcel * 7 + (n >> 9) % 50));
-        let columns = [(0, keys), (1, fields), (2, texts(times.iter())), (3, micros), (4, counters)];
+        let urls =
+            texts(random.iter().map(|n| format!("\"https://api.example/sensors/sensor-{}/all\"", n % 40)));
+        let columns =
+            [(0, keys), (1, fields), (2, texts(times.iter())), (3, micros), (4, counters), (5, urls)];
         ends.pass(&times, &columns);
     }
     assert!(ends.encoders.kind_of(0).starts_with("Dictionary"), "{}", ends.encoders.kind_of(0));
-    assert!(ends.encoders.kind_of(1).starts_with("Copy(0, Copy"), "{}", ends.encoders.kind_of(1));
+    assert!(ends.encoders.kind_of(1).starts_with("Copy(Original { id: 0"), "{}", ends.encoders.kind_of(1));
     assert!(ends.encoders.kind_of(2).contains("Scaled(Timestamps"), "{}", ends.encoders.kind_of(2));
     assert!(ends.encoders.kind_of(3).contains("Scaled("), "{}", ends.encoders.kind_of(3));
+    assert!(ends.encoders.kind_of(5).starts_with("Copy("), "{}", ends.encoders.kind_of(5));
     assert!(ends.encoders.kind_of(4).contains("Keyed(0)"), "{}", ends.encoders.kind_of(4));
 }
 

@@ -6,7 +6,8 @@
 
 use zstd_safe::{CCtx, CParameter};
 
-use super::choice::{Choice, Kind, Quotes, Spelling};
+use super::choice::{Choice, Kind, Spelling};
+use super::copy::Original;
 use super::decimal::{self, DecimalShape};
 use super::encode::{Cache, Column, Earlier, Input, Scratch, State, parse, write};
 use super::number::{self, Coding, Others, Predictor, Scale, Source};
@@ -508,21 +509,18 @@ impl Best<'_, '_> {
         let rows = values.len();
         let probes = [0, rows / 3, rows / 2, rows - 1];
         for sampled in earlier.columns().take(MOST_ORIGINALS) {
-            for quotes in [Quotes::Same, Quotes::Copy, Quotes::Original] {
-                let grown = |row: usize| values.get(row).len() as i64 - sampled.spans[row].len() as i64;
-                let expected = match quotes {
-                    Quotes::Same => 0,
-                    Quotes::Copy => 2,
-                    Quotes::Original => -2,
-                };
-                if probes.iter().filter(|row| grown(**row) == expected).count() < 3 {
-                    continue;
-                }
-                let choice = Choice::plain(Kind::Copy(sampled.id, quotes));
-                self.consider(choice.clone());
-                if self.choice == choice && self.trials.body.as_slice() == [0] {
-                    return true;
-                }
+            let original_of = |row: usize| sampled.spans[row].of(values.arena);
+            // One of two rows might be an exception.
+            let found = [0, rows / 2].into_iter().find_map(|row| {
+                let original = Original::of(sampled.id, values.get(row), original_of(row))?;
+                let makes = |row: &&usize| original.makes(values.get(**row), original_of(**row));
+                (probes.iter().filter(makes).count() >= 3).then_some(original)
+            });
+            let Some(original) = found else { continue };
+            let choice = Choice::plain(Kind::Copy(original.into()));
+            self.consider(choice.clone());
+            if self.choice == choice && self.trials.body.as_slice() == [0] {
+                return true;
             }
         }
         false

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::choice::{Choice, Kind, Quotes, Spelling};
+use super::super::choice::{Choice, Kind, Spelling};
+use super::super::copy::Original;
 use super::super::decimal::DecimalShape;
 use super::super::number::{Coding, Predictor, Scale, Source};
 use super::super::packed::Packing;
@@ -142,7 +143,11 @@ fn any_choice(n: u64, values: &[Vec<u8>]) -> Choice {
         0 => Kind::Constant(plain.get(0).into()),
         1 => Kind::Lengths,
         2 => Kind::Dictionary { wide: false, kept: false },
-        3 => Kind::Copy(earlier, [Quotes::Same, Quotes::Copy, Quotes::Original][n as usize % 3]),
+        3 => {
+            let original = [&b"abc"[..], b"\"abc\"", b""][n as usize % 3];
+            let value = [&b"abc"[..], b"\"abc\"", b"x/abc/y", b""][(n >> 4) as usize % 4];
+            Original::of(earlier, value, original).map_or(Kind::Text, |original| Kind::Copy(original.into()))
+        }
         4 => Kind::Recurring((n & 64 == 0).then_some(earlier)),
         5 => Packing::candidates(first).nth(n as usize % 2).map_or(Kind::Text, Kind::Packed),
         6 => Pattern::of(stripped).map_or(Kind::Text, |pattern| Kind::Pattern(pattern.into())),
