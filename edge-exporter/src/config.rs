@@ -10,7 +10,7 @@ mod topics;
 
 pub use codec::{Codec, Priority};
 pub use skip::Skip;
-pub use topics::{Start, Topics};
+pub use topics::{Precedence, Start, Topics};
 
 pub(crate) use topics::Rules;
 

@@ -14,7 +14,7 @@ pub struct ControlSend {
 impl ControlSend {
     pub(crate) fn new(stream: SendStream) -> Self {
         // Strict priority: an ack or a hold never queues behind megabytes of parcels. A closed stream shows at `send`.
-        let _ = stream.set_priority(1);
+        let _ = stream.set_priority(i32::MAX);
         Self { stream }
     }
 

@@ -58,6 +58,13 @@ impl ParcelSend {
         Ok(())
     }
 
+    /// Of several lanes with something to send, the one of the highest priority goes first, until it has nothing more or
+    /// no credit. Lanes of equal priority, 0 unless set, take turns. Control frames go before all of them.
+    pub fn set_priority(&mut self, priority: u16) {
+        // A closed stream shows at `send`.
+        let _ = self.stream.set_priority(priority.into());
+    }
+
     /// Resolves when the importer does not want this stream any more, or the connection is over.
     pub async fn stopped(&self) {
         // Also `Ok(None)`, all was received after `finish`: in each case there is nothing more to send.

@@ -19,7 +19,7 @@ impl Dialer {
     /// Attempts overlap: one that began while the path was dead waits for QUIC's own timers, a fresh one is through
     /// after two round trips. So a path that comes back is used within a quarter of a second and a handshake. After
     /// half a minute, or while attempts fail otherwise than by silence, they begin a second apart; while every address
-    /// refuses, so that somebody has to change something, up to half a minute. `failed` hears of each that failed. Every attempt draws on the same [`Rate`](crate::Rate). Cancel-safe: all attempts end with it.
+    /// refuses, so that somebody has to change something, up to six seconds. `failed` hears of each that failed. Every attempt draws on the same [`Rate`](crate::Rate). Cancel-safe: all attempts end with it.
     ///
     /// # Panics
     /// When `addresses` is empty.
@@ -114,7 +114,8 @@ fn spread() -> f64 {
 /// Between the beginnings of two attempts.
 const FAST: Duration = Duration::from_millis(250);
 const SLOW: Duration = Duration::from_secs(1);
-const SLOWEST: Duration = Duration::from_secs(30);
+/// What was in the way may be mended at any time, and then records are to flow within ten seconds.
+const SLOWEST: Duration = Duration::from_secs(6);
 /// How long attempts follow fast: a dead path is not to be paid for all night.
 const HURRY: Duration = Duration::from_secs(30);
 /// Attempts at a time; each has a socket.
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn while_every_address_refuses_attempts_back_off_to_half_a_minute() {
+    fn while_every_address_refuses_attempts_back_off_to_six_seconds() {
         let start = Instant::now();
         let mut schedule = Schedule::new(start, 2);
         schedule.began(start);
@@ -166,7 +167,7 @@ mod tests {
             gaps.push((schedule.due() - start).as_secs_f64());
         }
         assert_eq!(gaps[0], 1.0, "the other address may take us");
-        for (gap, even) in gaps[1..].iter().zip([1.0, 1.0, 2.0, 2.0, 4.0, 4.0, 8.0, 8.0, 16.0, 16.0, 30.0]) {
+        for (gap, even) in gaps[1..].iter().zip([1.0, 1.0, 2.0, 2.0, 4.0, 4.0, 6.0, 6.0, 6.0, 6.0, 6.0]) {
             assert!((even * 0.79..even * 1.21).contains(gap), "{gaps:?}");
         }
     }

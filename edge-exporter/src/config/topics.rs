@@ -24,6 +24,28 @@ pub struct Topics {
     /// begin at the start of their log.
     #[serde(default)]
     pub start: Start,
+    /// Topics whose records go before others on a link that is full: see [`Precedence`]. Default: none, lanes take turns.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub priority: Vec<Precedence>,
+}
+
+/// `[[topics.priority]]`: a lane that carries such a topic sends before lanes of a lower priority for as long as it has
+/// something to send. Topics that share a lane share its priority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Precedence {
+    /// Exact names, or globs as in `include`. No default. The first table that names a topic counts.
+    pub topics: Vec<String>,
+    /// 1 to 100, the highest goes first. No default; topics that are not named have 0.
+    pub priority: u16,
+}
+
+impl Topics {
+    /// The priority of a topic.
+    pub(crate) fn priority_of(&self, topic: &str) -> u16 {
+        let names = |table: &&Precedence| compile(&table.topics).is_ok_and(|globs| globs.is_match(topic));
+        self.priority.iter().find(names).map_or(0, |table| table.priority)
+    }
 }
 
 /// `start`
@@ -90,6 +112,14 @@ impl Rules {
             );
             return Err(("include", what));
         }
+        for table in &topics.priority {
+            if table.topics.is_empty() || !(1..=MAX_PRIORITY).contains(&table.priority) {
+                let what =
+                    format!("expected topics and a priority from 1 to {MAX_PRIORITY}, found {table:?}");
+                return Err(("priority", what));
+            }
+            compile(&table.topics).map_err(|what| ("priority", what))?;
+        }
         Ok(Self {
             include: compile(&topics.include).map_err(|what| ("include", what))?,
             exclude: compile(&topics.exclude).map_err(|what| ("exclude", what))?,
@@ -107,6 +137,8 @@ impl Rules {
         self.relay.is_match(topic)
     }
 }
+
+const MAX_PRIORITY: u16 = 100;
 
 fn compile(patterns: &[String]) -> Result<GlobSet, String> {
     let mut set = GlobSetBuilder::new();
@@ -126,7 +158,14 @@ mod tests {
     fn rules(include: &[&str], exclude: &[&str]) -> Rules {
         let list = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         let (include, exclude) = (list(include), list(exclude));
-        Rules::new(&Topics { include, exclude, relay: Vec::new(), start: Start::Earliest }).unwrap()
+        Rules::new(&Topics {
+            include,
+            exclude,
+            relay: Vec::new(),
+            start: Start::Earliest,
+            priority: Vec::new(),
+        })
+        .unwrap()
     }
 
     #[test]
@@ -142,6 +181,24 @@ mod tests {
         ] {
             assert_eq!(rules.carries(topic), carried, "{topic}");
         }
+    }
+
+    #[test]
+    fn the_first_table_that_names_a_topic_gives_its_priority() {
+        let table = |topic: &str, priority| Precedence { topics: vec![topic.into()], priority };
+        let mut topics = Topics {
+            include: vec!["*".into()],
+            exclude: Vec::new(),
+            relay: Vec::new(),
+            start: Start::Earliest,
+            priority: vec![table("payments.audit", 1), table("payments.*", 9)],
+        };
+        for (topic, priority) in [("payments.eu", 9), ("payments.audit", 1), ("clickstream", 0)] {
+            assert_eq!(topics.priority_of(topic), priority, "{topic}");
+        }
+        assert!(Rules::new(&topics).is_ok());
+        topics.priority.push(table("x", 101));
+        assert_eq!(Rules::new(&topics).unwrap_err().0, "priority");
     }
 
     #[test]

@@ -32,10 +32,13 @@ impl Session {
             Action::Established { .. } => {}
             Action::Resume { slot, resume_epoch, next, leader_epoch, new, .. } => {
                 let committed = live.awaiting.remove(&slot);
+                live.unanswered.remove(&slot);
+                // The importer takes no ends of what it has not begun: they are told again.
+                live.ends.remove(&slot);
                 self.positioned(slot, Position { resume_epoch, next, leader_epoch, new, committed }, live);
             }
             Action::Hold { slot, reason, detail, .. } => {
-                let until = self.until(slot, reason);
+                let until = self.until(slot, reason, live.unanswered.remove(&slot));
                 self.hold(slot, Cause::Hold(reason), &detail, until, live);
             }
             Action::Refuse { slot, detail, .. } => {
@@ -69,10 +72,13 @@ impl Session {
         Ok(())
     }
 
-    /// What ends a hold of the importer's.
-    fn until(&self, slot: Slot, reason: Reason) -> Until {
+    /// What ends a hold of the importer's. One that is the answer to an open, before any record was looked at, ends with
+    /// the position that the next open is answered with, also where no record follows.
+    fn until(&self, slot: Slot, reason: Reason, answers_open: bool) -> Until {
         let committed = self.parts.view.table.get(slot).and_then(|partition| partition.facts().committed);
-        committed.filter(|_| reason.comes_of_a_record()).map_or(Until::Resumed, Until::Committed)
+        committed
+            .filter(|_| reason.comes_of_a_record() && !answers_open)
+            .map_or(Until::Resumed, Until::Committed)
     }
 
     fn established(&mut self, action: Action, live: &mut Live) -> Result<(), Ended> {
@@ -110,11 +116,14 @@ impl Session {
     pub(super) fn open(&mut self, open: wire::Open, live: &mut Live) {
         let slot = Slot(open.slot);
         let Some(partition) = self.parts.view.table.get(slot) else { return };
+        let priority = self.parts.config.topics.priority_of(&partition.topic.name);
+        live.streams.raise(self.lane_of(&partition), priority);
         if live.opened.insert(slot) {
             live.awaiting.insert(slot);
             let (log_start, end) = (open.log_start, open.end);
             live.item.events.push(observe::event::Open { at: self.place(&partition), log_start, end }.into());
         }
+        live.unanswered.insert(slot);
         let _ = self.step(live, proto::sender::Event::Open(open));
     }
 

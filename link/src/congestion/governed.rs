@@ -309,8 +309,8 @@ const STEP_DOWN: f64 = 0.95;
 const STEP_UP: f64 = 1.05;
 /// How near to a rate that was too much it goes at once, when it goes beyond, and how fast then.
 const BELOW_TOO_MUCH: f64 = 0.97;
-const PROBE_AFTER: Duration = Duration::from_secs(10);
-const PROBE_STEP: f64 = 1.02;
+const PROBE_AFTER: Duration = Duration::from_secs(8);
+const PROBE_STEP: f64 = 1.03;
 /// Beyond this the path is evidently another one than it was.
 const STILL_NEAR: f64 = 1.15;
 /// What must arrive of what is sent for the path to count as one that carries it.

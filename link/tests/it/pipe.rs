@@ -1,6 +1,12 @@
 //! What goes through a connection, and what a hostile exporter cannot get through it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use link::{CloseCode, Error, PathMeter, Settings};
 use longhaul_link as link;
@@ -8,7 +14,10 @@ use proto::{
     limits,
     wire::{ParcelHeader, WireError},
 };
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use crate::world::{AWS, FRA, PATIENCE, World, frame, id, meet, parcel, preface};
 
@@ -346,4 +355,51 @@ async fn the_rate_holds_on_the_wire_and_follows_a_change() {
     assert!(bits_in(1000).await > 2.4e6, "a rate that is raised again is used");
     sending.abort();
     reading.abort();
+}
+
+/// Bytes that two lanes carry side by side over a narrow link, the second at a priority.
+async fn two_lanes(priority: u16) -> (u64, u64) {
+    let world = World::new();
+    let listener = world.listen(Settings::default()).await;
+    let dialer = world.dialer(Settings { rate: Some(8_000_000), ..Settings::default() });
+    let (exporter, importer) = meet(&dialer, listener.local_addr(), &listener).await;
+    let mut tasks = JoinSet::new();
+    for number in 0..2 {
+        let mut lane = exporter.open_lane(preface(number)).await.unwrap();
+        lane.set_priority(number * priority);
+        tasks.spawn(async move {
+            for sequence in 0.. {
+                let (header, body) = parcel(sequence, 10_000);
+                if lane.send(&header, body).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    let carried: [Arc<AtomicU64>; 2] = Default::default();
+    for _ in 0..2 {
+        let mut lane = importer.accept_lane().await.unwrap();
+        let counter = Arc::clone(&carried[usize::from(lane.preface().lane.0)]);
+        tasks.spawn(async move {
+            while let Ok(Some((_, body))) = lane.recv().await {
+                counter.fetch_add(body.len() as u64, Ordering::Relaxed);
+            }
+        });
+    }
+    // What was taken before both had something to send says nothing.
+    sleep(Duration::from_millis(500)).await;
+    let read = || carried.each_ref().map(|counter| counter.load(Ordering::Relaxed));
+    let before = read();
+    sleep(Duration::from_millis(2000)).await;
+    let after = read();
+    (after[0] - before[0], after[1] - before[1])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lanes_take_turns_and_one_of_a_higher_priority_goes_first() {
+    let (one, other) = two_lanes(0).await;
+    let share = one as f64 / (one + other) as f64;
+    assert!((0.35..0.65).contains(&share), "{one} and {other}");
+    let (low, high) = two_lanes(1).await;
+    assert!(high > 10 * low.max(1), "{low} at priority 0, {high} at priority 1");
 }
