@@ -26,6 +26,16 @@ pub(super) enum Scan {
     Prefixed,
     /// The same with a zigzag number.
     PrefixedSigned,
+    /// An Avro array of scalars: blocks of items, each behind their number, up to one of none.
+    Blocks(Item),
+}
+
+/// What a block of an Avro array consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Item {
+    Number,
+    Bytes(u32),
+    Prefixed,
 }
 
 impl Scan {
@@ -57,6 +67,30 @@ impl Scan {
                 let stop = start.checked_add(usize::try_from(length).ok()?)?;
                 (stop <= end).then_some(stop)
             }
+            Self::Blocks(item) => blocks(bytes, at, end, item),
+        }
+    }
+}
+
+/// End of an Avro array of scalars. An array that tells the size of its blocks is none of those.
+fn blocks(bytes: &[u8], mut at: usize, end: usize, item: Item) -> Option<usize> {
+    let item = match item {
+        Item::Number => Scan::Varint,
+        Item::Bytes(count) => Scan::Bytes(count),
+        Item::Prefixed => Scan::PrefixedSigned,
+    };
+    loop {
+        let (count, items) = varint(bytes, at, end)?;
+        at = items;
+        if count == 0 {
+            return Some(at);
+        }
+        if count & 1 == 1 {
+            return None;
+        }
+        for _ in 0..count >> 1 {
+            // An item takes a byte at least, so that this ends.
+            at = item.end(bytes, at, end)?;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Token, below, step};
 use crate::avro::{Schema, Type};
-use crate::shape::scan::{Scan, varint};
+use crate::shape::scan::{Item, Scan, varint};
 
 /// Adds the values of `record`, which begins at `start` of it, to `tokens`; false when it is not of this schema.
 pub(super) fn cut(record: &[u8], start: usize, schema: &Schema, tokens: &mut Vec<Token>) -> bool {
@@ -41,13 +41,18 @@ impl Cutter<'_> {
                 let of = branches.get(usize::try_from(branch).ok()?)?;
                 self.value(*of, below(path, branch as u64), depth + 1)
             }
-            Type::Array(items) => self.blocks(path, None, *items, depth),
-            Type::Map(values) => self.blocks(path, Some(()), *values, depth),
+            Type::Array(items) => match schema.of(*items) {
+                Type::Number => self.push(path, Scan::Blocks(Item::Number)),
+                Type::Bytes(count) if *count > 0 => self.push(path, Scan::Blocks(Item::Bytes(*count))),
+                Type::Prefixed => self.push(path, Scan::Blocks(Item::Prefixed)),
+                _ => self.blocks(path, false, *items, depth),
+            },
+            Type::Map(values) => self.blocks(path, true, *values, depth),
         }
     }
 
     /// Blocks of items, each behind their count, up to one of none.
-    fn blocks(&mut self, path: u64, keys: Option<()>, items: usize, depth: usize) -> Option<()> {
+    fn blocks(&mut self, path: u64, keys: bool, items: usize, depth: usize) -> Option<()> {
         loop {
             let before = self.at;
             let count = self.number()?;
@@ -64,12 +69,12 @@ impl Cutter<'_> {
                 if self.tokens.len() > super::MAX_TOKENS {
                     return None;
                 }
-                if keys.is_some() {
+                if keys {
                     self.push(below(path, 2), Scan::PrefixedSigned)?;
                 }
                 let before = self.at;
                 self.value(items, below(path, 3), depth + 1)?;
-                if self.at == before && keys.is_none() {
+                if self.at == before && !keys {
                     return None;
                 }
             }
@@ -112,13 +117,11 @@ mod tests {
     #[test]
     fn values_are_cut_by_their_types() {
         let record = b"\x96\x01\x02\x06abc12345678\x04\x02x\x04yz\x00\x02\x02k\x05\x00\x01";
-        let expected: [&[u8]; 10] = [
+        let expected: [&[u8]; 8] = [
             b"\x96\x01",
             b"\x06abc",
             b"12345678",
-            b"\x04",
-            b"\x02x",
-            b"\x04yz",
+            b"\x04\x02x\x04yz\x00",
             b"\x02",
             b"\x02k",
             b"\x05",
@@ -126,7 +129,7 @@ mod tests {
         ];
         assert_eq!(values(record).as_deref(), Some(&expected[..]));
         let without = b"\x02\x0012345678\x00\x00\x00";
-        assert_eq!(values(without).map(|values| values.len()), Some(3));
+        assert_eq!(values(without).map(|values| values.len()), Some(4));
     }
 
     #[test]
