@@ -49,8 +49,10 @@ struct Period {
     /// Of `acked`, while there was nothing more to send.
     idle: u64,
     lost: u64,
-    rtt_sum: Duration,
-    rtt_count: u32,
+    /// The shortest queue: one that stands is never short, one that is only a busy host's doing often is.
+    queue: Option<Duration>,
+    /// What this host had been late in all when the period began.
+    late: Duration,
 }
 
 impl Governed {
@@ -134,8 +136,10 @@ impl Governed {
         }
         self.settles = None;
         let period = &mut self.period;
-        period.rtt_sum += path.current();
-        period.rtt_count += 1;
+        period.queue = Some(period.queue.map_or_else(|| path.queue(), |least| least.min(path.queue())));
+        if period.since.is_none() {
+            period.late = self.rate.late();
+        }
         let since = *period.since.get_or_insert(now);
         let elapsed = now.saturating_duration_since(since);
         if !self.proven && self.looks_overdriven(now, elapsed, path) {
@@ -151,6 +155,9 @@ impl Governed {
     /// On a path that is not proven: whether the rate is far above what it carries, judged at once.
     fn looks_overdriven(&mut self, now: Instant, elapsed: Duration, path: &PathView) -> bool {
         let (queue, least) = (path.queue(), path.least());
+        if self.host_is_busy(elapsed) {
+            return false;
+        }
         if queue < EARLY_ONSET {
             self.onset = None;
         } else if self.onset.is_none() {
@@ -187,6 +194,11 @@ impl Governed {
         true
     }
 
+    /// Whether this host could not send in time for much of the period.
+    fn host_is_busy(&self, elapsed: Duration) -> bool {
+        self.rate.late().saturating_sub(self.period.late) > elapsed / 10
+    }
+
     fn judge(&mut self, now: Instant, elapsed: Duration, path: &PathView) {
         let Some(before) = self.bytes_now() else { return };
         if self.period.idle > self.period.acked / 2 {
@@ -194,8 +206,11 @@ impl Governed {
         }
         let delivered = self.on_wire(self.period.acked as f64 / elapsed.as_secs_f64());
         let (lossy, least) = (self.period.loss_share() > MAX_LOSS_SHARE, path.least());
-        let queue = (self.period.rtt_sum / self.period.rtt_count.max(1)).saturating_sub(least);
+        let queue = self.period.queue.unwrap_or_default();
         let stands = queue > MAX_QUEUE.max(least / 2);
+        if !lossy && self.host_is_busy(elapsed) {
+            return; // neither what arrived nor how long it took was the path's doing
+        }
         if !lossy && !stands {
             self.proven |= !self.guessed || self.rate.scale() >= 1.0;
             return match self.test.take() {

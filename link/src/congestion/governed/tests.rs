@@ -288,3 +288,16 @@ fn a_longer_route_is_not_taken_for_a_queue_for_ever() {
     assert_eq!(path.rate.now(), Some(98 * M));
     assert!(path.run(5000) > 97 * M);
 }
+
+#[test]
+fn a_receiver_that_is_often_busy_is_not_taken_for_a_queue() {
+    let mut path = Path::new(98 * M, 100 * M);
+    path.run(2000);
+    for _ in 0..20 {
+        path.foreign = ms(150);
+        path.run(700);
+        path.foreign = Duration::ZERO;
+        path.run(300);
+    }
+    assert_eq!(path.rate.now(), Some(98 * M));
+}
