@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use longhaul_tests::bridge::{Exporter, Ground, Importer, LinkSettings, binary};
+use longhaul_tests::bridge::{Exporter, Ground, Importer, LinkSettings, PATIENCE, binary, wait_until};
 
 const PROGRAMS: [&str; 2] = ["edge-exporter", "cloud-importer"];
 
@@ -120,8 +120,16 @@ fn wrong_usage_ends_with_64_and_says_what_is_right() {
     }
 }
 
+/// Starts a program that must end at once, as it was configured wrongly, and gives what it said.
+fn refuses_to_start(program: &str, file: &Path) -> String {
+    let output = run(program, &["--config", &file.display().to_string()]);
+    let err = text(&output.stderr) + &text(&output.stdout);
+    assert_eq!(output.status.code(), Some(64), "{program}: {err}");
+    err
+}
+
 #[test]
-fn missing_certificates_are_named_with_the_way_out() {
+fn missing_certificates_are_named_once_with_the_way_out_and_end_with_64() {
     let ground = Ground::new();
     let (mut exporter, mut importer) = configurations(&ground);
     exporter.tls = ground.path().join("no-certs");
@@ -129,9 +137,70 @@ fn missing_certificates_are_named_with_the_way_out() {
     exporter.write_config();
     importer.write_config();
     for (program, file) in [(PROGRAMS[0], exporter.config_file()), (PROGRAMS[1], importer.config_file())] {
-        let output = run(program, &["--config", &file.display().to_string()]);
-        let err = text(&output.stderr) + &text(&output.stdout);
-        assert!(!output.status.success(), "{program} runs without certificates");
+        let err = refuses_to_start(program, file);
         assert!(err.contains("no-certs"), "{err}");
+        assert_eq!(err.matches("does not exist").count(), 1, "said twice: {err}");
     }
+    assert!(!exporter.audit_file().exists() && !importer.audit_file().exists(), "an audit log was begun");
+}
+
+#[test]
+fn certificates_of_the_other_side_end_with_64_before_anything_is_touched() {
+    let ground = Ground::new();
+    let (mut exporter, mut importer) = configurations(&ground);
+    std::mem::swap(&mut exporter.tls, &mut importer.tls);
+    exporter.write_config();
+    importer.write_config();
+    for (program, file) in [(PROGRAMS[0], exporter.config_file()), (PROGRAMS[1], importer.config_file())] {
+        let err = refuses_to_start(program, file);
+        assert!(err.contains("issue one for an"), "the way out is not named: {err}");
+    }
+    assert!(!exporter.audit_file().exists() && !importer.audit_file().exists(), "an audit log was begun");
+}
+
+#[test]
+fn a_bad_log_filter_ends_with_64_and_is_named() {
+    let ground = Ground::new();
+    let (exporter, importer) = configurations(&ground);
+    for (program, file) in [(PROGRAMS[0], exporter.config_file()), (PROGRAMS[1], importer.config_file())] {
+        let output = Command::new(binary(program))
+            .args(["--config", &file.display().to_string()])
+            .env("RUST_LOG", "link=loud")
+            .output()
+            .unwrap();
+        let err = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{program}: {err}");
+        assert!(err.contains("link=loud") && err.contains("RUST_LOG"), "{err}");
+    }
+}
+
+/// a limit on the size of files (`ulimit -f`) is a log that cannot be written. It does not end the program.
+#[test]
+fn a_limit_on_file_sizes_does_not_end_the_importer() {
+    let ground = Ground::new();
+    let (_, importer) = configurations(&ground);
+    // One KiB: room for the first line, and not for the refusals that follow.
+    let script = "ulimit -f 1; exec \"$0\" --config \"$1\"";
+    let mut process = Command::new("bash")
+        .args(["-c", script])
+        .args([binary(PROGRAMS[1]).as_os_str(), importer.config_file().as_os_str()])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    assert!(wait_until(PATIENCE, || importer.get("/healthz").is_some()), "it does not come up");
+    let strangers = Ground::new();
+    let stranger = strangers.exporter_identity("spiffe://other.example/exporter/x");
+    let stranger = certs::Identity::load(&stranger).unwrap();
+    let expected = "spiffe://test.example/importer/cloud".parse().unwrap();
+    let dialer = link::Dialer::new(&stranger, expected, link::Settings::default()).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let full = wait_until(PATIENCE, || {
+        assert!(runtime.block_on(dialer.dial(&importer.address())).is_err(), "a stranger is let in");
+        importer.get("/readyz").is_some_and(|(_, body)| body.contains("audit"))
+    });
+    let ended = process.try_wait().unwrap();
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert!(ended.is_none(), "the importer ended: {ended:?}");
+    assert!(full, "the limit was not reached");
 }

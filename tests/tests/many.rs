@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use lab::checker::Check;
 use longhaul_tests::bridge::{Bridge, PATIENCE, Pair, Turns, fill, say, scale, wait_until};
 
 static TURNS: Turns<Pair> = Turns::new();
@@ -36,5 +37,9 @@ fn hundreds_of_topics_are_open_within_seconds() {
         || bridge.exporter.metrics().sum("longhaul_exporter_partitions", &["state=\"flowing\""]) as usize;
     assert!(wait_until(Duration::from_secs(120), || flowing() >= count), "{} of {count} flow", flowing());
     say(format_args!("{count} topics are open after {:.1} s", started.elapsed().as_secs_f64()));
-    bridge.settle(&[first, last], PATIENCE);
+    bridge.wait(&[first, last], PATIENCE);
+    let others_at_target = names.clone();
+    let report = bridge.run_check(Check { others_at_target, ..Check::of(&[first, last]) });
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.records(), 200);
 }

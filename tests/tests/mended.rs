@@ -1,0 +1,144 @@
+//! What went wrong once, between two real clusters, and must not again.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::time::{Duration, Instant};
+
+use lab::checker::Check;
+use lab::load::{LoadOptions, load};
+use lab::record::Record;
+use longhaul_tests::bridge::{
+    Bridge, Importer, Journal, PATIENCE, Pair, Stream, Turns, compressed, fill, say, settings_at, topic,
+    topic_with, wait_until,
+};
+use observe::event::Event;
+
+static TURNS: Turns<Pair> = Turns::new();
+
+/// the first importer lives on with a producer and a progress of before, while the second one serves the link.
+#[test]
+fn an_exporter_that_comes_back_to_its_first_importer_is_served_from_where_the_second_one_left() {
+    let Some(pair) = TURNS.take("mended: fail-back") else { return };
+    let source = pair.source.bootstrap();
+    let name = "failback.orders";
+    topic(&source, name, 2);
+    let mut bridge = Bridge::new(&pair, "failback", &[name]);
+    let links = bridge.importer.links.clone();
+    let mut second = Importer::new(&bridge.ground, "importer-2", &pair.target.bootstrap(), links);
+    let first = bridge.importer.address();
+    second.start();
+    bridge.start();
+    for (round, importer) in [&first, &second.address(), &first, &second.address(), &first].iter().enumerate()
+    {
+        if round > 0 {
+            assert_eq!(bridge.exporter.stop(PATIENCE), Some(0));
+            bridge.exporter.importers = vec![(*importer).clone()];
+            bridge.exporter.start();
+        }
+        fill(&source, name, 300, round as u64);
+        bridge.wait(&[name], PATIENCE);
+    }
+    // The audit logs of the two importers tell the story together; each alone has gaps.
+    let report = longhaul_tests::bridge::check_copy(&pair, &bridge.exporter, Check::of(&[name]));
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.records(), 1500);
+    for journal in [bridge.importer.journal(), second.journal()] {
+        assert_eq!(journal.holds().count(), 0, "{:?}", journal.holds().collect::<Vec<_>>());
+    }
+}
+
+/// a broker that does not know a new partition yet is no reason to hold it.
+#[test]
+fn partitions_that_are_added_under_load_are_never_held() {
+    let Some(pair) = TURNS.take("mended: partitions added") else { return };
+    let source = pair.source.bootstrap();
+    let name = "grow.orders";
+    topic(&source, name, 2);
+    let mut bridge = Bridge::new(&pair, "grow", &[name]);
+    let stream = Stream::start(&source, name, 500, 1, LoadOptions::default());
+    bridge.start();
+    assert!(wait_until(PATIENCE, || bridge.importer.journal().events().len() > 6), "nothing flows");
+    let admin = pair.source_admin();
+    for total in [3, 5, 8] {
+        admin.create_partitions(name, total, PATIENCE).unwrap();
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    stream.stop();
+    fill(&source, name, 800, 2);
+    bridge.settle(&[name], PATIENCE);
+    for journal in [bridge.importer.journal(), bridge.exporter.journal()] {
+        assert_eq!(journal.holds().count(), 0, "{:?}", journal.holds().collect::<Vec<_>>());
+    }
+}
+
+/// what was copied is gone with the topic; an empty one in its place would hide that.
+#[test]
+fn a_target_topic_that_was_deleted_is_held_and_not_made_again() {
+    let Some(pair) = TURNS.take("mended: target deleted") else { return };
+    let source = pair.source.bootstrap();
+    let name = "deleted.orders";
+    topic(&source, name, 1);
+    let mut bridge = Bridge::new(&pair, "deleted", &[name]);
+    bridge.start();
+    fill(&source, name, 300, 1);
+    bridge.wait(&[name], PATIENCE);
+    let admin = pair.target_admin();
+    admin.delete_topic(name, PATIENCE).unwrap();
+    let there = || admin.topics(PATIENCE).unwrap().iter().any(|it| it.name == name);
+    assert!(wait_until(PATIENCE, || !there()), "the topic does not go");
+    fill(&source, name, 300, 2);
+    bridge.await_hold((name, 0), &["target_recreated"], &[name, "gone"]);
+    // Tried again after 5 and 10 s.
+    std::thread::sleep(Duration::from_secs(17));
+    assert!(!there(), "the importer made the topic again");
+    assert_eq!(bridge.importer.stop(PATIENCE), Some(0));
+    bridge.importer.start();
+    std::thread::sleep(Duration::from_secs(8));
+    assert!(!there(), "the importer made the topic again after a restart");
+}
+
+/// a hold is put on record once for as long as it lasts, however often it is tried again; and what is held is
+/// nothing to wait for.
+#[test]
+fn a_hold_is_told_once_and_a_stop_does_not_wait_for_it() {
+    let Some(pair) = TURNS.take("mended: holds") else { return };
+    let (source, target) = (pair.source.bootstrap(), pair.target.bootstrap());
+    let name = "heldonce.orders";
+    topic(&source, name, 2);
+    topic_with(&target, name, 2, &[("max.message.bytes", "20000")]);
+    let mut bridge = Bridge::new(&pair, "heldonce", &[name]);
+    bridge.start();
+    fill_small(&source, name, 1);
+    bridge.wait(&[name], PATIENCE);
+    let noise = (0..60_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+    let now = lab::generator::now_ms();
+    let large = Record { partition: 1, timestamp: now, value: Some(noise), ..Record::default() };
+    load(&settings_at(&source), name, vec![large].into_iter(), &compressed("none")).unwrap();
+    bridge.await_hold((name, 1), &["record_too_large"], &["max.message.bytes"]);
+    // Tried again after 5, 10 and 20 s, with records behind it that could be taken.
+    fill_small(&source, name, 2);
+    std::thread::sleep(Duration::from_secs(40));
+    bridge.wait_but_for(&[name], &[(name, 1)], PATIENCE);
+    let told = |journal: Journal| {
+        let count = |is: fn(&Event) -> bool| journal.events().iter().filter(|event| is(event)).count();
+        (count(|it| matches!(it, Event::Hold(_))), count(|it| matches!(it, Event::Release(_))))
+    };
+    assert_eq!(told(bridge.importer.journal()), (1, 0), "holds and releases of the importer");
+    assert_eq!(told(bridge.exporter.journal()), (1, 0), "holds and releases of the exporter");
+    let began = Instant::now();
+    assert_eq!(bridge.exporter.stop(PATIENCE), Some(0));
+    let took = began.elapsed();
+    say(format_args!("stopped after {:.1} s", took.as_secs_f64()));
+    assert!(took < Duration::from_secs(8), "it waited for what is held: {took:?}");
+}
+
+fn fill_small(bootstrap: &str, name: &str, seed: u8) {
+    let now = lab::generator::now_ms();
+    let records = (0..200).map(|number| Record {
+        partition: number % 2,
+        timestamp: now,
+        value: Some(vec![seed; 50]),
+        ..Record::default()
+    });
+    load(&settings_at(bootstrap), name, records, &compressed("lz4")).unwrap();
+}
