@@ -155,6 +155,9 @@ pub(crate) fn share(options: &Options, ours: Transport) -> Result<Findings> {
     let from = outcome.start.after(SHARE_FROM);
     let rates = [0, 1].map(|flow| outcome.flows[flow].mbit(from, outcome.end));
     let wire = wire_of(&outcome, options)?;
+    for ending in &outcome.flows[0].sent.endings {
+        say(&format!("{ours}: a connection was given up {ending}"));
+    }
     let configured = match ours {
         Transport::Longhaul => format!(", rate and floor {:.1}:", options.configured_mbit()),
         _ => String::new(),
@@ -175,6 +178,8 @@ pub(crate) fn share(options: &Options, ours: Transport) -> Result<Findings> {
             "configured_mbit_s": options.configured_mbit(),
             "goodput_mbit_s": round(rates[0]),
             "tcp_cubic_mbit_s": round(rates[1]),
+            "connections": outcome.flows[0].sent.connections,
+            "quic": outcome.flows[0].sent.path,
             "queue_ms_mean": round(wire.queue_ms_mean),
         }),
     })
@@ -184,7 +189,7 @@ pub(crate) fn share(options: &Options, ours: Transport) -> Result<Findings> {
 pub(crate) fn loopback(options: &Options) -> Result<Findings> {
     let contenders = [Transport::Quinn, Transport::LonghaulAdaptive];
     let mut runs: [Vec<Measured>; 2] = [Vec::new(), Vec::new()];
-    for _ in 0..options.runs.max(MIN_LOOPBACK_RUNS) {
+    for _ in 0..options.runs {
         for (which, transport) in contenders.into_iter().enumerate() {
             let site = Site::loopback()?;
             let outcome = site.measure(
@@ -219,7 +224,7 @@ pub(crate) fn loopback(options: &Options) -> Result<Findings> {
     }
     table += &format!(
         "processor time per byte against bare QUIC: {ratio:.2}x (medians of {} runs each)\n",
-        options.runs.max(MIN_LOOPBACK_RUNS)
+        options.runs
     );
     Ok(Findings {
         table,
@@ -269,5 +274,4 @@ const IDLE_SECONDS: f64 = 60.0;
 const IDLE_PARTITIONS: u32 = 1000;
 const MEETING_SECONDS: f64 = 30.0;
 const SHARE_FROM: Duration = Duration::from_secs(5);
-const MIN_LOOPBACK_RUNS: u32 = 3;
 const LOOPBACK_SECONDS: f64 = 5.0;

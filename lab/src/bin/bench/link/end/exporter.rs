@@ -1,9 +1,10 @@
 //! Our sender: `link` and the exporter's machines of `proto`, without codec and without Kafka.
 //!
 //! Each lane has one source partition that never ends, sent in parcels of 64 KiB as fast as credit and the link allow.
-//! A stalled connection is given up and another dialled, as the exporter does it.
+//! When a connection stalls, others race for its place, as in the exporter.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -27,15 +28,21 @@ use super::{BLOCK_BYTES, LANES, Sent, Spec};
 pub(super) async fn send(spec: &Spec) -> Result<Sent> {
     let identity = Identity::load(&spec.certificates.join("edge"))?;
     let peer: SpiffeId = IMPORTER_ID.parse().context("the importer's id")?;
-    let dialer = Dialer::new(&identity, peer, settings(spec))?;
+    let dialer = Arc::new(Dialer::new(&identity, peer, settings(spec))?);
+    let addresses: Vec<String> = spec.addresses.iter().map(ToString::to_string).collect();
     sleep(spec.start.left()).await;
     let (end, started) = (spec.end(), Instant::now());
     let over = sleep(end.left());
     tokio::pin!(over);
     let mut sent = Sent::default();
+    let mut place = 0;
     loop {
+        let race = dialer.race(&addresses, place, |_, error| tracing::info!("{error}"));
         let connection = tokio::select! {
-            connection = dial(&dialer, spec) => connection,
+            (connection, won) = race => {
+                place = won;
+                connection
+            }
             () = &mut over => return Ok(sent),
         };
         sent.connections += 1;
@@ -63,21 +70,6 @@ fn settings(spec: &Spec) -> Settings {
         _ => (Congestion::Auto, spec.rate),
     };
     Settings { rate, floor: spec.floor, congestion, ..Settings::default() }
-}
-
-/// Dials the addresses in turn until one answers.
-async fn dial(dialer: &Dialer, spec: &Spec) -> Connection {
-    let addresses: Vec<String> = spec.addresses.iter().map(ToString::to_string).collect();
-    for (attempt, address) in addresses.iter().cycle().enumerate() {
-        match dialer.dial(address).await {
-            Ok(connection) => return connection,
-            Err(error) => tracing::info!("{error}"),
-        }
-        if (attempt + 1) % addresses.len() == 0 {
-            sleep(PAUSE).await;
-        }
-    }
-    unreachable!("a circle of addresses has no end")
 }
 
 fn view(connection: &Connection) -> PathView {
@@ -279,7 +271,6 @@ const BLOCK: &[u8] = &[0x5a; BLOCK_BYTES];
 const OFFSETS_A_PARCEL: i64 = 100;
 /// Orders that wait for a lane.
 const ORDERS: usize = 1024;
-const PAUSE: Duration = Duration::from_millis(100);
 const CLOSE_PATIENCE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]

@@ -215,7 +215,8 @@ fn answer_open(shared: &Shared, open: OpenPartition) {
     let mut state = shared.lane(open.lane);
     // What was accepted under an earlier session counts: it is in memory and will be committed.
     let pending = state.pending.iter().rfind(|accepted| accepted.partition == open.partition);
-    let known = pending.map(|accepted| accepted.next).or(state.committed.get(&open.partition).copied());
+    let known =
+        pending.map(|accepted| accepted.next).or_else(|| state.committed.get(&open.partition).copied());
     let (next, new) = (known.unwrap_or(open.start), known.is_none());
     state.lane.open(open.slot, open.partition, open.permit, next, None, new);
 }
