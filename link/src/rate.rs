@@ -84,6 +84,11 @@ impl Rate {
         Some(some(self.0.floor.load(Ordering::Relaxed)).unwrap_or(ceiling / 2).min(ceiling))
     }
 
+    /// The floor that was configured, at most the ceiling; none when nobody asked for one.
+    pub(crate) fn promised(&self) -> Option<u64> {
+        Some(some(self.0.floor.load(Ordering::Relaxed))?.min(self.ceiling()?))
+    }
+
     /// What may be on the wire right now: the ceiling, or what the guard leaves of it.
     pub fn now(&self) -> Option<u64> {
         self.ceiling().map(|ceiling| (ceiling as f64 * self.scale()) as u64)

@@ -190,7 +190,10 @@ impl Governed {
         let again = std::mem::replace(&mut self.guessed, true);
         self.proven = again;
         self.too_much = again.then_some((delivered, now));
-        self.set(if again { STEP_DOWN } else { EARLY_STEP } * delivered, before, now, path);
+        let target = if again { STEP_DOWN } else { EARLY_STEP } * delivered;
+        // A neighbour who fills the queue looks the same for a moment: what was asked for in so many words holds.
+        let promised = self.rate.promised().map_or(0.0, |bits| bits as f64 / 8.0);
+        self.set(target.max(promised.min(before)), before, now, path);
         true
     }
 
@@ -330,7 +333,7 @@ const PROBE_STEP: f64 = 1.03;
 const STILL_NEAR: f64 = 1.15;
 /// What must arrive of what is sent for the path to count as one that carries it.
 const CARRIED: f64 = 0.93;
-const STEP_TO_FLOOR: f64 = 1.25;
+const STEP_TO_FLOOR: f64 = 2.0;
 const TEST_STEP: f64 = 0.93;
 const MIN_FOREIGN: Duration = Duration::from_millis(10);
 /// How long a queue counts as a neighbour's before it is tested anew.

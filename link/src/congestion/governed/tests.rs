@@ -240,6 +240,14 @@ fn the_floor_holds_against_a_neighbour_who_fills_the_queue() {
 }
 
 #[test]
+fn a_floor_that_was_asked_for_holds_from_the_start_beside_a_neighbour() {
+    let mut path = Path::with(Rate::new(Some(60 * M), Some(60 * M)), 100 * M);
+    path.run(100);
+    path.foreign = ms(95);
+    assert!(path.run(10_000) > 54 * M);
+}
+
+#[test]
 fn above_the_floor_a_standing_queue_makes_it_yield() {
     let mut path = Path::new(98 * M, 100 * M);
     path.run(3000);
