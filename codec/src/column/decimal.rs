@@ -1,4 +1,10 @@
 //! Numbers with decimals, as integers of their smallest unit.
+//!
+//! Computed ones often miss a short number by the last bits of a double: `31.153000000000002` is the second number after
+//! `31.153`. Where decimals are counted apart, such a number goes as the short one and its distance, if that gives the
+//! same text again.
+
+use std::fmt::{self, Write};
 
 use super::ColumnFault;
 use super::number::{self, Digits};
@@ -29,9 +35,13 @@ enum Style {
 impl DecimalShape {
     /// The shapes that could fit a column whose values have at most `decimals` decimals.
     pub(super) fn candidates(decimals: u8) -> impl Iterator<Item = Self> {
-        [Style::Fixed, Style::Shortest, Style::Pointed, Style::Counted]
+        let styles = [Style::Fixed, Style::Shortest, Style::Pointed]
             .into_iter()
-            .map(move |style| Self { decimals, style })
+            .map(move |style| Self { decimals, style });
+        let counted = Self { decimals: 18, style: Style::Counted };
+        // Many decimals may be too many for one unit, and some of them no more than the last bits of a double.
+        let (before, after) = if decimals > MANY { (Some(counted), None) } else { (None, Some(counted)) };
+        before.into_iter().chain(styles).chain(after)
     }
 
     pub(super) fn put(self, out: &mut Vec<u8>) {
@@ -55,9 +65,36 @@ impl DecimalShape {
         self.style == Style::Counted
     }
 
-    /// How a value with this many decimals is written.
-    pub(super) fn with_decimals(self, decimals: u8) -> Option<Self> {
-        (decimals <= self.decimals).then_some(Self { decimals, style: Style::Fixed })
+    /// As [`parse`](Self::parse) with decimals counted apart: the integer, and the decimals with the distance.
+    #[inline]
+    pub(super) fn parse_counted(self, arena: &[u8], start: usize, end: usize) -> Option<(i64, u8)> {
+        let digits = self.parse(arena, start, end)?;
+        let decimals = count_decimals(&arena[start..end])?;
+        if digits.unsigned_abs() >= POWERS[SHORT_DIGITS] {
+            return Some(near_short(digits, decimals, &arena[start..end]).unwrap_or((digits, decimals)));
+        }
+        Some((digits, decimals))
+    }
+
+    /// The text of what [`parse_counted`](Self::parse_counted) gave.
+    pub(super) fn spell_counted<'a>(
+        self,
+        number: i64,
+        counted: u8,
+        digits: &'a mut Digits,
+        double: &'a mut Double,
+    ) -> Result<&'a [u8], ColumnFault> {
+        let decimals = counted & DECIMALS;
+        if decimals > self.decimals {
+            return Err(ColumnFault::Number);
+        }
+        let distance = counted >> DECIMALS.count_ones();
+        if distance > 0 {
+            double.set(number, decimals, distance).ok_or(ColumnFault::Number)?;
+            return Ok(double.as_bytes());
+        }
+        Self { decimals, style: Style::Fixed }.spell(number, digits)?;
+        Ok(digits.as_bytes())
     }
 
     /// The number of units that `arena[start..end]` stands for, if it is written as [`spell`](Self::spell) writes it.
@@ -130,6 +167,73 @@ pub(super) fn count_decimals(value: &[u8]) -> Option<u8> {
     let decimals = point.map_or(0, |point| value.len() - point - 1);
     (decimals <= 18 && value.len() <= 21).then_some(decimals as u8)
 }
+
+/// A short number and a distance in doubles that give `text`, which is `digits` with `decimals`.
+fn near_short(digits: i64, decimals: u8, text: &[u8]) -> Option<(i64, u8)> {
+    let surplus = (digits.unsigned_abs().ilog10() as usize + 1).checked_sub(SHORT_DIGITS)?;
+    let mut short_decimals = decimals.checked_sub(surplus as u8).filter(|decimals| *decimals > 0)?;
+    let unit = POWERS[surplus];
+    let mut short = (digits.unsigned_abs() + unit / 2) / unit;
+    while short_decimals > 1 && short.is_multiple_of(10) {
+        short /= 10;
+        short_decimals -= 1;
+    }
+    let short = if digits < 0 { -(short as i64) } else { short as i64 };
+    let wanted: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    let ahead = wanted.to_bits().wrapping_sub(nearest(short, short_decimals)?.to_bits()) as i64;
+    let distance = match ahead {
+        1..=3 => ahead * 2 - 1,
+        -3..=-1 => -ahead * 2,
+        _ => return None,
+    } as u8;
+    let mut double = Double::default();
+    double.set(short, short_decimals, distance)?;
+    (double.as_bytes() == text).then_some((short, short_decimals | distance << DECIMALS.count_ones()))
+}
+
+/// The double that is nearest to `digits` with `decimals`: one correctly rounded division of two exact numbers.
+fn nearest(digits: i64, decimals: u8) -> Option<f64> {
+    let exact = digits.unsigned_abs() <= 1 << 53 && decimals <= 18;
+    exact.then(|| digits as f64 / POWERS[usize::from(decimals)] as f64)
+}
+
+/// The shortest text that gives a double, as most languages print it.
+#[derive(Debug, Default)]
+pub(super) struct Double {
+    text: [u8; 32],
+    length: usize,
+}
+
+impl Double {
+    /// The double at `distance` from the one nearest to `digits` with `decimals`: 1 is the next one, 2 the one before.
+    fn set(&mut self, digits: i64, decimals: u8, distance: u8) -> Option<()> {
+        let ahead = i64::from(distance.div_ceil(2)) * if distance % 2 == 1 { 1 } else { -1 };
+        let double = f64::from_bits(nearest(digits, decimals)?.to_bits().wrapping_add_signed(ahead));
+        self.length = 0;
+        // Of zero, the one before is no number; no text of a number is longer than the buffer.
+        double.is_finite().then(|| write!(self, "{double:?}").ok()).flatten()
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.text[..self.length]
+    }
+}
+
+impl Write for Double {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        let end = self.length + part.len();
+        self.text.get_mut(self.length..end).ok_or(fmt::Error)?.copy_from_slice(part.as_bytes());
+        self.length = end;
+        Ok(())
+    }
+}
+
+/// Digits of a short number; doubles hold all numbers of so many.
+const SHORT_DIGITS: usize = 15;
+/// Decimals from which they are rather counted apart.
+const MANY: u8 = 9;
+/// The decimals in what is counted; the distance is above them.
+const DECIMALS: u8 = 31;
 
 const POWERS: [u64; 19] = {
     let mut powers = [1; 19];

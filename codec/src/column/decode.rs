@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::choice::{Choice, Kind, Spelling};
+use super::decimal::Double;
 use super::dictionary::{self, Entries};
 use super::number::{self, Digits, Memory, Others, Predictor, Source};
 use super::pattern::Rows;
@@ -398,10 +399,9 @@ fn spell(
             }
         }
         Spelling::Decimal(shape) if shape.is_counted() => {
-            for (number, decimals) in numbers.iter().zip(counts) {
-                let shape = shape.with_decimals(*decimals).ok_or(ColumnFault::Number)?;
-                shape.spell(*number, &mut digits)?;
-                sink.push(digits.as_bytes(), quoted)?;
+            let mut double = Double::default();
+            for (number, counted) in numbers.iter().zip(counts) {
+                sink.push(shape.spell_counted(*number, *counted, &mut digits, &mut double)?, quoted)?;
             }
         }
         Spelling::Decimal(shape) => {

@@ -1,7 +1,6 @@
 //! Columns of a parcel to their bytes. [`decode`](super::decode) is the mirror.
 
 use super::choice::{Choice, Kind, Spelling};
-use super::decimal;
 use super::dictionary::Dictionary;
 use super::number::{self, Memory, Others, Predictor, Source};
 use super::pattern::Rows;
@@ -133,6 +132,7 @@ pub(super) struct Scratch {
     ids: Vec<u32>,
     numbers: Vec<i64>,
     exceptions: Vec<u32>,
+    counts: Vec<u8>,
     /// What the columns of the parcel have behind all bodies.
     pub(super) tail: Vec<u8>,
 }
@@ -159,6 +159,7 @@ impl ColumnEncoders {
             + self.body.capacity()
             + self.trials.memory()
             + scratch.tail.capacity()
+            + scratch.counts.capacity()
             + (scratch.order.capacity() + scratch.ids.capacity() + scratch.exceptions.capacity())
                 * size_of::<u32>()
             + scratch.spans.capacity() * size_of::<Span>()
@@ -386,7 +387,7 @@ pub(super) fn write(
     cache.numbers.clear();
     cache.ids.clear();
     let mut values = if choice.quoted { values.stripped()? } else { values };
-    let Scratch { order, spans, ids, numbers, exceptions, tail } = scratch;
+    let Scratch { order, spans, ids, numbers, exceptions, counts, tail } = scratch;
     if let Some(by) = choice.order {
         order_by(earlier.ids(by)?, order);
         spans.clear();
@@ -437,16 +438,13 @@ pub(super) fn write(
                 }
                 Predictor::Zero | Predictor::Previous | Predictor::Slope => {}
             }
-            if !parse(*spelling, values, &mut cache.numbers) {
+            if !parse(*spelling, values, &mut cache.numbers, counts) {
                 cache.numbers.clear();
                 return None;
             }
             let memory = (&mut state.memory, room);
             let start = out.len();
-            if matches!(spelling, Spelling::Decimal(shape) if shape.is_counted()) {
-                // Fits: it was parsed.
-                out.extend(values.iter().map(|value| decimal::count_decimals(value).unwrap_or(0)));
-            }
+            out.extend_from_slice(counts);
             let fits = number::encode((*predictor, *coding), &cache.numbers, others, memory, (out, tail));
             if !fits {
                 out.truncate(start);
@@ -460,8 +458,14 @@ pub(super) fn write(
     fits.then_some(false)
 }
 
-/// The numbers of all values; false if one is spelled otherwise.
-pub(super) fn parse(spelling: Spelling, values: Values<'_>, numbers: &mut Vec<i64>) -> bool {
+/// The numbers of all values, and what is counted apart; false if one is spelled otherwise.
+pub(super) fn parse(
+    spelling: Spelling,
+    values: Values<'_>,
+    numbers: &mut Vec<i64>,
+    counts: &mut Vec<u8>,
+) -> bool {
+    counts.clear();
     numbers.clear();
     numbers.reserve(values.len());
     let mut push = |number: Option<i64>| {
@@ -475,6 +479,12 @@ pub(super) fn parse(spelling: Spelling, values: Values<'_>, numbers: &mut Vec<i6
         Spelling::Integer => (0..values.len()).all(|index| {
             let (start, end) = values.range(index);
             push(number::parse(arena, start, end))
+        }),
+        Spelling::Decimal(shape) if shape.is_counted() => (0..values.len()).all(|index| {
+            let (start, end) = values.range(index);
+            let parsed = shape.parse_counted(arena, start, end);
+            counts.extend(parsed.map(|(_, counted)| counted));
+            push(parsed.map(|(number, _)| number))
         }),
         Spelling::Decimal(shape) => (0..values.len()).all(|index| {
             let (start, end) = values.range(index);

@@ -311,6 +311,7 @@ impl Trials {
         }
         let quoted = all.stripped();
         let (values, quoted) = (quoted.unwrap_or(all), quoted.is_some());
+        best.current();
         best.consider(Choice { quoted, order: None, kind: Kind::Text });
         if best.cost == usize::MAX {
             best.consider(Choice { quoted, order: None, kind: Kind::Lengths });
@@ -384,7 +385,7 @@ impl Sample<'_> {
                     );
                 }
                 Kind::Numbers(spelling, ..) if choice.order.is_none() => {
-                    if !parse(*spelling, values, &mut cache.numbers) {
+                    if !parse(*spelling, values, &mut cache.numbers, &mut Vec::new()) {
                         cache.numbers.clear();
                     }
                 }
@@ -498,6 +499,21 @@ impl Best<'_, '_> {
         }
     }
 
+    /// What the column is now, whatever else is looked at.
+    fn current(&mut self) {
+        let choice = self.column.choice.clone();
+        match choice.kind {
+            Kind::Numbers(_, Predictor::Keyed(key) | Predictor::KeyedSlope(key), _) | Kind::Recurring(Some(key)) => {
+                self.consider_keyed(key, choice);
+            }
+            // Costs what it really has to add; see there.
+            Kind::Dictionary { .. } => {}
+            _ => {
+                self.consider(choice);
+            }
+        }
+    }
+
     /// Whether there is so little left that no other kind is worth the work.
     fn is_small(&self) -> bool {
         self.cost <= 24 + self.values.len() / 64
@@ -559,9 +575,24 @@ impl Best<'_, '_> {
         earlier: &dyn Earlier,
         memory: &mut (State, Room),
     ) -> Option<usize> {
+        let cold = self.cost_once(choice, values, earlier, memory)?;
+        if !choice.has_tail(values.len()) {
+            return Some(cold);
+        }
+        // A model that has learnt costs less than a new one, though not as little as one that has seen the very values.
+        Some((cold + self.cost_once(choice, values, earlier, memory)?) / 2)
+    }
+
+    fn cost_once(
+        &mut self,
+        choice: &Choice,
+        values: Values<'_>,
+        earlier: &dyn Earlier,
+        memory: &mut (State, Room),
+    ) -> Option<usize> {
         self.trials.body.clear();
-        let (memory, cache) = ((&mut memory.0, &mut memory.1), &mut Cache::default());
         self.scratch.tail.clear();
+        let (memory, cache) = ((&mut memory.0, &mut memory.1), &mut Cache::default());
         write(choice, values, earlier, memory, cache, self.scratch, &mut self.trials.body)?;
         let compressed = self.trials.compressed() + self.scratch.tail.len();
         let parcels = self.earlier.sample.columns[self.earlier.index].parcels;
@@ -584,9 +615,10 @@ impl Best<'_, '_> {
 
     /// Numbers in the first spelling that fits, with the most promising predictors; returns the best of them.
     fn numbers(&mut self, quoted: bool, values: Values<'_>) -> Option<(Spelling, Predictor)> {
-        let mut numbers = Vec::new();
-        let spelling =
-            spellings(values).into_iter().find(|spelling| parse(*spelling, values, &mut numbers))?;
+        let (mut numbers, mut counts) = (Vec::new(), Vec::new());
+        let spelling = spellings(values)
+            .into_iter()
+            .find(|spelling| parse(*spelling, values, &mut numbers, &mut counts))?;
         let head = &numbers[..numbers.len().min(ESTIMATED_ROWS)];
         let mut predictors: Vec<(usize, Predictor)> = Vec::new();
         let mut add = |predictor: Predictor, others: Others<'_>| {
@@ -685,9 +717,6 @@ impl Best<'_, '_> {
         }
         let keys: Vec<u32> = self.earlier.keys().take(MOST_ORDERS).collect();
         for (kind, key) in kinds.iter().flat_map(|kind| keys.iter().map(move |key| (kind, *key))) {
-            if self.trials.budget <= 0 {
-                return;
-            }
             self.consider(Choice { quoted, order: Some(key), kind: kind.clone() });
         }
     }

@@ -38,6 +38,13 @@ const ODD: &[&str] = &[
     "99999999999999999999",
     "0.000000000000000001",
     "1234567890123456789.5",
+    "31.153000000000002",
+    "-6.1339999999999995",
+    "10.787379183199999",
+    "0.30000000000000004",
+    "31.153000000000001",
+    "0.1000000000000000055",
+    "99999999999999.98",
     "null",
     "true",
     "\"\"",
@@ -93,6 +100,7 @@ fn value(family: u64, n: u64, row: u64) -> String {
         8 => format!("\"{:08X}-0000-4C1E-8D3B-{:012X}\"", n as u32, n & 0xffff_ffff_ffff),
         9 => format!("\"item-{}/{:03}\"", row, n % 1000),
         10 => format!("\"{}\"", ["red", "green", "blue"][n as usize % 3]),
+        13 => format!("{:?}", (n % 1000) as f64 * 0.001 + 0.1),
         11 => format!("host-{}", n % 17),
         12 => ["QUJDREVGRw==", "QUJDREVGRg==", "ZZZZZZZZZQ=="][n as usize % 3].to_owned(),
         _ => ODD[n as usize % ODD.len()].to_owned(),
@@ -102,7 +110,7 @@ fn value(family: u64, n: u64, row: u64) -> String {
 /// Columns of a parcel: each of its own family.
 fn columns(seed: u64, rows: usize, odd: u64) -> Vec<(u32, Vec<Vec<u8>>)> {
     let column = |id: u32| {
-        let family = (seed >> (id * 4) & 15) % 14;
+        let family = (seed >> (id * 4) & 15) % 15;
         let values = noise(seed ^ u64::from(id) << 50).take(rows).enumerate().map(|(row, n)| {
             let family = if odd > 0 && n % odd == 0 { 99 } else { family };
             value(family, n >> 7, seed % 1000 + row as u64).into_bytes()
