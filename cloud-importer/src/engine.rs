@@ -29,7 +29,7 @@ use crate::{
     mailbox::Order,
     progress_topic,
     refusals::{Limits, Refusals},
-    reload::Reload,
+    reload::{Reload, identity_stamps},
     session,
     target::{Claims, Obstacle},
 };
@@ -155,6 +155,7 @@ pub struct Handle {
 /// # Errors
 /// What is wrong with certificates, audit log, ports or Kafka settings.
 pub async fn start(config: Config) -> Result<Handle, StartError> {
+    let identity_seen = identity_stamps(&config);
     let identity = Identity::load(&config.tls.dir)?;
     // An exporter's would do for nothing here: said before anything is touched.
     identity.server_config()?;
@@ -227,7 +228,7 @@ pub async fn start(config: Config) -> Result<Handle, StartError> {
     let accepting = tokio::spawn(accept(shared.clone(), listener.clone()));
     let refreshing = tokio::spawn(refresh(shared.clone(), listener.clone(), flow));
     let hurry = Arc::<Notify>::default();
-    let reload = Reload::new(shared.clone(), listener.clone(), config);
+    let reload = Reload::new(shared.clone(), listener.clone(), config, identity_seen);
     let reloading = tokio::spawn(reload.run(hurry.clone()));
     let shared = Some(shared);
     Ok(Handle { shared, listener, accepting, refreshing, reloading, hurry, admin, metrics, local_addr })

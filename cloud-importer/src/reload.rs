@@ -31,16 +31,23 @@ pub(crate) struct Reload {
     /// What was in the file last and was good.
     current: Config,
     identity_seen: Stamps,
-    file_seen: Stamps,
+    /// `None` before it was read a second time: it may have changed since the first.
+    file_seen: Option<Stamps>,
 }
 
 /// The audit log cannot be written: it is tried again.
 struct NotOnRecord;
 
 impl Reload {
-    pub(crate) fn new(shared: Arc<Shared>, listener: Arc<Listener>, config: Config) -> Self {
-        let (identity_seen, file_seen) = (identity_stamps(&config), file_stamps(&config));
-        Self { shared, listener, started: config.clone(), current: config, identity_seen, file_seen }
+    /// `identity_seen` is how the identity's files were before they were read.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        listener: Arc<Listener>,
+        config: Config,
+        identity_seen: Stamps,
+    ) -> Self {
+        let started = config.clone();
+        Self { shared, listener, started, current: config, identity_seen, file_seen: None }
     }
 
     /// Runs for as long as the importer. `hurry` asks for a look at once, whatever the files' times say.
@@ -68,8 +75,8 @@ impl Reload {
             self.identity_seen = seen;
         }
         let seen = file_stamps(&self.started);
-        if (told || seen != self.file_seen) && self.replace_policy().is_ok() {
-            self.file_seen = seen;
+        if (told || self.file_seen.as_ref() != Some(&seen)) && self.replace_policy().is_ok() {
+            self.file_seen = Some(seen);
         }
     }
 
@@ -227,7 +234,8 @@ fn shown(value: Option<&Value>) -> String {
     value.map_or_else(|| "default".into(), ToString::to_string)
 }
 
-fn identity_stamps(config: &Config) -> Stamps {
+/// How the identity's files are now.
+pub(crate) fn identity_stamps(config: &Config) -> Stamps {
     let files = [certs::KEY_FILE, certs::CHAIN_FILE, certs::ROOTS_FILE, certs::CRL_FILE];
     Stamps::of(files.map(|file| config.tls.dir.join(file)))
 }
