@@ -84,7 +84,8 @@ impl Worker {
     pub(super) fn disown(&mut self) -> bool {
         let Some(owned) = self.owned.take() else { return false };
         // What is committed and not yet on record lies in progress, unless that is lost.
-        self.last_table = Some(owned.table);
+        let before = self.last_table.take();
+        self.last_table = Some(with_lost(owned.table, before));
         true
     }
 
@@ -134,6 +135,14 @@ impl Worker {
     }
 }
 
+/// `table`, and what an earlier one knew of partitions that it has not: their lines are still to be put on record.
+fn with_lost(mut table: Table, before: Option<Table>) -> Table {
+    for (partition, entry) in before.into_iter().flat_map(|before| before.entries) {
+        table.entries.entry(partition).or_insert(entry);
+    }
+    table
+}
+
 fn take_over(context: &Context, limit: Option<usize>) -> Result<Owned, Obstacle> {
     let began = Instant::now();
     progress_topic::verify(&context.admin, &context.link)?;
@@ -144,7 +153,6 @@ fn take_over(context: &Context, limit: Option<usize>) -> Result<Owned, Obstacle>
         batch_size: limit.map_or(defaults.batch_size, |limit| limit.min(defaults.batch_size)),
         queue_bytes: QUEUE_BYTES,
         count_end_txn: !context.planted.ignore_resent_end_txn,
-        ..defaults
     };
     let failed = |error: kafka::Error| Obstacle::Passing(format!("cannot make a producer: {error}"));
     let batch_size = options.batch_size;
@@ -228,3 +236,33 @@ const BACKOFF: Duration = Duration::from_millis(50);
 const FENCED_PAUSE: Duration = Duration::from_millis(1500);
 /// Bytes that may wait in the producer: a transaction and the largest record on top.
 const QUEUE_BYTES: usize = 48 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::{
+        ids::{Offset, SourcePartition, TopicId},
+        progress::{Entry, Tally, Target},
+    };
+
+    #[test]
+    fn what_could_not_be_put_on_record_is_not_forgotten_with_the_next_recycle() {
+        let table = |partition, next| {
+            let at = SourcePartition { cluster: "c".into(), topic: TopicId([1; 16]), partition };
+            let target = Target { topic: "t".into(), id: TopicId([2; 16]), last: None };
+            let entry = Entry {
+                topic: "t".into(),
+                next: Offset(next),
+                leader_epoch: None,
+                target,
+                unaudited: Tally::starting(Offset(0)),
+            };
+            Table { entries: BTreeMap::from([(at, entry)]), owner: None }
+        };
+        let mut lost = table(0, 5);
+        lost.entries.extend(table(1, 3).entries);
+        let merged = with_lost(table(1, 9), Some(lost));
+        let next: Vec<i64> = merged.entries.values().map(|entry| entry.next.0).collect();
+        assert_eq!(next, [5, 9], "the newer one counts where both know");
+    }
+}
