@@ -169,10 +169,74 @@ impl PathNumbers {
     /// Adds all of them to `metrics`.
     pub fn new(metrics: &mut Metrics) -> Self {
         Self {
-            gauges: PATH_GAUGES
-                .iter()
-                .map(|(name, help)| (*name, metrics.float_gauges(name, help)))
-                .collect(),
+            gauges: vec![
+                (
+                    "link_ceiling_bits_per_second",
+                    metrics.float_gauges("link_ceiling_bits_per_second", "The lower of both ends' rates"),
+                ),
+                (
+                    "link_rate_bits_per_second",
+                    metrics.float_gauges(
+                        "link_rate_bits_per_second",
+                        "What may be on the wire right now, or what the path is found to carry",
+                    ),
+                ),
+                (
+                    "link_goodput_bits_per_second",
+                    metrics.float_gauges(
+                        "link_goodput_bits_per_second",
+                        "Parcels that went through in the last second",
+                    ),
+                ),
+                (
+                    "link_min_rtt_seconds",
+                    metrics.float_gauges("link_min_rtt_seconds", "Least round trip of the last half minute"),
+                ),
+                (
+                    "link_queue_seconds",
+                    metrics.float_gauges("link_queue_seconds", "How much longer packets take than at least"),
+                ),
+                (
+                    "link_window_bytes",
+                    metrics.float_gauges("link_window_bytes", "Bytes that may be in flight"),
+                ),
+                ("link_in_flight_bytes", metrics.float_gauges("link_in_flight_bytes", "Bytes in flight")),
+                ("link_mtu_bytes", metrics.float_gauges("link_mtu_bytes", "Largest UDP payload in use")),
+                (
+                    "link_loss_ratio",
+                    metrics.float_gauges("link_loss_ratio", "Share of packets lost in the last second"),
+                ),
+                (
+                    "link_segmentation_offload",
+                    metrics.float_gauges(
+                        "link_segmentation_offload",
+                        "1 when the kernel cuts large sends into datagrams",
+                    ),
+                ),
+                (
+                    "link_datagrams_per_send",
+                    metrics.float_gauges("link_datagrams_per_send", "Datagrams a system call"),
+                ),
+                (
+                    "link_udp_send_buffer_bytes",
+                    metrics
+                        .float_gauges("link_udp_send_buffer_bytes", "Send buffer of the socket as granted"),
+                ),
+                (
+                    "link_udp_receive_buffer_bytes",
+                    metrics.float_gauges(
+                        "link_udp_receive_buffer_bytes",
+                        "Receive buffer of the socket as granted",
+                    ),
+                ),
+                (
+                    "link_paced_late_seconds",
+                    metrics.float_gauges(
+                        "link_paced_late_seconds",
+                        "Sending time lost because this host woke the sender too late",
+                    ),
+                ),
+            ],
             sent: metrics
                 .counters("link_sent_bytes", "Bytes put on the wire by cause, IP and UDP headers included"),
             congestion: metrics.gauges("link_congestion", "1 for the congestion control in use"),
@@ -204,24 +268,6 @@ impl PathNumbers {
         }
     }
 }
-
-/// Gauges of a path: name and help.
-const PATH_GAUGES: [(&str, &str); 14] = [
-    ("link_ceiling_bits_per_second", "The lower of both ends' rates"),
-    ("link_rate_bits_per_second", "What may be on the wire right now, or what the path is found to carry"),
-    ("link_goodput_bits_per_second", "Parcels that went through in the last second"),
-    ("link_min_rtt_seconds", "Least round trip of the last half minute"),
-    ("link_queue_seconds", "How much longer packets take than at least"),
-    ("link_window_bytes", "Bytes that may be in flight"),
-    ("link_in_flight_bytes", "Bytes in flight"),
-    ("link_mtu_bytes", "Largest UDP payload in use"),
-    ("link_loss_ratio", "Share of packets lost in the last second"),
-    ("link_segmentation_offload", "1 when the kernel cuts large sends into datagrams"),
-    ("link_datagrams_per_send", "Datagrams a system call"),
-    ("link_udp_send_buffer_bytes", "Send buffer of the socket as granted"),
-    ("link_udp_receive_buffer_bytes", "Receive buffer of the socket as granted"),
-    ("link_paced_late_seconds", "Sending time lost because this host woke the sender too late"),
-];
 
 /// What can be a set of labels.
 pub trait Labels:
