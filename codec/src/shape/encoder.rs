@@ -102,7 +102,6 @@ impl Encoder {
             self.columns.reset();
             (self.full, self.plain_since_reset) = (false, 0);
         }
-        self.plain_since_reset += batch.plain_size();
         self.parcel.begin(&self.graph);
         self.covers.begin(batch.groups.len(), self.graph.columns());
         let mut left = batch.record_count() * 2;
@@ -278,7 +277,7 @@ impl Encoder {
         let (mut node, mut at) = (half.start(), start);
         for token in tokens {
             let known = self.topics.column(topic, half, token.path);
-            let target = known.unwrap_or(self.graph.columns() + START_NODES);
+            let target = known.unwrap_or_else(|| self.graph.columns() + START_NODES);
             let edge = self.edge(record, node, &bytes[at..start + token.start], target)?;
             if known.is_none() {
                 self.topics.add_column(topic, half, token, target);
