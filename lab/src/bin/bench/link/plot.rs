@@ -150,7 +150,10 @@ mod tests {
         let svg = goodput_over_loss(&paths);
         assert_eq!(svg.matches("<polyline").count(), 2);
         assert!(svg.contains("longhaul 90.0") && svg.contains("quinn 1.6"), "{svg}");
-        assert!(svg.contains("60.0,67.2 365.0,71.2 670.0,"), "the line stands where its figures are: {svg}");
+        assert!(
+            svg.contains("60.0,69.2 365.0,72.8 670.0,80.0"),
+            "the line stands where its figures are: {svg}"
+        );
         assert_eq!(goodput_over_loss(&[]), "");
     }
 }

@@ -37,6 +37,9 @@ pub(crate) fn line(measured: &Measured) -> String {
             wire.late_us_p99
         );
     }
+    if let Some(path) = measured.path.as_ref().filter(|path| path.woken_late_seconds > 0.0) {
+        let _ = write!(line, ", sender woken late for {:.2} s", path.woken_late_seconds);
+    }
     let _ = write!(line, ", CPU {:.2} + {:.2} s", measured.cpu_seconds[0], measured.cpu_seconds[1]);
     line
 }

@@ -187,6 +187,8 @@ pub(crate) struct PathView {
     pub(crate) sent_packets: u64,
     pub(crate) lost_packets: u64,
     pub(crate) datagrams_per_send: f64,
+    /// Sending time that was lost because this machine woke the sender too late; only of ours.
+    pub(crate) woken_late_seconds: f64,
 }
 
 /// Processor time of this process so far, user and system.

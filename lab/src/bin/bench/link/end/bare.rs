@@ -57,6 +57,7 @@ fn view(connection: &Connection) -> PathView {
         sent_packets: stats.path.sent_packets,
         lost_packets: stats.path.lost_packets,
         datagrams_per_send: stats.udp_tx.datagrams as f64 / stats.udp_tx.ios.max(1) as f64,
+        woken_late_seconds: 0.0,
     }
 }
 

@@ -81,6 +81,7 @@ fn view(connection: &Connection) -> PathView {
         sent_packets: stats.sent_packets,
         lost_packets: stats.lost_packets,
         datagrams_per_send: stats.datagrams_per_send(),
+        woken_late_seconds: stats.paced_late.as_secs_f64(),
     }
 }
 
