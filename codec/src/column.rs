@@ -22,6 +22,7 @@
 //! - A column refers to earlier columns of the same parcel only, with as many values as it has itself.
 //! - The decoder checks every count, length, number and reference before use, and what it makes is bounded by the sink.
 
+mod candidate;
 mod choice;
 mod copy;
 mod decimal;
@@ -66,7 +67,7 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    fn of<'a>(self, arena: &'a [u8]) -> &'a [u8] {
+    fn of(self, arena: &[u8]) -> &[u8] {
         &arena[self.start as usize..self.end as usize]
     }
 

@@ -304,7 +304,8 @@ impl ColumnEncoders {
                     }
                 }
                 None => {
-                    (column.cache.numbers.clear(), column.cache.ids.clear());
+                    column.cache.numbers.clear();
+                    column.cache.ids.clear();
                     let kind = if text::put_lines(values, &mut self.body) {
                         Kind::Text
                     } else {

@@ -6,18 +6,12 @@ use crate::Error;
 use crate::varint::{Reader, put};
 
 /// The encoding end of a series of a lane epoch.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct SeriesEncoder {
     model: Option<Box<Model>>,
     in_use: bool,
     since: usize,
     interval: usize,
-}
-
-impl Default for SeriesEncoder {
-    fn default() -> Self {
-        Self { model: None, in_use: false, since: 0, interval: 0 }
-    }
 }
 
 impl SeriesEncoder {

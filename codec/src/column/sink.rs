@@ -16,10 +16,6 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
-    pub(crate) fn new() -> Self {
-        Self::default()
-    }
-
     /// Most bytes that all values of the next parcel may have together.
     pub(crate) fn set_limit(&mut self, bytes: usize) {
         self.limit = bytes;
@@ -57,11 +53,6 @@ impl Sink {
     pub(super) fn begin_column(&mut self, values: usize) {
         self.starts.push(self.spans.len());
         self.spans.reserve(values);
-    }
-
-    /// How many bytes may still come.
-    pub(super) fn left(&self) -> usize {
-        self.limit - self.used
     }
 
     fn spend(&mut self, bytes: usize) -> Result<(), ColumnFault> {
@@ -119,24 +110,6 @@ impl Sink {
         self.arena.extend_from_slice(value);
         let span = Span { start, end: self.arena.len() as u32 };
         self.spans.extend(std::iter::repeat_n(span, count));
-        Ok(())
-    }
-
-    /// Text that holds several values; they are named with [`push_lines`](Self::push_lines).
-    pub(super) fn push_block(
-        &mut self,
-        lengths: impl Iterator<Item = usize>,
-        separator: usize,
-        block: &[u8],
-    ) -> Result<(), ColumnFault> {
-        self.spend(block.len())?;
-        let mut start = self.arena.len() as u32;
-        self.arena.extend_from_slice(block);
-        for length in lengths {
-            let end = start + length as u32;
-            self.spans.push(Span { start, end });
-            start = end + separator as u32;
-        }
         Ok(())
     }
 

@@ -120,8 +120,7 @@ impl TimeShape {
     }
 
     pub(super) fn speller(self) -> Speller {
-        let mut text = Vec::with_capacity(self.length());
-        text.resize(self.length(), 0);
+        let mut text = vec![0; self.length()];
         text[self.date.length()] = self.between;
         let time = self.date.length() + 1;
         (text[time + 2], text[time + 5]) = (b':', b':');

@@ -187,7 +187,7 @@ proptest! {
         let family = seeds[0].0;
         for (seed, rows, odd) in seeds {
             // Mostly the same families from parcel to parcel, so that state is used.
-            let seed = if seed % 4 == 0 { seed } else { family ^ seed % 4 };
+            let seed = if seed % 4 == 0 { seed } else { family ^ (seed % 4) };
             let columns = columns(seed, rows, odd);
             let timestamps: Vec<i64> = (0..rows as i64).map(|row| seed as i64 / 1_000_000 + row * 7).collect();
             if seed % 2 == 0 {
@@ -233,7 +233,7 @@ fn damaged_bytes_are_errors_or_bounded_values() {
                     _ => damaged[at] = [0, 0x7f, 0x80, 0xff][next() % 4],
                 }
             }
-            let (mut decoders, mut sink) = (ColumnDecoders::default(), Sink::new());
+            let (mut decoders, mut sink) = (ColumnDecoders::default(), Sink::default());
             sink.set_limit(100_000);
             let mut reader = Reader::new(&parcels[0], "test");
             decoders.decode(&mut reader, &timestamps, &expected, &mut sink).expect("sound");
@@ -260,7 +260,7 @@ fn few_bytes_cannot_make_more_values_than_the_sink_allows() {
         bytes
     };
     let decode = |bytes: &[u8], count, limit| {
-        let mut sink = Sink::new();
+        let mut sink = Sink::default();
         sink.set_limit(limit);
         let expected = [Expected { id: 0, count, timestamps: 0 }];
         let result =

@@ -1,0 +1,319 @@
+//! The candidates of one trial, and what each would cost.
+
+use super::choice::{Choice, Kind, Spelling};
+use super::copy::Original;
+use super::decimal::{self, DecimalShape};
+use super::encode::{Cache, Column, Earlier, Scratch, State, parse, write};
+use super::number::{self, Coding, Others, Predictor, Scale, Source};
+use super::time::TimeShape;
+use super::trial::{Known, Trials};
+use super::{Room, Span, Values};
+
+/// The best candidate so far.
+pub(super) struct Best<'a, 's> {
+    pub(super) trials: &'a mut Trials,
+    pub(super) earlier: &'a Known<'s>,
+    pub(super) values: Values<'s>,
+    pub(super) scratch: &'a mut Scratch,
+    pub(super) column: &'a mut Column,
+    pub(super) cost: usize,
+    pub(super) choice: Choice,
+}
+
+impl Best<'_, '_> {
+    /// Codes a candidate, from fresh state, and keeps it if it is smaller than all before.
+    pub(super) fn consider(&mut self, choice: Choice) -> Option<usize> {
+        let cost = self.cost(&choice, self.values, self.earlier, &mut (State::default(), Room::default()))?;
+        self.offer(choice, cost);
+        Some(cost)
+    }
+
+    fn offer(&mut self, choice: Choice, mut cost: usize) {
+        if choice == self.column.choice {
+            // To change costs something too.
+            cost -= cost / 32;
+        }
+        let few = self.values.len() < FEW && !matches!(choice.kind, Kind::Text | Kind::Lengths);
+        if few {
+            // Little evidence: it must be clearly better.
+            cost += cost / 4 + 8;
+        }
+        if cost < self.cost {
+            (self.cost, self.choice) = (cost, choice);
+        }
+    }
+
+    /// What the column is now, whatever else is looked at.
+    pub(super) fn current(&mut self) {
+        let choice = self.column.choice.clone();
+        match choice.kind {
+            Kind::Numbers(_, Predictor::Keyed(key) | Predictor::KeyedSlope(key), _)
+            | Kind::Recurring(Some(key)) => {
+                self.consider_keyed(key, choice);
+            }
+            // Costs what it really has to add; see there.
+            Kind::Dictionary { .. } => {}
+            _ => {
+                self.consider(choice);
+            }
+        }
+    }
+
+    /// Whether there is so little left that no other kind is worth the work.
+    pub(super) fn is_small(&self) -> bool {
+        self.cost <= 24 + self.values.len() / 64
+    }
+
+    /// Copies of earlier columns. True if one is exact: nothing is smaller.
+    pub(super) fn originals(&mut self) -> bool {
+        let (values, earlier) = (self.values, self.earlier);
+        let rows = values.len();
+        let probes = [0, rows / 3, rows / 2, rows - 1];
+        for sampled in earlier.columns().take(MOST_ORIGINALS) {
+            let original_of = |row: usize| sampled.spans[row].of(values.arena);
+            // One of two rows might be an exception.
+            let found = [0, rows / 2].into_iter().find_map(|row| {
+                let original = Original::of(sampled.id, values.get(row), original_of(row))?;
+                let makes = |row: &&usize| original.makes(values.get(**row), original_of(**row));
+                (probes.iter().filter(makes).count() >= 3).then_some(original)
+            });
+            let Some(original) = found else { continue };
+            let choice = Choice::plain(Kind::Copy(original.into()));
+            self.consider(choice.clone());
+            if self.choice == choice && self.trials.body.as_slice() == [0] {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// As [`consider`](Self::consider), for what remembers by key. In the long run most keys have been met before: the
+    /// first values of all keys are remembered beforehand, and charged by how many new keys are to be expected (by
+    /// Good-Turing); the others stand for what changes.
+    fn consider_keyed(&mut self, key: u32, choice: Choice) {
+        let Some(ids) = self.earlier.ids(key) else { return };
+        let (entries, once) = met_once(ids);
+        let (mut spans, mut first_ids) = (Vec::with_capacity(entries), Vec::with_capacity(entries));
+        let mut met = vec![false; ids.iter().copied().max().unwrap_or(0) as usize + 1];
+        for (span, id) in self.values.spans.iter().zip(ids) {
+            if !std::mem::replace(&mut met[*id as usize], true) {
+                spans.push(*span);
+                first_ids.push(*id);
+            }
+        }
+        let rows = ids.len() - spans.len();
+        if rows < ids.len() / 4 {
+            return;
+        }
+        let firsts = Values { spans: &spans, ..self.values };
+        let mut memory = (State::default(), Room::default());
+        let Some(new) = self.cost(&choice, firsts, &Firsts(&first_ids), &mut memory) else { return };
+        let Some(rest) = self.cost(&choice, self.values, self.earlier, &mut memory) else { return };
+        self.offer(choice, rest * ids.len() / rows + new * once / entries.max(1));
+    }
+
+    /// Compressed size of `values` with what is remembered in `memory`.
+    fn cost(
+        &mut self,
+        choice: &Choice,
+        values: Values<'_>,
+        earlier: &dyn Earlier,
+        memory: &mut (State, Room),
+    ) -> Option<usize> {
+        let cold = self.cost_once(choice, values, earlier, memory)?;
+        if !choice.has_tail(values.len()) {
+            return Some(cold);
+        }
+        // A model that has learnt costs less than a new one, though not as little as one that has seen the very values.
+        Some((cold + self.cost_once(choice, values, earlier, memory)?) / 2)
+    }
+
+    fn cost_once(
+        &mut self,
+        choice: &Choice,
+        values: Values<'_>,
+        earlier: &dyn Earlier,
+        memory: &mut (State, Room),
+    ) -> Option<usize> {
+        self.trials.body.clear();
+        self.scratch.tail.clear();
+        let (memory, cache) = ((&mut memory.0, &mut memory.1), &mut Cache::default());
+        write(choice, values, earlier, memory, cache, self.scratch, &mut self.trials.body)?;
+        let compressed = self.trials.compressed() + self.scratch.tail.len();
+        let parcels = self.earlier.parcels();
+        if parcels <= 1 {
+            return Some(compressed);
+        }
+        // In small parcels zstd has little to work on, and what a kind costs per parcel counts.
+        let plain = self.trials.body.len() + self.scratch.tail.len();
+        let counted = matches!(choice.kind, Kind::Copy(..) | Kind::Recurring(_));
+        Some((compressed * 3 + plain) / 4 + if counted { parcels } else { 0 })
+    }
+
+    /// Values that go with a key.
+    pub(super) fn recurring(&mut self, quoted: bool) {
+        self.consider(Choice { quoted, order: None, kind: Kind::Recurring(None) });
+        for key in self.earlier.keys().take(MOST_KEYS) {
+            self.consider_keyed(key, Choice { quoted, order: None, kind: Kind::Recurring(Some(key)) });
+        }
+    }
+
+    /// Numbers in the first spelling that fits, with the most promising predictors; returns the best of them.
+    pub(super) fn numbers(&mut self, quoted: bool, values: Values<'_>) -> Option<(Spelling, Predictor)> {
+        let (mut numbers, mut counts) = (Vec::new(), Vec::new());
+        let spelling = spellings(values)
+            .into_iter()
+            .find(|spelling| parse(*spelling, values, &mut numbers, &mut counts))?;
+        let head = &numbers[..numbers.len().min(ESTIMATED_ROWS)];
+        let mut predictors: Vec<(usize, Predictor)> = Vec::new();
+        let mut add = |predictor: Predictor, others: Others<'_>| {
+            predictors.push((number::estimate(predictor, head, others), predictor));
+        };
+        for predictor in [Predictor::Zero, Predictor::Previous, Predictor::Slope] {
+            add(predictor, Others::default());
+        }
+        for id in self.earlier.keys().take(MOST_KEYS) {
+            let ids = self.earlier.ids(id).map_or(&[][..], |ids| &ids[..head.len()]);
+            for predictor in [Predictor::Keyed(id), Predictor::KeyedSlope(id)] {
+                add(predictor, Others { ids, ..Others::default() });
+            }
+        }
+        let sources = self.earlier.columns().take(MOST_ORIGINALS).map(|sampled| Source::Column(sampled.id));
+        for source in std::iter::once(Source::Timestamps).chain(sources) {
+            let Some(others) = self.earlier.numbers(source) else { continue };
+            for scale in Scale::ALL {
+                add(
+                    Predictor::Scaled(source, scale),
+                    Others { numbers: &others[..head.len()], ..Others::default() },
+                );
+            }
+        }
+        predictors.sort_by_key(|(bits, _)| *bits);
+        let best = predictors.first().map(|(_, predictor)| *predictor)?;
+        for (rank, (bits, predictor)) in predictors.into_iter().take(BEST_PREDICTORS).enumerate() {
+            if self.is_small() {
+                break;
+            }
+            // A range coder for many values only: it takes some to learn, and what is learnt is not known to the trial.
+            let wide = match values.len() >= FEWEST_RANGED {
+                true => Some(Coding::Ranged),
+                false => (rank == 0 && bits > 9 * head.len()).then_some(Coding::Planes),
+            };
+            for coding in [Some(Coding::Varints), wide].into_iter().flatten() {
+                let choice = Choice { quoted, order: None, kind: Kind::Numbers(spelling, predictor, coding) };
+                match predictor {
+                    Predictor::Keyed(key) | Predictor::KeyedSlope(key) => self.consider_keyed(key, choice),
+                    _ => {
+                        self.consider(choice);
+                    }
+                }
+            }
+        }
+        Some((spelling, best))
+    }
+
+    /// A dictionary. At the first look its entries are charged by how many the next values will add (Good-Turing: as many
+    /// as were met once), since ids are paid each time and entries once; later, by what the one in use really had to add.
+    pub(super) fn dictionary(&mut self, quoted: bool) {
+        let values = if quoted { Values { strip: 1, ..self.values } } else { self.values };
+        let (mut ids, mut room) = (Vec::new(), Room::default());
+        let choice = Choice { quoted, order: None, kind: Kind::Dictionary { wide: false, kept: false } };
+        let in_use =
+            matches!(self.column.choice.kind, Kind::Dictionary { .. }) && self.column.choice.quoted == quoted;
+        let body = &mut self.trials.body;
+        body.clear();
+        if in_use {
+            let dictionary = &mut self.column.state.dictionary;
+            let known = dictionary.entries.len();
+            if dictionary.encode(values, &mut room, &mut ids, body).is_some() {
+                dictionary.truncate(known, &mut room);
+                let cost = self.trials.compressed();
+                self.offer(choice, cost - cost / 32);
+            }
+            return;
+        }
+        let Some(wide) = State::default().dictionary.encode(values, &mut room, &mut ids, body) else {
+            return;
+        };
+        let whole = self.trials.compressed();
+        if self.column.review.dictionary_lost {
+            return self.offer(choice, whole);
+        }
+        let (entries, once) = met_once(&ids);
+        self.trials.body.truncate(values.len() * if wide { 2 } else { 1 });
+        let alone = self.trials.compressed();
+        let cost = alone + whole.saturating_sub(alone) * once / entries.max(1);
+        self.offer(choice, cost);
+    }
+
+    /// The best kind so far, or text, in the order of earlier columns.
+    pub(super) fn ordered(&mut self, quoted: bool, numbers: Option<(Spelling, Predictor)>) {
+        let mut kinds = Vec::new();
+        match &self.choice.kind {
+            Kind::Copy(..) | Kind::Constant(_) => return,
+            numbers @ Kind::Numbers(..) => kinds.push(numbers.clone()),
+            pattern @ Kind::Pattern(_) => kinds.extend([pattern.clone(), Kind::Text]),
+            _ => kinds.push(Kind::Text),
+        }
+        if let Some((spelling, predictor)) = numbers.filter(|_| self.values.len() >= FEWEST_RANGED) {
+            let ranged = |predictor| Kind::Numbers(spelling, predictor, Coding::Ranged);
+            kinds.extend([ranged(predictor), ranged(Predictor::Zero)]);
+            kinds.dedup();
+        }
+        let keys: Vec<u32> = self.earlier.keys().take(MOST_ORDERS).collect();
+        for (kind, key) in kinds.iter().flat_map(|kind| keys.iter().map(move |key| (kind, *key))) {
+            self.consider(Choice { quoted, order: Some(key), kind: kind.clone() });
+        }
+    }
+}
+
+/// How many entries there are, and how many of them were met once.
+fn met_once(ids: &[u32]) -> (usize, usize) {
+    let mut met = vec![0u32; ids.iter().copied().max().unwrap_or(0) as usize + 1];
+    ids.iter().for_each(|id| met[*id as usize] += 1);
+    let entries = met[1..].iter().filter(|times| **times > 0).count();
+    (entries, met[1..].iter().filter(|times| **times == 1).count())
+}
+
+/// The spellings that the first values suggest.
+fn spellings(values: Values<'_>) -> Vec<Spelling> {
+    let first = values.get(0);
+    let mut spellings = vec![Spelling::Integer];
+    spellings.extend(TimeShape::of(first).map(Spelling::Time));
+    let decimals =
+        values.iter().map(decimal::count_decimals).try_fold(0, |most, decimals| Some(decimals?.max(most)));
+    if let Some(decimals) = decimals.filter(|decimals| *decimals > 0) {
+        spellings.extend(DecimalShape::candidates(decimals).map(Spelling::Decimal));
+    }
+    spellings
+}
+
+/// The ids of a selection of rows: of whatever column is asked for.
+struct Firsts<'a>(&'a [u32]);
+
+impl Earlier for Firsts<'_> {
+    fn ids(&self, _: u32) -> Option<&[u32]> {
+        Some(self.0)
+    }
+
+    fn numbers(&self, _: Source) -> Option<&[i64]> {
+        None
+    }
+
+    fn spans(&self, _: u32) -> Option<&[Span]> {
+        None
+    }
+}
+
+/// Earlier columns that are looked at: as originals, as keys, as orders.
+const MOST_ORIGINALS: usize = 64;
+const MOST_KEYS: usize = 4;
+const MOST_ORDERS: usize = 3;
+/// Predictors that are compressed, of all that are estimated.
+const BEST_PREDICTORS: usize = 2;
+/// Values from which a range coder is tried.
+const FEWEST_RANGED: usize = 128;
+/// Rows that an estimate looks at.
+const ESTIMATED_ROWS: usize = 256;
+/// Values below which a kind must be clearly better than text.
+const FEW: usize = 64;
