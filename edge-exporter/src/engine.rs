@@ -30,7 +30,7 @@ use crate::{
     lanes::Lanes,
     metrics::Meters,
     partition::Cluster,
-    reload::Reload,
+    reload::{self, Reload},
     session::{Parts, Session},
     source::{News, Source},
     status::Status,
@@ -113,6 +113,8 @@ impl Engine {
     /// # Errors
     /// What is wrong with the identity, the audit log, the endpoint's address or the Kafka properties.
     pub async fn start(config: Config) -> Result<Handle, Error> {
+        // Before it is read: what is replaced meanwhile is a change.
+        let seen = reload::look(&config.tls.dir);
         let identity = Identity::load(&config.tls.dir)
             .map_err(|source| Error::Identity { dir: config.tls.dir.clone(), source })?;
         let dialer = Arc::new(dialer(&config, &identity)?);
@@ -183,7 +185,7 @@ impl Engine {
             lanes,
             leave: leaving,
         };
-        let reload = Reload::new(&parts.config, Arc::clone(&parts.dialer), &view);
+        let reload = Reload::new(&parts.config, seen, Arc::clone(&parts.dialer), &view);
         let session = tokio::spawn(Session::new(parts).run());
         let hurry = Arc::<Notify>::default();
         let helpers = vec![tokio::spawn(view.clone().tick()), tokio::spawn(reload.run(hurry.clone()))];

@@ -32,12 +32,11 @@ pub(crate) struct Reload {
 }
 
 impl Reload {
-    /// Watches the folder that the identity was just loaded from.
-    pub(crate) fn new(config: &Config, dialer: Arc<Dialer>, view: &View) -> Self {
-        let dir = config.tls.dir.clone();
+    /// Watches the folder that the identity was loaded from, which was as `seen` before.
+    pub(crate) fn new(config: &Config, seen: Stamps, dialer: Arc<Dialer>, view: &View) -> Self {
         Self {
-            seen: look(&dir),
-            dir,
+            seen,
+            dir: config.tls.dir.clone(),
             dialer,
             facts: Arc::clone(&view.facts),
             audit: view.audit.clone(),
@@ -147,7 +146,7 @@ enum Refusal {
     NotOnRecord,
 }
 
-fn look(dir: &std::path::Path) -> Stamps {
+pub(crate) fn look(dir: &std::path::Path) -> Stamps {
     let files = [certs::KEY_FILE, certs::CHAIN_FILE, certs::ROOTS_FILE, certs::CRL_FILE];
     Stamps::of(files.map(|file| dir.join(file)))
 }

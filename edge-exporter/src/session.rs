@@ -63,6 +63,8 @@ pub(crate) struct Session {
     dial_failures: Repeats,
     endings: Repeats,
     next_address: usize,
+    /// The place of the address that gave no session just now.
+    turned_away: Option<usize>,
 }
 
 /// One connection.
@@ -77,6 +79,8 @@ struct Live {
     ends: BTreeMap<Slot, (i64, i64)>,
     /// Opened for the first time, and not answered yet: the position given is what is committed.
     awaiting: BTreeSet<Slot>,
+    /// Opened, and not answered yet.
+    unanswered: BTreeSet<Slot>,
     /// Slots that the source is to be asked about.
     to_ask: BTreeSet<Slot>,
     /// Positions that wait for fresh ends of their log.
@@ -116,6 +120,8 @@ struct Ended {
     code: CloseCode,
     /// The exporter leaves for good.
     left: bool,
+    /// There was no session: an importer that turned us away, or one that is in trouble.
+    unwelcome: bool,
     /// The importer does not let this exporter in.
     refused: bool,
     /// How long to wait before the next attempt.
@@ -124,7 +130,7 @@ struct Ended {
 
 impl Ended {
     fn again(code: CloseCode, why: impl Into<String>) -> Self {
-        Self { why: why.into(), code, left: false, refused: false, pause: Duration::ZERO }
+        Self { why: why.into(), code, left: false, unwelcome: false, refused: false, pause: Duration::ZERO }
     }
 }
 
@@ -138,6 +144,7 @@ impl Session {
             dial_failures: Repeats::default(),
             endings: Repeats::default(),
             next_address: 0,
+            turned_away: None,
         }
     }
 
@@ -147,12 +154,13 @@ impl Session {
         if !self.meet_source().await {
             return self.parts.lanes.end();
         }
-        while let Some((connection, address)) = self.dial().await {
+        while let Some((connection, place)) = self.dial().await {
             let began = Instant::now();
-            let ended = self.serve(connection, &address).await;
+            let ended = self.serve(connection, place).await;
             if ended.left {
                 break;
             }
+            self.turned_away = ended.unwelcome.then_some(place);
             // Who turns us away at once would be asked in a tight loop otherwise.
             failures = if began.elapsed() > STABLE { 0 } else { failures + 1 };
             if failures > 0 {
@@ -212,7 +220,8 @@ impl Session {
     }
 
     /// Works on one connection until it ends.
-    async fn serve(&mut self, connection: Connection, address: &str) -> Ended {
+    async fn serve(&mut self, connection: Connection, place: usize) -> Ended {
+        let address = &self.parts.config.importer.address[place];
         tracing::debug!(importer = %address, remote = %connection.remote_address(), "connected");
         self.parts.view.facts.connected(&connection);
         self.nonce += 1;
@@ -228,7 +237,8 @@ impl Session {
             Ok((control, frames)) => self.converse(&mut live, control, frames).await,
             Err(error) => Ended::again(CloseCode::Failed, error.to_string()),
         };
-        ended.refused = live.session.is_none() && connection.peer_closed_with().is_some_and(is_refusal);
+        ended.unwelcome = live.session.is_none();
+        ended.refused = ended.unwelcome && connection.peer_closed_with().is_some_and(is_refusal);
         connection.close(ended.code, &ended.why);
         self.finish(live, &ended).await;
         ended
@@ -486,6 +496,7 @@ impl Live {
             opened: BTreeSet::new(),
             ends: BTreeMap::new(),
             awaiting: BTreeSet::new(),
+            unanswered: BTreeSet::new(),
             to_ask: BTreeSet::new(),
             doubtful: BTreeMap::new(),
             item: Item::default(),
@@ -500,11 +511,7 @@ impl Live {
 fn is_refusal(code: CloseCode) -> bool {
     matches!(
         code,
-        CloseCode::WrongIdentity
-            | CloseCode::NotGranted
-            | CloseCode::Misbehaved
-            | CloseCode::Version
-            | CloseCode::Untrusted
+        CloseCode::WrongIdentity | CloseCode::NotGranted | CloseCode::Version | CloseCode::Untrusted
     )
 }
 

@@ -5,14 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use link::Connection;
+use link::{Connection, DialError, Dialer};
 
 use super::Session;
 use crate::status::wall_micros;
 
 impl Session {
-    /// Dials all of the importer's addresses, side by side, until one answers; `None` when the exporter is to leave first.
-    pub(super) async fn dial(&mut self) -> Option<(Connection, String)> {
+    /// Dials all of the importer's addresses, side by side, until one answers, and gives its place; `None` when the
+    /// exporter is to leave first.
+    pub(super) async fn dial(&mut self) -> Option<(Connection, usize)> {
         let mut leave = self.parts.leave.clone();
         let facts = Arc::clone(&self.parts.view.facts);
         loop {
@@ -26,13 +27,13 @@ impl Session {
             self.dial_failures.clear();
             // Stay with the importer that has the lanes for as long as it answers.
             self.next_address = place;
-            return Some((connection, self.parts.config.importer.address[place].clone()));
+            return Some((connection, place));
         }
     }
 
     /// The first connection that stands, and the place of its address.
     async fn race(&mut self) -> (Connection, usize) {
-        let Self { parts, dial_failures, next_address, .. } = self;
+        let Self { parts, dial_failures, next_address, turned_away, .. } = self;
         let facts = &parts.view.facts;
         let failed = |address: &str, error: &link::DialError| {
             let words = error.to_string();
@@ -44,7 +45,8 @@ impl Session {
                 );
             }
         };
-        let race = parts.dialer.race(&parts.config.importer.address, *next_address, failed);
+        let race =
+            race(&parts.dialer, &parts.config.importer.address, *next_address, turned_away.take(), failed);
         tokio::pin!(race);
         loop {
             tokio::select! {
@@ -77,6 +79,36 @@ impl Session {
     }
 }
 
+/// [`Dialer::race`], in which the address that turned us away just now joins only when the others had their chance: it may
+/// be the nearest, would win every race and turn us away every time.
+async fn race(
+    dialer: &Arc<Dialer>,
+    addresses: &[String],
+    first: usize,
+    turned_away: Option<usize>,
+    mut failed: impl FnMut(&str, &DialError),
+) -> (Connection, usize) {
+    if let Some(away) = turned_away {
+        let others = others(addresses.len(), first, away);
+        if !others.is_empty() {
+            let names: Vec<String> = others.iter().map(|place| addresses[*place].clone()).collect();
+            let chance = tokio::time::timeout(CHANCE_OF_OTHERS, dialer.race(&names, 0, &mut failed));
+            if let Ok((connection, place)) = chance.await {
+                return (connection, others[place]);
+            }
+        }
+    }
+    dialer.race(addresses, first, failed).await
+}
+
+/// The places of all addresses but one, from `first` round the list.
+fn others(addresses: usize, first: usize, but: usize) -> Vec<usize> {
+    (0..addresses).map(|n| (first + n) % addresses).filter(|place| *place != but).collect()
+}
+
+/// How long the other addresses are dialled alone: a handshake over 250 ms of round trip, with a loss on the way.
+const CHANCE_OF_OTHERS: Duration = Duration::from_secs(2);
+
 /// 100 ms, 200, 400, 800 and then 1 s.
 pub(super) fn backoff(attempt: u32) -> Duration {
     const FIRST: Duration = Duration::from_millis(100);
@@ -84,11 +116,11 @@ pub(super) fn backoff(attempt: u32) -> Duration {
     FIRST.saturating_mul(1 << attempt.saturating_sub(1).min(10)).min(MOST)
 }
 
-/// 1 s, 2, 4, 8, 16 and then 30 s, a fifth more or less: who was turned away is not let in before somebody changes
-/// something, and many of them must not come at once.
+/// 1 s, 2, 4 and then 6 s, a fifth more or less: who was turned away is not let in before somebody changes something, and
+/// many of them must not come at once. Not more, so that records flow within ten seconds of the change.
 pub(super) fn refused_backoff(times: u32) -> Duration {
     const FIRST: Duration = Duration::from_secs(1);
-    const MOST: Duration = Duration::from_secs(30);
+    const MOST: Duration = Duration::from_secs(6);
     let even = FIRST.saturating_mul(1 << times.saturating_sub(1).min(10)).min(MOST);
     // Microseconds of the clock are chance enough.
     let chance = (wall_micros() % 1000) as f64 / 1000.0;
@@ -106,8 +138,15 @@ mod tests {
     }
 
     #[test]
-    fn who_is_turned_away_waits_from_one_second_to_thirty_with_some_chance() {
-        for (times, even) in [(1, 1.0), (2, 2.0), (5, 16.0), (6, 30.0), (60, 30.0)] {
+    fn the_address_that_turned_us_away_lets_the_others_go_first() {
+        assert_eq!(others(3, 4, 1), [2, 0]);
+        assert_eq!(others(2, 1, 0), [1]);
+        assert!(others(1, 0, 0).is_empty(), "there is no other: it is dialled at once");
+    }
+
+    #[test]
+    fn who_is_turned_away_waits_from_one_second_to_six_with_some_chance() {
+        for (times, even) in [(1, 1.0), (2, 2.0), (3, 4.0), (4, 6.0), (60, 6.0)] {
             let pause = refused_backoff(times).as_secs_f64();
             assert!((even * 0.79..even * 1.21).contains(&pause), "{times}: {pause}");
         }

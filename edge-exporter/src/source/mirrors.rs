@@ -31,6 +31,8 @@ struct Progress {
     complete: bool,
     /// Since when it cannot be read.
     failing: Option<Instant>,
+    /// Not before this is it tried again: what cannot be read costs the source's thread its time-out.
+    again: Option<Instant>,
     /// What was said about it.
     said: BTreeSet<&'static str>,
 }
@@ -78,6 +80,9 @@ impl Mirrors {
         for (name, (link, lanes)) in present {
             let progress = self.topics.entry(name.to_owned()).or_insert_with(|| Progress::new(link));
             progress.lanes.resize_with(lanes, Lane::default);
+            if progress.again.is_some_and(|again| Instant::now() < again) {
+                continue;
+            }
             let read = match &mut self.reader {
                 Some(reader) => progress.read(name, reader),
                 None => Reader::new(&self.settings)
@@ -113,7 +118,14 @@ impl Mirrors {
 
 impl Progress {
     fn new(link: &str) -> Self {
-        Self { link: link.into(), lanes: Vec::new(), complete: false, failing: None, said: BTreeSet::new() }
+        Self {
+            link: link.into(),
+            lanes: Vec::new(),
+            complete: false,
+            failing: None,
+            again: None,
+            said: BTreeSet::new(),
+        }
     }
 
     /// Reads each lane on to its end. Says whether there was anything new.
@@ -137,7 +149,7 @@ impl Progress {
             }
         }
         self.complete = true;
-        self.failing = None;
+        (self.failing, self.again) = (None, None);
         if self.lanes.iter().any(|lane| lane.unreadable) && self.said.insert("unreadable") {
             tracing::warn!(
                 topic = name, link = %self.link,
@@ -159,6 +171,7 @@ impl Progress {
         if !refused && !self.complete && since.elapsed() < UNKNOWN_PATIENCE {
             return Err(error);
         }
+        self.again = Some(Instant::now() + PAUSE);
         if self.said.insert(if refused { "unauthorized" } else { "failing" }) {
             tracing::warn!(
                 topic = name, link = %self.link, %error,
@@ -175,6 +188,8 @@ impl Progress {
     }
 }
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two tries of progress that cannot be read, once nothing waits for it.
+const PAUSE: Duration = Duration::from_secs(15);
 /// How long nothing is found while progress that was never read cannot be read.
 const UNKNOWN_PATIENCE: Duration = Duration::from_secs(30);

@@ -314,7 +314,7 @@ unsafe extern "C" fn log(
         };
         let line = match left_out {
             0 => line,
-            times => format!("{line} ({times} more like it in the last minute)"),
+            times => format!("{line} ({times} more like it since it was told last)"),
         };
         match level {
             // The properties of one cluster are given to producers and consumers alike, and each kind

@@ -31,7 +31,7 @@ struct Quiet(HashMap<Kind, Said>);
 /// Whether a line is to be passed on; then how many like it were left out since the last one.
 pub(super) fn is_due(client: &str, facility: &str, line: &str) -> Option<u64> {
     static SAID: LazyLock<Mutex<Quiet>> = LazyLock::new(Mutex::default);
-    let kind = Kind { client: stable(client), facility: facility.to_owned(), text: stable(line) };
+    let kind = Kind { client: without_digits(client), facility: facility.to_owned(), text: matter(line) };
     SAID.lock().unwrap_or_else(PoisonError::into_inner).note(kind, Instant::now())
 }
 
@@ -53,9 +53,16 @@ impl Quiet {
     }
 }
 
-/// The text without its digits, and without what follows the first parenthesis: times and counts.
-fn stable(text: &str) -> String {
+/// A line without its digits, and without what follows the first parenthesis: times and counts. What it begins with in
+/// brackets names the broker, and stays.
+fn matter(line: &str) -> String {
+    let (broker, text) = line.split_once("]: ").unwrap_or(("", line));
     let text = text.split_once('(').map_or(text, |(text, _)| text);
+    // The text repeats the broker's name.
+    format!("{broker}{}", without_digits(text))
+}
+
+fn without_digits(text: &str) -> String {
     text.chars().filter(|character| !character.is_ascii_digit()).collect()
 }
 
@@ -67,7 +74,7 @@ mod tests {
     use super::*;
 
     fn kind(client: &str, line: &str) -> Kind {
-        Kind { client: stable(client), facility: "FAIL".into(), text: stable(line) }
+        Kind { client: without_digits(client), facility: "FAIL".into(), text: matter(line) }
     }
 
     #[test]
@@ -86,6 +93,8 @@ mod tests {
         }
         assert_eq!(quiet.note(line(60), start + Duration::from_secs(60)), Some(59));
         assert_eq!(quiet.note(kind("other", "[thrd:b:9092/1]: b:9092/1: Connect failed"), start), Some(0));
+        let another = "[thrd:b:9092/2]: b:9092/2: Connect failed: refused (after 1ms in state CONNECT)";
+        assert_eq!(quiet.note(kind("longhaul-importer-admin#producer-1", another), start), Some(0));
         assert_eq!(
             quiet.note(kind("longhaul-importer-admin#producer-1", "authentication failed"), start),
             Some(0)
