@@ -7,7 +7,7 @@ use proptest::sample::Index;
 
 use crate::support::{Parcel, decoder, encode, encoder, noise, stamp};
 
-type Record = (Option<Vec<u8>>, Option<Vec<u8>>);
+pub(crate) type Record = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 fn record(key: &str, value: &str) -> Record {
     (Some(key.into()), Some(value.into()))
@@ -58,7 +58,7 @@ impl Lane {
 }
 
 /// Records as they are found in topics, of all kinds that are cut, and of some that are not.
-fn kinds(i: u64) -> Vec<Record> {
+pub(crate) fn kinds(i: u64) -> Vec<Record> {
     let hex = format!("{:016x}", i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let tags = (0..i % 7).map(|tag| format!("\"tag-{tag}\"")).collect::<Vec<_>>().join(",");
     let optional = if i % 3 == 0 {
@@ -149,6 +149,25 @@ fn a_live_lane_needs_a_fraction_of_what_a_single_parcel_needs() {
     let live: usize = (0..100).map(|parcel| lane.send_to_one(&records(parcel))).skip(10).sum();
     let alone: usize = (0..100).map(|parcel| Lane::new().send_to_one(&records(parcel))).skip(10).sum();
     assert!(live * 3 < alone, "{live} bytes live, {alone} bytes alone");
+}
+
+#[test]
+fn three_unlike_topics_in_one_lane_cost_no_more_than_three_lanes() {
+    let topics = [0, 3, 5];
+    let of_topic = |topic: usize, parcel: u64| {
+        let records = (parcel * 90..(parcel + 1) * 90).map(|i| kinds(i).swap_remove(topics[topic]));
+        records.enumerate().map(move |(i, record)| ((topic * 3 + i % 3) as u32, record)).collect::<Vec<_>>()
+    };
+    let (mut mixed, mut apart) = (Lane::new(), [Lane::new(), Lane::new(), Lane::new()]);
+    let (mut together, mut alone) = (0, 0);
+    for parcel in 0..20 {
+        let all: Vec<_> = (0..3).flat_map(|topic| of_topic(topic, parcel)).collect();
+        together += mixed.send(&all);
+        alone += (0..3).map(|topic| apart[topic].send(&of_topic(topic, parcel))).sum::<usize>();
+    }
+    assert!(together * 100 <= alone * 103, "{together} bytes together, {alone} bytes apart");
+    let columns: u32 = apart.iter().map(|lane| lane.counts().columns - 2).sum();
+    assert_eq!(mixed.counts().columns - 2, columns, "no topic's columns are another's");
 }
 
 #[test]
