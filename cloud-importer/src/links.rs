@@ -46,6 +46,11 @@ impl LinkState {
         }
     }
 
+    /// What was granted to a session was taken back: what lanes hold of it is dropped. None of it was acknowledged.
+    pub(crate) fn void_session(&self, session: SessionId) {
+        self.lanes.iter().for_each(|lane| lane.mailbox.void(session));
+    }
+
     /// A session's connection is gone; says whether it was the current one.
     pub(crate) fn end_session(&self, session: SessionId) -> bool {
         let mut sessions = self.sessions();

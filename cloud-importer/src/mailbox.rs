@@ -34,6 +34,8 @@ pub(crate) struct Mail {
     pub(crate) closes: BTreeSet<Slot>,
     /// The session's connection is gone.
     pub(crate) ended: bool,
+    /// The grant of this session, and of those before it, was taken back: nothing of theirs is written any more.
+    pub(crate) void: Option<SessionId>,
     pub(crate) order: Order,
 }
 
@@ -69,7 +71,7 @@ pub(crate) struct Arrived {
 impl Mailbox {
     pub(crate) fn begin(&self, session: NewSession) {
         self.put(|mail| {
-            *mail = Mail { session: Some(session), order: mail.order, ..Mail::default() };
+            *mail = Mail { session: Some(session), order: mail.order, void: mail.void, ..Mail::default() };
         });
     }
 
@@ -87,8 +89,22 @@ impl Mailbox {
         });
     }
 
+    /// Nobody waits for the answers of the session any more.
     pub(crate) fn ended(&self) {
-        self.put(|mail| mail.ended = true);
+        self.put(|mail| {
+            mail.ended = true;
+            mail.opens.clear();
+        });
+    }
+
+    /// Takes back what was granted to `session`.
+    pub(crate) fn void(&self, session: SessionId) {
+        self.put(|mail| mail.void = mail.void.max(Some(session)));
+    }
+
+    /// The session whose grant was taken back since the last look, for a lane that is busy with what it holds of it.
+    pub(crate) fn take_void(&self) -> Option<SessionId> {
+        self.lock().void.take()
     }
 
     /// Asks the lane to end. An order is never taken back.
@@ -96,10 +112,11 @@ impl Mailbox {
         self.put(|mail| mail.order = mail.order.max(order));
     }
 
-    /// Puts opens back that could not be answered yet, unless something newer came for their slots.
+    /// Puts opens back that could not be answered yet, unless something newer came for their slots or their session
+    /// is over.
     pub(crate) fn put_back(&self, opens: Vec<OpenPartition>) {
         let mut mail = self.lock();
-        if mail.session.is_none() {
+        if mail.session.is_none() && !mail.ended {
             for open in opens {
                 if !mail.closes.contains(&open.slot) {
                     mail.opens.entry(open.slot).or_insert(open);
@@ -132,5 +149,34 @@ impl Mailbox {
     fn lock(&self) -> std::sync::MutexGuard<'_, Mail> {
         // Every change above leaves the mail whole at each step.
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lane::tests::open_of;
+
+    #[test]
+    fn opens_of_a_session_that_is_over_are_not_put_back_for_ever() {
+        let mailbox = Mailbox::default();
+        mailbox.open(open_of("orders", "orders", 0));
+        let taken = mailbox.take().opens.into_values().collect();
+        mailbox.open(open_of("orders", "orders", 1));
+        mailbox.ended();
+        mailbox.put_back(taken);
+        let mail = mailbox.take();
+        assert!(mail.ended && mail.opens.is_empty(), "{mail:?}");
+    }
+
+    #[test]
+    fn a_grant_that_was_taken_back_stays_so_when_a_new_session_begins() {
+        let mailbox = Mailbox::default();
+        mailbox.void(SessionId(1));
+        mailbox.void(SessionId(2));
+        let (replies, _kept) = mpsc::channel(1);
+        mailbox.begin(NewSession { id: SessionId(3), replies });
+        assert_eq!(mailbox.take().void, Some(SessionId(2)));
+        assert_eq!(mailbox.take_void(), None, "once");
     }
 }

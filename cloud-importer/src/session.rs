@@ -146,15 +146,20 @@ impl Session {
         }
     }
 
+    /// Sends what there is to say. An exporter that reads slowly gets the rest with the next turn, so that the policy
+    /// and its certificate are looked at in between.
     async fn flush(&mut self, send: &mut ControlSend) -> Result<(), Ending> {
-        while let Some(message) = self.receiver.poll_transmit() {
+        let began = Instant::now();
+        while began.elapsed() < FLUSH_TURN
+            && let Some(message) = self.receiver.poll_transmit()
+        {
             self.send(send, &message.encode_frame()).await?;
         }
         Ok(())
     }
 
     async fn send(&self, send: &mut ControlSend, frame: &[u8]) -> Result<(), Ending> {
-        send.send(frame).await.map_err(|error| Ending::new(CloseCode::Failed, error.to_string()))
+        in_time(CONTROL_PATIENCE, send.send(frame)).await
     }
 
     fn heard(&self) {
@@ -186,6 +191,14 @@ impl Session {
         let refusal = event::Refuse { link: Some(open.link.name.to_string()), ..self.refusal(why.clone()) };
         self.put_refusal(refusal).await?;
         Err(Ending::new(CloseCode::NotGranted, why))
+    }
+
+    /// Whether what the session was let in with is still its exporter's, and its certificate still good.
+    fn still_granted(&self, open: &Open) -> bool {
+        let peer = self.connection.peer().to_string();
+        let policy = Arc::clone(&self.shared.policy.borrow());
+        policy.admit(&open.link.name, &peer, &open.cluster).is_ok_and(|grant| grant == open.grant)
+            && self.connection.check_peer(&self.shared.identity()).is_ok()
     }
 
     /// Adds what the connection carried since the last time to the link's numbers.
@@ -343,6 +356,9 @@ impl Session {
             return;
         };
         open.lanes.abort();
+        if !self.still_granted(&open) {
+            open.link.void_session(open.session);
+        }
         let was_current = open.link.end_session(open.session);
         open.link.board.disconnected(open.session);
         tracing::info!(link = %open.link.name, session = %open.session, was_current, "exporter disconnected: {reason}");
@@ -355,6 +371,21 @@ impl Session {
         };
         if let Err(error) = record(&self.shared.audit, disconnect.into()).await {
             tracing::error!("{error}");
+        }
+    }
+}
+
+/// Waits for a control frame to be taken, for `patience` at most: an exporter that does not read must not keep its session
+/// from noticing that its grant or its certificate was taken back. Half a frame may be out then, so the session ends.
+async fn in_time(
+    patience: Duration,
+    sent: impl Future<Output = Result<(), link::Error>>,
+) -> Result<(), Ending> {
+    match tokio::time::timeout(patience, sent).await {
+        Ok(sent) => sent.map_err(|error| Ending::new(CloseCode::Failed, error.to_string())),
+        Err(_) => {
+            let why = format!("the exporter has not read the control stream for {} s", patience.as_secs());
+            Err(Ending::new(CloseCode::Failed, why))
         }
     }
 }
@@ -443,3 +474,21 @@ async fn receive_parcels(
 
 /// Answers that may wait for the control stream.
 const REPLIES: usize = 1024;
+/// How long an exporter may take to make room for one control frame.
+const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a session sends before it looks round again.
+const FLUSH_TURN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_control_stream_that_is_not_read_ends_its_session() {
+        let ended = in_time(Duration::from_millis(20), std::future::pending()).await;
+        let Err(ending) = ended else { panic!("nothing was sent") };
+        assert_eq!(ending.code, CloseCode::Failed);
+        assert!(ending.reason.contains("has not read the control stream"), "{}", ending.reason);
+        assert!(in_time(CONTROL_PATIENCE, std::future::ready(Ok(()))).await.is_ok());
+    }
+}

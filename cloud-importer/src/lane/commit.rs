@@ -66,6 +66,10 @@ impl Worker {
         let mut isolate = false;
         while !self.pending.is_empty() {
             self.check_order()?;
+            if let Some(session) = self.mailbox.take_void() {
+                self.void(session);
+                continue;
+            }
             self.wait_for_audit()?;
             self.record_gaps()?;
             if !self.ready()? {
@@ -86,15 +90,15 @@ impl Worker {
                     self.recycle(&why);
                 }
                 Err(Failure::Refused(refused)) => {
-                    self.recycle("the target refuses records");
                     for (partition, reason, detail) in refused {
                         self.hold_and_drop(&partition, reason, &detail);
                     }
+                    self.recycle("the target refuses records");
                 }
                 Err(Failure::OwnTopics(code)) => {
-                    self.recycle("the link's own topics may not be written");
                     let (reason, detail) = own_topics_unauthorised(&self.context.link, code);
                     self.hold_everything(reason, &detail);
+                    self.recycle("the link's own topics may not be written");
                 }
                 Err(Failure::Unattributed(code)) => {
                     self.recycle(&format!("the target refuses something: {code}"));

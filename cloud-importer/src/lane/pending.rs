@@ -77,6 +77,12 @@ impl Pending {
         std::mem::take(&mut self.parcels)
     }
 
+    /// Drops what came with `session` or one before it. Its credit is void with it.
+    pub(super) fn void(&mut self, session: SessionId) {
+        self.parcels.retain(|accepted| accepted.session > session);
+        self.plain = self.parcels.iter().map(|accepted| accepted.plain).sum();
+    }
+
     /// Drops the groups of source partitions that are not to be kept. Their credit comes free with their parcel.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&Part, &codec::Group) -> bool) {
         for accepted in &mut self.parcels {
@@ -200,6 +206,18 @@ mod tests {
         let size = batch_size(&batch.records(0).nth(1).unwrap());
         assert_eq!(too_large(&batch, 0, size), None);
         assert!(too_large(&batch, 0, size - 1).unwrap().contains("source offset 7"));
+    }
+
+    #[test]
+    fn what_came_with_a_session_whose_grant_was_taken_back_is_dropped() {
+        let mut pending = Pending::default();
+        for session in [1, 2, 3] {
+            pending.push(Accepted::new(batch(1), SessionId(session), LaneEpoch(1), 10, 10));
+        }
+        pending.void(SessionId(2));
+        let left: Vec<SessionId> = pending.parcels().iter().map(|accepted| accepted.session).collect();
+        assert_eq!(left, [SessionId(3)]);
+        assert_eq!(pending.plain_bytes(), 10);
     }
 
     #[test]

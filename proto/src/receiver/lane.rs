@@ -107,6 +107,13 @@ impl Lane {
         *self = Self { session: Some(session), epoch: LaneEpoch(1), ..Self::new(self.lane, self.window) };
     }
 
+    /// The grant of `session` was taken back: nothing of it, or of one before it, is taken any more.
+    pub fn void(&mut self, session: SessionId) {
+        if self.session.is_some_and(|current| current <= session) {
+            *self = Self::new(self.lane, self.window);
+        }
+    }
+
     /// A source partition's position is known: it is sent from `next`.
     ///
     /// A partition is sent under one slot at a time, or its records could be accepted once per slot: a slot by
@@ -378,6 +385,21 @@ mod tests {
         assert!(matches!(lane.judge(&group(1, 100, 110), Some((100, 109))), Ok(Verdict::Accept(..))));
         // the same group again does not follow.
         assert_eq!(lane.judge(&group(1, 100, 110), Some((100, 109))), Ok(Verdict::Rewound));
+    }
+
+    #[test]
+    fn nothing_is_taken_of_a_session_whose_grant_was_taken_back() {
+        let mut lane = lane();
+        lane.void(SessionId(1));
+        assert_eq!(lane.parcel(SessionId(1), &header(1, 0, 10)), Ok(Admission::Stale));
+        assert_eq!(lane.slot_of(&partition()), None);
+        lane.begin_session(SessionId(2));
+        lane.void(SessionId(1));
+        assert_eq!(
+            lane.parcel(SessionId(2), &header(1, 0, 10)),
+            Ok(Admission::Decode),
+            "a later one is not touched"
+        );
     }
 
     #[test]
