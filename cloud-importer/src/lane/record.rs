@@ -73,8 +73,9 @@ impl Worker {
     /// Holds a source partition: on record, in the metrics, and told to the exporter.
     pub(super) fn hold(&mut self, partition: &SourcePartition, topic: &str, reason: Reason, detail: &str) {
         let at = place(&self.context.link_name, topic, partition);
-        let beyond =
-            self.owned.as_ref().and_then(|owned| owned.table.entries.get(partition)).map(|entry| entry.next);
+        // Between two take-overs the last one's progress tells: without it the hold would end with the next open.
+        let table = self.owned.as_ref().map(|owned| &owned.table).or(self.last_table.as_ref());
+        let beyond = table.and_then(|table| table.entries.get(partition)).map(|entry| entry.next);
         let held = Held { reason, beyond: beyond.filter(|_| reason.comes_of_a_record()) };
         let before = self.held.insert(partition.clone(), held);
         if before.is_none_or(|before| before.reason != reason) {
