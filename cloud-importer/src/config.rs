@@ -275,6 +275,14 @@ impl Link {
         Ok(LinkPolicy { identity, cluster, topics, mapping, rate })
     }
 
+    /// The topic that is granted by its exact name, is not renamed, and has this name at the target. What a pattern covers
+    /// need not exist: two such topics are told apart when they come.
+    fn other_with_target(&self, target: &str) -> Option<&str> {
+        let other = target.strip_prefix(self.map.prefix.as_str())?;
+        let granted = self.topics.iter().find(|topic| *topic == other)?;
+        (!self.map.rename.contains_key(other)).then_some(granted.as_str())
+    }
+
     fn check(&self) -> Result<(), (String, String)> {
         let refuse = |key: &str, what: String| Err((key.to_owned(), what));
         if !proto::policy::is_legal_topic(&self.name) || self.name.len() > limits::MAX_LINK_NAME {
@@ -309,14 +317,23 @@ impl Link {
                     format!("\"{other}\" and \"{source}\" would both become \"{target}\""),
                 );
             }
+            if let Some(other) = self.other_with_target(target) {
+                let what = format!("\"{source}\" and the granted \"{other}\" would both become \"{target}\"");
+                return refuse("map.rename", what);
+            }
         }
         Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A link as it is configured.
+    pub(crate) fn link() -> Link {
+        load(GOOD).unwrap().links.remove(0)
+    }
 
     const GOOD: &str = r#"
 listen = "0.0.0.0:7443"
@@ -363,6 +380,7 @@ listen = "127.0.0.1:9601"
             ("name = \"fra-to-aws\"", "name = \"fra/aws\"", "links[0].name"),
             ("map = { prefix = \"\" }", "map = { rename = { a = \"__b\" } }", "__b"),
             ("map = { prefix = \"\" }", "map = { rename = { a = \"c\", b = \"c\" } }", "both become"),
+            ("map = { prefix = \"\" }", "map = { rename = { a = \"orders\" } }", "the granted \"orders\""),
             ("bootstrap = \"cloud-1:9092\"", "bootstrap = \" \"", "kafka.bootstrap"),
             ("[tls]", "[transaction]\ntimeout = \"1 s\"\n[tls]", "transaction.timeout"),
             ("[tls]", "[kafka.properties]\n\"enable.idempotence\" = false\n[tls]", "enable.idempotence"),
