@@ -63,8 +63,17 @@ pub(super) fn missing_right(error: &CommitError) -> Option<KafkaCode> {
     }
 }
 
-/// The link's own topics may not be written: no partition of the lane can go on, whatever its target topic allows.
+/// The link's own topics may not be written, or not in transactions: no partition of the lane can go on, whatever its target
+/// topic allows.
 pub(super) fn own_topics_unauthorised(link: &Link, code: KafkaCode) -> (Reason, String) {
+    if code != KafkaCode::TOPIC_AUTHORIZATION_FAILED {
+        let detail = format!(
+            "the target cluster does not let the importer write in transactions ({code}): nothing can be committed; grant \
+             its principal Write and Describe on transactional ids with the prefix `longhaul.` with kafka-acls.sh; the lane \
+             goes on by itself then"
+        );
+        return (Reason::TargetUnauthorized, detail);
+    }
     let (progress, map) = (link.progress_topic(), link.offset_map_topic());
     let detail = format!(
         "the target cluster does not let the importer write the link's own topics ({code}): `{progress}` or `{map}`; \
@@ -73,4 +82,18 @@ pub(super) fn own_topics_unauthorised(link: &Link, code: KafkaCode) -> (Reason, 
         link.name
     );
     (Reason::TargetUnauthorized, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_right_that_is_missing_is_named_as_what_it_is() {
+        let link = crate::config::tests::link();
+        let own = own_topics_unauthorised(&link, KafkaCode::TOPIC_AUTHORIZATION_FAILED).1;
+        assert!(own.contains(&link.progress_topic()), "{own}");
+        let ids = own_topics_unauthorised(&link, KafkaCode::TRANSACTIONAL_ID_AUTHORIZATION_FAILED).1;
+        assert!(ids.contains("transactional ids") && !ids.contains(&link.progress_topic()), "{ids}");
+    }
 }
