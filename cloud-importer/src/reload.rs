@@ -30,13 +30,37 @@ pub(crate) struct Reload {
     started: Config,
     /// What was in the file last and was good.
     current: Config,
-    identity_seen: Stamps,
-    /// `None` before it was read a second time: it may have changed since the first.
-    file_seen: Option<Stamps>,
+    identity: Watched,
+    /// Not known before it was read a second time: it may have changed since the first.
+    file: Watched,
 }
 
 /// The audit log cannot be written: it is tried again.
 struct NotOnRecord;
+
+/// Files that are looked at.
+#[derive(Debug)]
+struct Watched {
+    /// As they were when they were read; `None` when that is not known.
+    done: Option<Stamps>,
+    /// As they were at the last look.
+    last: Option<Stamps>,
+}
+
+impl From<Option<Stamps>> for Watched {
+    fn from(done: Option<Stamps>) -> Self {
+        Self { done, last: None }
+    }
+}
+
+impl Watched {
+    /// Whether the files, which are as `seen` says now, are to be read. Half of a file can be a good file too: it is read
+    /// when two looks find it the same, or at once for somebody who asked for it.
+    fn is_due(&mut self, seen: &Stamps, told: bool) -> bool {
+        let still = self.last.replace(seen.clone()).as_ref() == Some(seen);
+        told || (still && self.done.as_ref() != Some(seen))
+    }
+}
 
 impl Reload {
     /// `identity_seen` is how the identity's files were before they were read.
@@ -47,7 +71,8 @@ impl Reload {
         identity_seen: Stamps,
     ) -> Self {
         let started = config.clone();
-        Self { shared, listener, started, current: config, identity_seen, file_seen: None }
+        let (identity, file) = (Watched::from(Some(identity_seen)), Watched::from(None));
+        Self { shared, listener, started, current: config, identity, file }
     }
 
     /// Runs for as long as the importer. `hurry` asks for a look at once, whatever the files' times say.
@@ -71,12 +96,12 @@ impl Reload {
 
     fn turn(&mut self, told: bool) {
         let seen = identity_stamps(&self.started);
-        if (told || seen != self.identity_seen) && self.replace_identity().is_ok() {
-            self.identity_seen = seen;
+        if self.identity.is_due(&seen, told) && self.replace_identity().is_ok() {
+            self.identity.done = Some(seen);
         }
         let seen = file_stamps(&self.started);
-        if (told || self.file_seen.as_ref() != Some(&seen)) && self.replace_policy().is_ok() {
-            self.file_seen = Some(seen);
+        if self.file.is_due(&seen, told) && self.replace_policy().is_ok() {
+            self.file.done = Some(seen);
         }
     }
 
@@ -246,7 +271,8 @@ fn file_stamps(config: &Config) -> Stamps {
 
 /// Keys of `[[links]]` that `proto::policy` decides with.
 const POLICY_KEYS: [&str; 6] = ["identity", "cluster", "topics", "map.prefix", "map.rename", "rate"];
-const INTERVAL: Duration = Duration::from_secs(2);
+/// Two looks in a row decide.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -286,6 +312,29 @@ file = "audit/cloud.jsonl"
     fn changes(edits: &[(&str, &str)]) -> Changes {
         let before = config(&[]);
         Changes::between(&before, &config(edits), &before)
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_is_not_read_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a");
+        let mut lengths = 0..;
+        let mut write = || {
+            std::fs::write(&file, "x".repeat(lengths.next().unwrap())).unwrap();
+            Stamps::of([file.clone()])
+        };
+        let start = write();
+        let mut watched = Watched::from(Some(start.clone()));
+        assert!(!watched.is_due(&start, false) && !watched.is_due(&start, false), "as it was read");
+        let half = write();
+        assert!(!watched.is_due(&half, false));
+        let whole = write();
+        assert!(!watched.is_due(&whole, false), "it was written to since the last look");
+        assert!(watched.is_due(&whole, false));
+        assert!(watched.is_due(&whole, false), "until it could be put on record");
+        watched.done = Some(whole.clone());
+        assert!(!watched.is_due(&whole, false));
+        assert!(watched.is_due(&write(), true), "somebody asked");
     }
 
     #[test]
