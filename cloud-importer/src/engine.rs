@@ -28,7 +28,7 @@ use crate::{
     links::LinkState,
     mailbox::Order,
     progress_topic,
-    refusals::{Limits, Refusals},
+    refusals::{Limits, Line, Refusals},
     reload::{Reload, identity_stamps},
     session,
     target::{Claims, Obstacle},
@@ -83,18 +83,43 @@ impl Shared {
         let remote = refusal.remote.as_deref().unwrap_or_default();
         let peer = refusal.peer.as_deref().unwrap_or_default();
         tracing::warn!(%remote, %peer, "refused: {}", refusal.reason);
-        session::record(&self.audit, refusal.into()).await
+        let recorded = session::record(&self.audit, refusal.clone().into()).await;
+        if recorded.is_err() {
+            lock(refusals).put_back(Line::single(refusal), Instant::now());
+        }
+        recorded
     }
 
-    /// Refusals that were counted only are put on record as numbers.
+    /// Refusals that were counted only are put on record as numbers, and what could not be written before is tried again.
     async fn sum_up_refusals(&self, unreported: u64) {
         lock(&self.strangers).note_unseen(unreported, Instant::now());
-        let lines = [&self.strangers, &self.admitted].map(|refusals| lock(refusals).summary(Instant::now()));
-        for refusal in lines.into_iter().flatten() {
-            tracing::warn!(remote = %refusal.remote.as_deref().unwrap_or_default(), "refused: {}", refusal.reason);
-            if let Err(error) = session::record(&self.audit, refusal.into()).await {
-                tracing::error!("{error}");
+        for refusals in [&self.strangers, &self.admitted] {
+            let lines = lock(refusals).due(Instant::now());
+            self.record_lines(refusals, lines).await;
+        }
+    }
+
+    /// The same when the importer stops: what was counted until now.
+    async fn sum_up_the_last_refusals(&self) {
+        for refusals in [&self.strangers, &self.admitted] {
+            let lines = lock(refusals).last();
+            self.record_lines(refusals, lines).await;
+        }
+    }
+
+    async fn record_lines(&self, refusals: &Mutex<Refusals>, lines: Vec<Line>) {
+        let mut broken = false;
+        for line in lines {
+            if !broken {
+                let Err(error) = session::record(&self.audit, line.refusal.clone().into()).await else {
+                    let remote = line.refusal.remote.as_deref().unwrap_or_default();
+                    tracing::warn!(%remote, "refused: {}", line.refusal.reason);
+                    continue;
+                };
+                tracing::debug!("{error}; tried again");
+                broken = true;
             }
+            lock(refusals).put_back(line, Instant::now());
         }
     }
 
@@ -295,11 +320,12 @@ impl Handle {
             tracing::error!("a lane could not be stopped");
         }
         self.listener.close().await;
-        if order == Order::Drain
-            && let Err(error) =
-                session::record(&shared.audit, event::Stop { reason: reason.into() }.into()).await
-        {
-            tracing::error!("{error}");
+        if order == Order::Drain {
+            shared.sum_up_the_last_refusals().await;
+            let stop = event::Stop { reason: reason.into() };
+            if let Err(error) = session::record(&shared.audit, stop.into()).await {
+                tracing::error!("{error}");
+            }
         }
     }
 }

@@ -43,6 +43,23 @@ pub(crate) struct Refusals {
     kinds: BTreeMap<Kind, Count>,
     /// Not recorded, and of too many kinds to tell them apart.
     others: u64,
+    /// Lines that could not be written: they are tried again.
+    unwritten: Vec<Line>,
+}
+
+/// A line for the audit log.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    pub(crate) refusal: Refuse,
+    /// How many refusals it tells of.
+    count: u64,
+}
+
+impl Line {
+    /// A line about one refusal.
+    pub(crate) fn single(refusal: Refuse) -> Self {
+        Self { refusal, count: 1 }
+    }
 }
 
 /// From where, and why.
@@ -61,7 +78,15 @@ struct Count {
 
 impl Refusals {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, began: None, recorded: 0, places: BTreeMap::new(), kinds: BTreeMap::new(), others: 0 }
+        Self {
+            limits,
+            began: None,
+            recorded: 0,
+            places: BTreeMap::new(),
+            kinds: BTreeMap::new(),
+            others: 0,
+            unwritten: Vec::new(),
+        }
     }
 
     /// Something was refused. Says whether it is to be recorded now.
@@ -98,11 +123,32 @@ impl Refusals {
         }
     }
 
-    /// What was counted, when the interval is over: lines to be recorded.
-    pub(crate) fn summary(&mut self, now: Instant) -> Vec<Refuse> {
-        if self.began.is_none_or(|began| now.saturating_duration_since(began) < self.limits.interval) {
-            return Vec::new();
+    /// A line could not be written: it comes again with the next [`Refusals::due`]. Beyond a bound only its number does.
+    pub(crate) fn put_back(&mut self, line: Line, now: Instant) {
+        if self.unwritten.len() < MAX_UNWRITTEN {
+            self.unwritten.push(line);
+        } else {
+            self.note_unseen(line.count, now);
         }
+    }
+
+    /// Lines to be recorded: those that could not be written before, and what was counted when the interval is over.
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<Line> {
+        let mut lines = mem::take(&mut self.unwritten);
+        if self.began.is_some_and(|began| now.saturating_duration_since(began) >= self.limits.interval) {
+            lines.append(&mut self.summary());
+        }
+        lines
+    }
+
+    /// The same at the end, however long ago the interval began.
+    pub(crate) fn last(&mut self) -> Vec<Line> {
+        let mut lines = mem::take(&mut self.unwritten);
+        lines.append(&mut self.summary());
+        lines
+    }
+
+    fn summary(&mut self) -> Vec<Line> {
         let done = mem::replace(self, Self::new(self.limits));
         let minutes = self.limits.interval.as_secs() / 60;
         let mut counted: Vec<(Kind, u64)> = done
@@ -113,20 +159,20 @@ impl Refusals {
             .collect();
         counted.sort_by_key(|(_, left_out)| std::cmp::Reverse(*left_out));
         let rest: u64 = counted.iter().skip(MAX_SUMMARY).map(|(_, left_out)| left_out).sum();
-        let mut lines: Vec<Refuse> = counted
-            .into_iter()
-            .take(MAX_SUMMARY)
-            .map(|(kind, left_out)| Refuse {
+        let line = |(kind, left_out): (Kind, u64)| Line {
+            refusal: Refuse {
                 remote: Some(kind.place),
                 link: kind.link,
                 reason: format!("{left_out} more times within {minutes} min: {}", kind.reason),
                 ..Refuse::default()
-            })
-            .collect();
+            },
+            count: left_out,
+        };
+        let mut lines: Vec<Line> = counted.into_iter().take(MAX_SUMMARY).map(line).collect();
         let rest = rest + done.others;
         if rest > 0 {
             let reason = format!("{rest} more refusals within {minutes} min, of too many kinds to list them");
-            lines.push(Refuse { reason, ..Refuse::default() });
+            lines.push(Line { refusal: Refuse { reason, ..Refuse::default() }, count: rest });
         }
         lines
     }
@@ -149,6 +195,8 @@ fn reason_of(refusal: &Refuse) -> String {
 const MAX_KINDS: usize = 10_000;
 /// Lines of a summary.
 const MAX_SUMMARY: usize = 50;
+/// Lines that are kept while they cannot be written.
+const MAX_UNWRITTEN: usize = 500;
 
 #[cfg(test)]
 mod tests {
@@ -168,11 +216,11 @@ mod tests {
         assert_eq!(recorded, 3);
         assert!(refusals.note(&refusal(2, "expired"), start), "another host is not drowned");
         assert!(refusals.note(&refusal(1, "no certificate"), start), "nor is another reason");
-        assert!(refusals.summary(start + Duration::from_secs(59)).is_empty());
-        let lines = refusals.summary(start + Duration::from_secs(60));
+        assert!(refusals.due(start + Duration::from_secs(59)).is_empty());
+        let lines = refusals.due(start + Duration::from_secs(60));
         assert_eq!(lines.len(), 1, "{lines:?}");
-        assert_eq!(lines[0].remote.as_deref(), Some("10.0.0.1"));
-        assert_eq!(lines[0].reason, "997 more times within 1 min: expired");
+        assert_eq!(lines[0].refusal.remote.as_deref(), Some("10.0.0.1"));
+        assert_eq!(lines[0].refusal.reason, "997 more times within 1 min: expired");
         assert!(refusals.note(&refusal(1, "expired"), start + Duration::from_secs(61)), "a new interval");
     }
 
@@ -185,10 +233,28 @@ mod tests {
             (0..total).filter(|n| refusals.note(&refusal(1, &format!("link {n}")), start)).count() as u64;
         assert_eq!(recorded, 20);
         refusals.note_unseen(7, start);
-        let lines = refusals.summary(start + Duration::from_secs(60));
+        let lines = refusals.due(start + Duration::from_secs(60));
         assert!(lines.len() <= MAX_SUMMARY + 1);
-        let counted: u64 =
-            lines.iter().map(|line| line.reason.split(' ').next().unwrap().parse::<u64>().unwrap()).sum();
+        let number = |line: &Line| line.refusal.reason.split(' ').next().unwrap().parse::<u64>().unwrap();
+        let counted: u64 = lines.iter().map(number).sum();
         assert_eq!(counted + recorded, total + 7);
+    }
+
+    #[test]
+    fn what_could_not_be_written_comes_again_and_the_end_waits_for_no_interval() {
+        let mut refusals = Refusals::new(Limits::STRANGERS);
+        let start = Instant::now();
+        let recorded = (0..10).filter(|_| refusals.note(&refusal(1, "expired"), start)).count();
+        assert_eq!(recorded, 3);
+        for line in refusals.due(start + Duration::from_secs(60)) {
+            refusals.put_back(line, start);
+        }
+        let again = refusals.due(start + Duration::from_secs(61));
+        assert_eq!(again.iter().map(|line| line.count).sum::<u64>(), 7, "{again:?}");
+        assert_eq!((0..5).filter(|_| refusals.note(&refusal(1, "expired"), start)).count(), 3);
+        assert_eq!(refusals.last().iter().map(|line| line.count).sum::<u64>(), 2);
+        let many = MAX_UNWRITTEN + 5;
+        (0..many).for_each(|_| refusals.put_back(Line::single(refusal(1, "expired")), start));
+        assert_eq!(refusals.last().iter().map(|line| line.count).sum::<u64>(), many as u64);
     }
 }
