@@ -319,7 +319,8 @@ impl Board {
 
 impl Row {
     /// What the source has and the target has not, in plain bytes: as many records as there are offsets, each as long
-    /// as the partition's records were until now. Offsets that nobody sees make it too much, never too little.
+    /// as the partition's records were until now. An estimate: markers and compacted offsets make it too much, records that
+    /// are longer than those before them too little. The lag in records is exact in offsets.
     fn lag_bytes(&self) -> i64 {
         let offsets = (self.high.0 - self.committed.0).max(0);
         let mean = self.plain_bytes.checked_div(self.records).unwrap_or(UNKNOWN_RECORD).max(1);
