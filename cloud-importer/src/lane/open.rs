@@ -355,40 +355,53 @@ impl Worker {
         let targets: BTreeSet<&Arc<str>> = pending.values().map(|(target, _)| target).collect();
         let want = |topic: &&Arc<str>| Want { topic: (*topic).clone(), partitions: 0, create: None };
         let prepared = target::prepare(&self.context.admin, &targets.iter().map(want).collect::<Vec<_>>());
-        let at = |(partition, (topic, _)): (&SourcePartition, &(Arc<str>, Arc<str>))| {
-            let entry = owned.table.entries.get(partition);
-            let position = entry.and_then(|entry| entry.target.last).unwrap_or(0);
-            At { topic: topic.clone(), partition: partition.partition, position }
+        // One topic that is not there would spoil the answer about all others.
+        let asked: Vec<(&SourcePartition, At)> = pending
+            .iter()
+            .filter(|(partition, (topic, _))| {
+                let target = prepared.get(topic).and_then(|prepared| prepared.as_ref().ok());
+                target.is_some_and(|target| !target.leaderless.contains(&partition.partition))
+            })
+            .map(|(partition, (topic, _))| {
+                let entry = owned.table.entries.get(partition);
+                let position = entry.and_then(|entry| entry.target.last).unwrap_or(0);
+                (partition, At { topic: topic.clone(), partition: partition.partition, position })
+            })
+            .collect();
+        let wanted: Vec<At> = asked.iter().map(|(_, at)| at.clone()).collect();
+        let mut passing = None;
+        let tails = match target::tails(&self.context.admin, &self.context.kafka, &wanted) {
+            Ok(tails) => tails,
+            Err(Obstacle::Passing(why) | Obstacle::Hold(_, why)) => {
+                passing = Some(why);
+                Vec::new()
+            }
         };
-        let wanted: Vec<At> = pending.iter().map(at).collect();
+        let mut tails: BTreeMap<&SourcePartition, Result<Tail, Obstacle>> =
+            asked.iter().map(|(partition, _)| *partition).zip(tails).collect();
         let (shared, progress) = (self.context.link.map.shared, self.context.link.progress_topic());
         let mut holds = Vec::new();
-        let mut passing = None;
-        match target::tails(&self.context.admin, &self.context.kafka, &wanted) {
-            Ok(tails) => {
-                for ((partition, (topic, source)), tail) in pending.iter().zip(tails) {
-                    let found = match (prepared.get(topic), tail) {
-                        (Some(Ok(prepared)), Ok(tail)) => Ok((prepared, tail)),
-                        (Some(Err(obstacle)), _) => Err(obstacle.clone()),
-                        (_, Err(obstacle)) => Err(obstacle),
-                        (None, _) => Err(Obstacle::Passing(format!("`{topic}` was not described"))),
-                    };
-                    let entry = owned.table.entries.get(partition);
-                    let verdict = match found {
-                        Ok((prepared, tail)) => entry
-                            .map_or(Ok(()), |entry| inspect(entry, topic, prepared, tail, shared, &progress)),
-                        Err(Obstacle::Hold(reason, detail)) => Err((reason, detail)),
-                        Err(Obstacle::Passing(why)) => {
-                            passing = Some(why);
-                            continue;
-                        }
-                    };
-                    if let Err((reason, detail)) = verdict {
-                        holds.push((partition.clone(), source.clone(), reason, detail));
-                    }
+        for (partition, (topic, source)) in &pending {
+            let found = match (prepared.get(topic), tails.remove(partition)) {
+                (Some(Ok(prepared)), Some(Ok(tail))) => Ok((prepared, tail)),
+                (Some(Err(obstacle)), _) => Err(obstacle.clone()),
+                (_, Some(Err(obstacle))) => Err(obstacle),
+                _ => Err(Obstacle::Passing(format!("`{topic}` was not described, or has no leader"))),
+            };
+            let verdict = match (found, owned.table.entries.get(partition)) {
+                (Ok((prepared, tail)), Some(entry)) => {
+                    inspect(entry, topic, prepared, tail, shared, &progress)
                 }
+                (Ok(_), None) => Ok(()),
+                (Err(Obstacle::Hold(reason, detail)), _) => Err((reason, detail)),
+                (Err(Obstacle::Passing(why)), _) => {
+                    passing.get_or_insert(why);
+                    Ok(())
+                }
+            };
+            if let Err((reason, detail)) = verdict {
+                holds.push((partition.clone(), source.clone(), reason, detail));
             }
-            Err(Obstacle::Passing(why) | Obstacle::Hold(_, why)) => passing = Some(why),
         }
         for (partition, source, reason, detail) in holds {
             self.hold_and_drop_topic(&partition, &source, reason, &detail);
@@ -398,6 +411,25 @@ impl Worker {
         self.pause(Duration::from_millis(200))?;
         Ok(false)
     }
+}
+
+/// Claims each target for every source topic that wants it: opens whose topic does not get it leave `topics`, with who has
+/// it already. One batch may hold both topics of a wrong mapping.
+fn keep_claimed(
+    topics: &mut ByTarget,
+    mut claim: impl FnMut(&Arc<str>, &Arc<str>) -> Result<(), String>,
+) -> Vec<(OpenPartition, String)> {
+    let mut refused = Vec::new();
+    for (target, opens) in topics.iter_mut() {
+        for open in std::mem::take(opens) {
+            match claim(target, open.permit.topic()) {
+                Ok(()) => opens.push(open),
+                Err(owner) => refused.push((open, owner)),
+            }
+        }
+    }
+    topics.retain(|_, opens| !opens.is_empty());
+    refused
 }
 
 /// Whether the target partition is as progress says: the same topic, the last record there, nothing after it.
