@@ -138,10 +138,7 @@ impl Encoder {
 
     /// Bytes of memory held for this lane: zstd's, the shapes and columns, one serialized batch.
     pub fn memory(&self) -> usize {
-        self.context.sizeof()
-            + self.serializer.memory()
-            + self.trials.memory()
-            + self.serialized.capacity()
+        self.context.sizeof() + self.serializer.memory() + self.trials.memory() + self.serialized.capacity()
     }
 
     fn write_parcel(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {

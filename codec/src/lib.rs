@@ -142,8 +142,8 @@ mod skip;
 mod state;
 mod varint;
 
-pub use column::ColumnFault;
 pub use batch::{Batch, GapReason, Group, RecordView, UNKNOWN_LEADER_EPOCH, record_plain_size};
+pub use column::ColumnFault;
 pub use decoder::{DecodeLimits, Decoder};
 pub use digest::{Digest, ParseDigestError};
 pub use encoder::{Encoder, EncoderSettings, Sizes};

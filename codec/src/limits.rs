@@ -81,7 +81,9 @@ const _: () = {
     assert!(MAX_RECORDS as u64 * RECORD_OVERHEAD <= MAX_PLAIN as u64);
     assert!(MAX_HEADERS as u64 * HEADER_OVERHEAD <= MAX_PLAIN as u64);
     // Spans into a batch are 32 bits wide. Its arena holds the serialized batch, names from earlier ones, and its rows.
-    assert!(serialized_bound(MAX_PLAIN) + MAX_HEADER_NAME_BYTES as u64 + (MAX_PLAIN as u64) < u32::MAX as u64);
+    assert!(
+        serialized_bound(MAX_PLAIN) + MAX_HEADER_NAME_BYTES as u64 + (MAX_PLAIN as u64) < u32::MAX as u64
+    );
     assert!(MAX_COLUMN_VALUES as u64 >= 2 * MAX_RECORDS as u64, "every key and value can go whole");
     assert!(MAX_HEADER_NAMES <= u16::MAX as usize && MAX_HEADER_NAME <= MAX_HEADER_NAME_BYTES);
     assert!(*WINDOW_LOGS.start() <= MAX_WINDOW_LOG && MAX_WINDOW_LOG <= *WINDOW_LOGS.end());

@@ -46,6 +46,7 @@ impl Parser {
     /// Bytes held.
     pub(crate) fn memory(&self) -> usize {
         self.shapes.memory()
+            + self.series.memory()
             + self.deltas.capacity() * 8
             + self.names.total_bytes()
             + self.appended.capacity()

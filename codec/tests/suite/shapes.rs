@@ -61,12 +61,12 @@ impl Lane {
 pub(crate) fn kinds(i: u64) -> Vec<Record> {
     let hex = format!("{:016x}", i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let tags = (0..i % 7).map(|tag| format!("\"tag-{tag}\"")).collect::<Vec<_>>().join(",");
-    let optional = if i % 3 == 0 {
+    let optional = if i.is_multiple_of(3) {
         format!(",\"optional\":{{\"deep\":[{i},{i}.5,-1e{}]}}", i % 20)
     } else {
         String::new()
     };
-    let (a, b) = if i % 2 == 0 { ("first", "second") } else { ("second", "first") };
+    let (a, b) = if i.is_multiple_of(2) { ("first", "second") } else { ("second", "first") };
     let time = format!("2023-05-28T20:{:02}:{:02}.{:03}Z", i / 60 % 60, i % 60, i % 1000);
     vec![
         record(
