@@ -75,7 +75,7 @@ struct Up {
     /// Random loss in percent
     #[arg(long, default_value = "0")]
     loss: String,
-    /// Loss in bursts, in percent per packet: BEGIN,END[,INSIDE[,OUTSIDE]]
+    /// Loss in bursts, in percent per packet: `BEGIN,END[,INSIDE[,OUTSIDE]]`
     #[arg(long, default_value = "off")]
     bursts: String,
     /// Bound of the drop-tail queue: 100ms, 256kb or 300000b
