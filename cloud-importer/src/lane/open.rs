@@ -74,18 +74,15 @@ impl Worker {
 
     /// A target topic belongs to one source topic.
     fn claim(&mut self, topics: &mut ByTarget) -> Result<(), Stopped> {
-        let names: Vec<Arc<str>> = topics.keys().cloned().collect();
-        for topic in names {
-            let source = topics[&topic][0].permit.topic().clone();
-            let Err(owner) = self.context.claims.claim(&topic, &self.context.link_name, &source) else {
-                continue;
-            };
+        let (claims, link) = (self.context.claims.clone(), self.context.link_name.clone());
+        let refused = keep_claimed(topics, |target, source| claims.claim(target, &link, source));
+        for (open, owner) in refused {
             let detail = format!(
-                "target topic `{topic}` is already written by {owner}: two source topics cannot share it; give one of them \
-                 another name with `map` in the link's table"
+                "target topic `{}` is already written by {owner}: two source topics cannot share it; give one of them \
+                 another name with `map` in the link's table; if the other is not copied any more, restart the importer",
+                open.permit.target()
             );
-            let opens = topics.remove(&topic).unwrap_or_default();
-            self.hold_opens(opens, Reason::MappingChanged, &detail)?;
+            self.hold_opens(vec![open], Reason::MappingChanged, &detail)?;
         }
         Ok(())
     }
@@ -524,6 +521,7 @@ fn foreign(topic: &str, offset: i64) -> (Reason, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lane::tests::open_of;
     use proto::ids::{Offset, TopicId};
 
     fn check(last: Option<i64>, tail: Tail, shared: bool) -> Result<(), Reason> {
@@ -551,6 +549,21 @@ mod tests {
 
     fn tail(low: i64, high: i64, first: Option<i64>, second: Option<i64>) -> Tail {
         Tail { low, high, first, second }
+    }
+
+    #[test]
+    fn two_source_topics_in_one_batch_do_not_share_a_target() {
+        let opens = [("a", "b", 0), ("b", "b", 1), ("a", "b", 2), ("c", "c", 3)];
+        let mut topics = ByTarget::new();
+        for (topic, target, slot) in opens {
+            topics.entry(target.into()).or_default().push(open_of(topic, target, slot));
+        }
+        let (claims, link) = (target::Claims::default(), "l".into());
+        let refused = keep_claimed(&mut topics, |target, source| claims.claim(target, &link, source));
+        let refused: Vec<u32> = refused.into_iter().map(|(open, _)| open.slot.0).collect();
+        assert_eq!(refused, [1]);
+        let kept: Vec<u32> = topics.values().flatten().map(|open| open.slot.0).collect();
+        assert_eq!(kept, [0, 2, 3]);
     }
 
     #[test]
