@@ -51,6 +51,16 @@ impl LinkState {
         self.lanes.iter().for_each(|lane| lane.mailbox.void(session));
     }
 
+    /// What the link is granted changed. A session that is there looks for itself; what lanes still hold of one that is gone
+    /// is dropped, as its exporter is not here to be judged.
+    pub(crate) fn policy_changed(&self) {
+        // Under the lock, so that no session begins meanwhile.
+        let sessions = self.sessions();
+        if sessions.current().is_none() {
+            self.void_session(SessionId(u64::MAX));
+        }
+    }
+
     /// A session's connection is gone; says whether it was the current one.
     pub(crate) fn end_session(&self, session: SessionId) -> bool {
         let mut sessions = self.sessions();

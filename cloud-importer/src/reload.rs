@@ -168,6 +168,9 @@ impl Reload {
         self.current = new;
         if !changes.granted.is_empty() {
             self.shared.set_policy(self.current.policy_of(known));
+            for link in changes.granted.keys().filter_map(|link| self.shared.links.get(link)) {
+                link.policy_changed();
+            }
         }
         Ok(())
     }
