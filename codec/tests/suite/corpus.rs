@@ -32,8 +32,10 @@ fn replay(target: &str, feed: fn(&[u8])) {
     for entry in std::fs::read_dir(folder(target)).expect("the corpus is part of the sources") {
         let path = entry.expect("an entry of the corpus").path();
         let input = std::fs::read(&path).expect("a readable input");
-        // Shown when something below panics.
-        println!("{}", path.display());
+        let feed = |input: &[u8]| {
+            let fed = std::panic::catch_unwind(|| feed(input));
+            assert!(fed.is_ok(), "{}, as it is or changed: see the panic above", path.display());
+        };
         feed(&input);
         let step = 1 + input.len() / 60;
         for at in (0..input.len()).step_by(step) {
@@ -49,6 +51,9 @@ fn replay(target: &str, feed: fn(&[u8])) {
     assert!(inputs >= 3, "{inputs} inputs");
 }
 
+/// The text of a record.
+type Line = fn(u64) -> String;
+
 fn folder(target: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "..", "fuzz", "corpus", target].iter().collect()
 }
@@ -56,7 +61,7 @@ fn folder(target: &str) -> PathBuf {
 #[test]
 #[ignore = "writes the corpus's beginnings, for a new version of the format"]
 fn write_the_corpus() {
-    let lines: [(&str, fn(u64) -> String); 6] = [
+    let lines: [(&str, Line); 6] = [
         ("json", |i| {
             let time = format!("2023-05-28T20:{:02}:{:02}.{:03}Z", i / 60, i % 60, i * 7 % 1000);
             format!(
@@ -119,7 +124,7 @@ fn write_the_corpus() {
     write("parcel", "zstd", &packed);
 }
 
-fn batch(parcel: u64, line: fn(u64) -> String) -> Batch {
+fn batch(parcel: u64, line: Line) -> Batch {
     let mut batch = Batch::new();
     let group = batch.group_index(1);
     for i in parcel * 6..parcel * 6 + 6 {
