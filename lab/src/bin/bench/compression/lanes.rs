@@ -46,7 +46,7 @@ pub(super) fn measure(records: &Records<'_>, setting: &Setting<'_>, rounds: u32)
         encode.push(sent.time);
         let (time, memory) = receive(records, setting, &sent.parcels, round == 0)?;
         decode.push(time);
-        let (first, _) = first.get_or_insert((sent.without_bodies(), memory));
+        let (first, _) = first.get_or_insert_with(|| (sent.without_bodies(), memory));
         ensure!(first.wire == sent.wire, "the same records were encoded to other bytes in another round");
     }
     let (sent, decoder_memory) = first.context("there is at least one round")?;
