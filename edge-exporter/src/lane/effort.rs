@@ -38,15 +38,15 @@ pub(super) struct Effort {
     gauges: Gauges,
 }
 
-/// What stops a lane that has something to send.
+/// What a lane waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waits {
-    /// Nothing: it has nothing to send.
-    ForRecords,
+    /// It has nothing to send.
+    Records,
     /// The stream takes nothing more.
-    ForStream,
+    Stream,
     /// The importer has enough: it, its cluster or the path is slow.
-    ForCredit,
+    Credit,
 }
 
 impl Effort {
@@ -55,14 +55,14 @@ impl Effort {
             Some(_) => None,
             None => Some(Control::new(settings.priority.into())),
         };
-        let level = settings.level.or(control.as_ref().map(Control::level));
+        let level = settings.level.or_else(|| control.as_ref().map(Control::level));
         let now = Instant::now();
         Self {
             facts,
             control,
             level: level.expect("fixed or controlled"),
             seen: Observation::default(),
-            waits: Waits::ForRecords,
+            waits: Waits::Records,
             turn: now,
             busy: thread_time(),
             next_look: now,
@@ -105,10 +105,10 @@ impl Effort {
         (self.turn, self.busy) = (now, busy);
         self.seen.passed += passed;
         let for_link = match self.waits {
-            Waits::ForRecords => false,
-            Waits::ForStream => true,
+            Waits::Records => false,
+            Waits::Stream => true,
             // Slow targets are not to be had with fewer bytes.
-            Waits::ForCredit => self.path_is_full,
+            Waits::Credit => self.path_is_full,
         };
         *(if for_link { &mut self.seen.link } else { &mut self.seen.idle }) += waited;
         let due = now >= self.next_look;
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn a_fixed_level_stays_whatever_happens() {
         let mut effort = effort(Some(7));
-        work(&mut effort, 1000, Waits::ForStream);
+        work(&mut effort, 1000, Waits::Stream);
         assert_eq!(effort.level(), 7);
         assert!((effort.gauges().ratio - 0.043).abs() < 1e-9);
     }
@@ -205,7 +205,7 @@ mod tests {
     fn a_lane_that_waits_for_its_stream_compresses_harder() {
         let mut effort = effort(None);
         let first = effort.level();
-        work(&mut effort, 600, Waits::ForStream);
+        work(&mut effort, 600, Waits::Stream);
         assert!(effort.level() > first, "{}", effort.level());
     }
 

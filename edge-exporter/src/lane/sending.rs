@@ -54,7 +54,7 @@ impl Running {
 impl Lane {
     /// Sends what may leave: in order, released by the topic check, within credit, while the audit log is written.
     pub(super) fn send(&mut self) {
-        self.effort.waits(Waits::ForRecords);
+        self.effort.waits(Waits::Records);
         while self.is_released() && self.shared.audit.healthy() {
             let Some(running) = &mut self.running else { return };
             let Some(front) = self.assembly.front() else { return };
@@ -62,11 +62,11 @@ impl Lane {
                 return;
             }
             if front.batch.plain_size() > running.machine.credit_left() {
-                return self.effort.waits(Waits::ForCredit);
+                return self.effort.waits(Waits::Credit);
             }
             // The stream task has its hands full, or is gone with its connection.
             let Ok(permit) = running.parcels.clone().try_reserve_owned() else {
-                return self.effort.waits(Waits::ForStream);
+                return self.effort.waits(Waits::Stream);
             };
             if !self.gaps_on_record() {
                 return;
