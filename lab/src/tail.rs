@@ -133,6 +133,29 @@ impl Delays {
     }
 }
 
+/// The delays of each topic, of records produced from a moment on.
+struct Measured {
+    delays: Vec<Delays>,
+    from_ms: i64,
+}
+
+impl Measured {
+    fn new(topics: usize) -> Self {
+        Self { delays: vec![Delays::default(); topics], from_ms: i64::MIN }
+    }
+
+    /// A record came. With another moment than before, what was measured until now does not count.
+    fn add(&mut self, topic: usize, produced_ms: i64, now_ms: i64, from_ms: i64) {
+        if from_ms != self.from_ms {
+            self.from_ms = from_ms;
+            self.delays.fill(Delays::default());
+        }
+        if produced_ms >= from_ms {
+            self.delays[topic].add(u64::try_from(now_ms - produced_ms).unwrap_or(0));
+        }
+    }
+}
+
 struct Follower {
     settings: Settings,
     topics: Vec<(String, i32)>,
@@ -141,7 +164,7 @@ struct Follower {
 
 impl Follower {
     fn run(self) -> Result<Vec<Delays>, Error> {
-        let mut delays = vec![Delays::default(); self.topics.len()];
+        let mut measured = Measured::new(self.topics.len());
         let consumer: BaseConsumer = client_config(&self.settings)
             .set("group.id", "longhaul-tail")
             .set("enable.auto.commit", "false")
@@ -164,9 +187,8 @@ impl Follower {
                     let index = self.topics.iter().position(|(name, _)| name == message.topic());
                     let index = index.expect("only these topics are read");
                     let produced_ms = message.timestamp().to_millis().unwrap_or_default();
-                    if produced_ms >= self.shared.measured_from_ms.load(Ordering::Relaxed) {
-                        delays[index].add(u64::try_from(now_ms() - produced_ms).unwrap_or(0));
-                    }
+                    let from_ms = self.shared.measured_from_ms.load(Ordering::Relaxed);
+                    measured.add(index, produced_ms, now_ms(), from_ms);
                     self.shared.newest_ms.fetch_max(produced_ms, Ordering::Relaxed);
                     self.shared.counts[index].fetch_add(1, Ordering::Relaxed);
                 }
@@ -175,7 +197,7 @@ impl Follower {
                 None => {}
             }
         }
-        Ok(delays)
+        Ok(measured.delays)
     }
 
     /// Begins to read the topics that exist by now.
@@ -213,5 +235,16 @@ mod tests {
         assert_eq!(delays.quantile_ms(0.99), Some(99));
         assert_eq!(delays.quantile_ms(1.0), Some(100));
         assert_eq!(delays.quantile_ms(0.0), Some(1));
+    }
+
+    #[test]
+    fn what_came_before_the_measurement_began_does_not_count() {
+        let mut measured = Measured::new(1);
+        measured.add(0, 100, 5100, i64::MIN);
+        assert_eq!(measured.delays[0].quantile_ms(1.0), Some(5000));
+        measured.add(0, 190, 5190, 200);
+        assert_eq!(measured.delays[0].quantile_ms(1.0), None);
+        measured.add(0, 200, 210, 200);
+        assert_eq!(measured.delays[0].quantile_ms(1.0), Some(10));
     }
 }
