@@ -139,7 +139,11 @@ impl Best<'_, '_> {
         self.scratch.tail.clear();
         let (memory, cache) = ((&mut memory.0, &mut memory.1), &mut Cache::default());
         write(choice, values, earlier, memory, cache, self.scratch, &mut self.trials.body)?;
-        let compressed = self.trials.compressed() + self.scratch.tail.len();
+        let mut compressed = self.trials.compressed() + self.scratch.tail.len();
+        if self.trials.thrifty && choice.has_tail(values.len()) {
+            // Processor time at both ends, in bytes.
+            compressed += values.len() * RANGED_PRICE / 8;
+        }
         let parcels = self.earlier.parcels();
         if parcels <= 1 {
             return Some(compressed);
@@ -313,6 +317,8 @@ const MOST_ORDERS: usize = 3;
 const BEST_PREDICTORS: usize = 2;
 /// Values from which a range coder is tried.
 const FEWEST_RANGED: usize = 128;
+/// Bits that a value must be smaller by for a range coder to be worth its time, where time counts.
+const RANGED_PRICE: usize = 2;
 /// Rows that an estimate looks at.
 const ESTIMATED_ROWS: usize = 256;
 /// Values below which a kind must be clearly better than text.

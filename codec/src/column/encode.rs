@@ -143,6 +143,11 @@ impl ColumnEncoders {
         *self = Self { trials: std::mem::take(&mut self.trials).cleared(), ..Self::default() };
     }
 
+    /// Whether kinds that cost much time must save much, from the next trials on.
+    pub(crate) fn set_thrifty(&mut self, thrifty: bool) {
+        self.trials.thrifty = thrifty;
+    }
+
     /// Bytes held.
     pub(crate) fn memory(&self) -> usize {
         let of_column = |column: &Column| {

@@ -21,6 +21,8 @@ pub(super) struct Trials {
     pub(super) body: Vec<u8>,
     budget: i64,
     evidence: Evidence,
+    /// Kinds that cost much time must save much.
+    pub(super) thrifty: bool,
 }
 
 impl Default for Trials {
@@ -31,6 +33,7 @@ impl Default for Trials {
             body: Vec::new(),
             budget: FIRST_BUDGET,
             evidence: Evidence::default(),
+            thrifty: false,
         }
     }
 }

@@ -62,6 +62,11 @@ impl Encoder {
         }
     }
 
+    /// Whether columns are to cost little time rather than the fewest bytes.
+    pub(crate) fn set_thrifty(&mut self, thrifty: bool) {
+        self.columns.set_thrifty(thrifty);
+    }
+
     /// Bytes held.
     pub(crate) fn memory(&self) -> usize {
         self.graph.memory()
