@@ -92,6 +92,26 @@ fn chosen(make: impl Fn(u64) -> Vec<Vec<u8>>, kind: &str, per_value: f64) {
 }
 
 #[test]
+fn a_range_coder_is_chosen_where_bytes_count_and_left_where_it_saves_less_than_its_time() {
+    let made = |parcel: u64| {
+        let mut last = parcel * 1_000_000;
+        texts(noise(parcel + 1).take(2000).map(|gap| {
+            last += gap % 200;
+            last
+        }))
+    };
+    for (thrifty, coder) in [(false, true), (true, false)] {
+        let mut ends = Ends::default();
+        ends.encoders.set_thrifty(thrifty);
+        for parcel in 0..4 {
+            ends.pass(&[], &[(3, made(parcel))]);
+        }
+        let name = ends.encoders.kind_of(3);
+        assert_eq!(name.contains("Ranged"), coder, "{name}");
+    }
+}
+
+#[test]
 fn each_kind_is_chosen_on_data_made_for_it() {
     let random = |parcel: u64| noise(parcel + 1).take(400);
     chosen(|_| texts(vec!["always"; 400]), "Constant", 0.01);
