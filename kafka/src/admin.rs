@@ -451,15 +451,7 @@ impl Admin {
         for partition in partitions {
             list.add(&name, *partition, spec, None);
         }
-        let event = admin_call(
-            &self.client,
-            Api::RD_KAFKA_ADMIN_OP_LISTOFFSETS,
-            &what,
-            timeout,
-            |options| options.set_isolation(isolation),
-            // SAFETY: all pointers are live through the call; the request copies the list.
-            |rk, options, queue| unsafe { sys::rd_kafka_ListOffsets(rk, list.as_ptr(), options, queue) },
-        )?;
+        let event = self.ask_offsets(&what, &list, isolation, timeout)?;
         let mut found = BTreeMap::new();
         for entry in native::listed_offsets(&event) {
             if entry.code != KafkaCode::NONE {
@@ -476,6 +468,25 @@ impl Admin {
                 })
             })
             .collect()
+    }
+
+    /// Asks for the offsets that `list` specifies.
+    fn ask_offsets(
+        &self,
+        what: &str,
+        list: &PartitionList,
+        isolation: Isolation,
+        timeout: Duration,
+    ) -> Result<native::Event, Error> {
+        admin_call(
+            &self.client,
+            Api::RD_KAFKA_ADMIN_OP_LISTOFFSETS,
+            what,
+            timeout,
+            |options| options.set_isolation(isolation),
+            // SAFETY: all pointers are live through the call; the request copies the list.
+            |rk, options, queue| unsafe { sys::rd_kafka_ListOffsets(rk, list.as_ptr(), options, queue) },
+        )
     }
 }
 

@@ -129,15 +129,7 @@ impl Admin {
             for (topic, partition) in partitions {
                 list.add(&names[topic], *partition, spec, None);
             }
-            let event = admin_call(
-                &self.client,
-                Api::RD_KAFKA_ADMIN_OP_LISTOFFSETS,
-                &what,
-                timeout,
-                |options| options.set_isolation(isolation),
-                // SAFETY: all pointers are live through the call; the request copies the list.
-                |rk, options, queue| unsafe { sys::rd_kafka_ListOffsets(rk, list.as_ptr(), options, queue) },
-            )?;
+            let event = self.ask_offsets(&what, &list, isolation, timeout)?;
             let mut found = HashMap::with_capacity(partitions.len());
             for entry in native::listed_offsets(&event) {
                 let outcome = if entry.code == KafkaCode::NONE { Ok(entry.offset) } else { Err(entry.code) };
