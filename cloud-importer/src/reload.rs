@@ -2,8 +2,9 @@
 //!
 //! The files of `[tls] dir` and the configuration file are looked at every few seconds, and at once on SIGHUP. What is
 //! broken is refused with a clear error, and what was in effect stays. What is good is put on record first and takes
-//! effect then: live connections are checked against the new roots and revocations, and a session whose grant
-//! changed ends, so that its exporter asks anew; a topic that is not granted any more is refused then.
+//! effect then: live connections are checked against the new roots and revocations. A session that keeps all it was
+//! granted goes on and is told what it is granted now, its rate among it; one that lost something ends, so that its exporter
+//! asks anew, and a topic that is not granted any more is refused then.
 //!
 //! Only the policy part of `[[links]]` is reloaded. Other keys that changed are named, and wait for a restart.
 

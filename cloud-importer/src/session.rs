@@ -178,13 +178,19 @@ impl Session {
         Ok(())
     }
 
-    /// The policy changed: a session goes on with the grant that it has, or ends for its exporter to ask anew.
+    /// The policy changed: a session that keeps what it was let in with goes on and is told the rest; another one ends, for
+    /// its exporter to ask anew.
     async fn regrant(&mut self) -> Result<(), Ending> {
-        let Some(open) = &self.open else { return Ok(()) };
+        let Some(open) = &mut self.open else { return Ok(()) };
         let peer = self.connection.peer().to_string();
         let policy = Arc::clone(&self.shared.policy.borrow());
         let why = match policy.admit(&open.link.name, &peer, &open.cluster) {
             Ok(grant) if grant == open.grant => return Ok(()),
+            Ok(grant) if grant.keeps(&open.grant) => {
+                tracing::info!(link = %open.link.name, rate = grant.rate(), "the exporter is told what it is granted now");
+                open.grant = grant.clone();
+                return Ok(self.receiver.handle(Event::Regranted(grant), self.started.elapsed())?);
+            }
             Ok(_) => return Err(Ending::new(CloseCode::Done, "what the link is granted changed: ask anew")),
             Err(refusal) => refusal.to_string(),
         };
@@ -197,7 +203,7 @@ impl Session {
     fn still_granted(&self, open: &Open) -> bool {
         let peer = self.connection.peer().to_string();
         let policy = Arc::clone(&self.shared.policy.borrow());
-        policy.admit(&open.link.name, &peer, &open.cluster).is_ok_and(|grant| grant == open.grant)
+        policy.admit(&open.link.name, &peer, &open.cluster).is_ok_and(|grant| grant.keeps(&open.grant))
             && self.connection.check_peer(&self.shared.identity()).is_ok()
     }
 

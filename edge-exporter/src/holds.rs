@@ -99,6 +99,11 @@ impl Holds {
         self.held.get(&slot)
     }
 
+    /// The slots that the importer does not grant.
+    pub(crate) fn refused(&self) -> Vec<Slot> {
+        self.held.iter().filter(|(_, held)| held.cause == Cause::Refused).map(|(slot, _)| *slot).collect()
+    }
+
     /// The slots to be tried again now. Each waits for its outcome: [`hold`](Self::hold) again, or an end.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Slot> {
         let mut due = Vec::new();

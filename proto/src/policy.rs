@@ -84,6 +84,12 @@ impl Grant {
         self.rate
     }
 
+    /// Whether everything that `before` granted is granted still, under the same names: a session may go on then.
+    pub fn keeps(&self, before: &Self) -> bool {
+        let covered = |old: &Pattern| self.topics.iter().any(|pattern| pattern.covers(old));
+        self.link == before.link && self.mapping == before.mapping && before.topics.iter().all(covered)
+    }
+
     /// The right to write `topic`, with the name that it has at the target.
     pub fn permit(&self, topic: &str) -> Result<Permit, Refusal> {
         if !is_legal_topic(topic) {
@@ -139,6 +145,17 @@ impl Pattern {
                 Self::Exact(name) => name == topic,
                 Self::Prefix(prefix) => topic.starts_with(prefix.as_str()),
             }
+    }
+
+    /// Whether the pattern covers every topic that `other` covers.
+    fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(one), Self::Exact(other)) => one == other,
+            (Self::Exact(_), Self::Prefix(_)) => false,
+            (Self::Prefix(prefix), Self::Exact(other) | Self::Prefix(other)) => {
+                other.starts_with(prefix.as_str())
+            }
+        }
     }
 }
 
@@ -331,6 +348,31 @@ mod tests {
         }
         let long = format!("payments.{}", "x".repeat(limits::MAX_TOPIC_NAME - 10));
         assert!(matches!(grant.permit(&long), Err(Refusal::IllegalTarget { .. })));
+    }
+
+    #[test]
+    fn a_grant_keeps_another_that_covers_less_under_the_same_names() {
+        let with = |topics: &[&str], change: fn(&mut LinkPolicy)| {
+            let mut policy = policy();
+            let mut entry = policy.links.remove("fra-to-aws").unwrap();
+            entry.topics = topics.iter().map(|topic| topic.parse().unwrap()).collect();
+            change(&mut entry);
+            policy.insert("fra-to-aws", entry);
+            policy.admit("fra-to-aws", "spiffe://example.org/exporter/fra", "fra").unwrap()
+        };
+        let same = |topics: &[&str]| with(topics, |_| {});
+        let before = grant();
+        assert!(before.keeps(&before));
+        for topics in [["orders", "payments.*"], ["*", "x"], ["ord*", "pay*"], ["payments.*", "orders"]] {
+            assert!(same(&topics).keeps(&before), "{topics:?}");
+        }
+        for topics in [["orders", "payments.eu.*"], ["orders", "payments.eu"], ["order", "payments.*"]] {
+            assert!(!same(&topics).keeps(&before), "{topics:?}");
+        }
+        let topics = ["orders", "payments.*"];
+        assert!(with(&topics, |entry| entry.rate = Some(1)).keeps(&before), "a rate takes no right back");
+        assert!(!with(&topics, |entry| entry.mapping.prefix = "us.".into()).keeps(&before));
+        assert!(!with(&topics, |entry| entry.mapping.rename.clear()).keeps(&before));
     }
 
     #[test]

@@ -52,6 +52,9 @@ pub enum Event {
         /// Plain bytes each lane may send at first.
         credit: u64,
     },
+    /// The policy grants something else, which [keeps](Grant::keeps) all that was granted: what it no longer keeps is for
+    /// the session to end with.
+    Regranted(Grant),
     /// Time passed.
     Tick,
     /// The importer is stopping.
@@ -149,6 +152,7 @@ impl Receiver {
             Event::Message(ToImporter { request: Some(request) }) => self.requested(request)?,
             Event::Message(ToImporter { request: None }) => {}
             Event::Admitted { session, grant, lanes, credit } => self.admitted(session, grant, lanes, credit),
+            Event::Regranted(new) => self.regranted(new),
             Event::Leave(reason) => self.transmit.push_back(wire::Drain { reason }.into()),
             Event::Tick => {
                 let waiting = !matches!(self.state, State::Open { .. });
@@ -193,6 +197,16 @@ impl Receiver {
             .into(),
         );
         self.state = State::Open { cluster: cluster.clone(), grant, lanes };
+    }
+
+    fn regranted(&mut self, new: Grant) {
+        let State::Open { grant, .. } = &mut self.state else {
+            unreachable!("only who was admitted has a grant");
+        };
+        assert!(new.keeps(grant), "what was granted is taken back by ending the session");
+        let topics = new.topics().iter().map(ToString::to_string).collect();
+        self.transmit.push_back(wire::Policy { topics, rate: new.rate().unwrap_or(0) }.into());
+        *grant = new;
     }
 
     fn requested(&mut self, request: Request) -> Result<(), PeerMisbehaved> {
@@ -343,24 +357,22 @@ mod tests {
         receiver.handle(Event::Message(message.into()), Duration::ZERO)
     }
 
-    fn admitted() -> Receiver {
+    fn grant(topics: &[&str], rate: Option<u64>) -> Grant {
         let mut policy = Policy::new();
-        policy.insert(
-            "l",
-            LinkPolicy {
-                identity: "id".into(),
-                cluster: None,
-                topics: vec!["orders".parse().unwrap()],
-                mapping: Mapping::default(),
-                rate: None,
-            },
-        );
+        let topics = topics.iter().map(|topic| topic.parse().unwrap()).collect();
+        let entry =
+            LinkPolicy { identity: "id".into(), cluster: None, topics, mapping: Mapping::default(), rate };
+        policy.insert("l", entry);
+        policy.admit("l", "id", "c").unwrap()
+    }
+
+    fn admitted() -> Receiver {
         let mut receiver = Receiver::new(Duration::ZERO);
         say(&mut receiver, hello()).unwrap();
         assert!(matches!(receiver.poll_action(), Some(Action::Admit(_))));
         let event = Event::Admitted {
             session: SessionId(5),
-            grant: policy.admit("l", "id", "c").unwrap(),
+            grant: grant(&["orders"], None),
             lanes: 4,
             credit: limits::LANE_CREDIT,
         };
@@ -408,6 +420,28 @@ mod tests {
             Some(ToExporter { answer: Some(wire::Answer::Refuse(wire::Refuse { slot: 3, .. })) })
         ));
         assert!(matches!(receiver.poll_action(), Some(Action::Refused { .. })));
+    }
+
+    #[test]
+    fn a_grant_that_grew_is_told_and_decides_about_what_is_opened_from_then_on() {
+        let mut receiver = admitted();
+        let secrets = wire::Open { topic: "secrets".into(), ..open() };
+        say(&mut receiver, secrets.clone()).unwrap();
+        assert!(matches!(receiver.poll_action(), Some(Action::Refused { .. })));
+        assert!(receiver.poll_transmit().is_some());
+        let more = grant(&["orders", "secrets"], Some(5_000_000));
+        receiver.handle(Event::Regranted(more), Duration::ZERO).unwrap();
+        let told = wire::Policy { topics: vec!["orders".into(), "secrets".into()], rate: 5_000_000 };
+        assert_eq!(receiver.poll_transmit(), Some(told.into()));
+        say(&mut receiver, secrets).unwrap();
+        assert!(matches!(receiver.poll_action(), Some(Action::Open(open)) if open.slot == Slot(3)));
+    }
+
+    #[test]
+    #[should_panic(expected = "taken back by ending the session")]
+    fn a_grant_that_shrank_is_not_for_a_session_that_goes_on() {
+        let less = grant(&["other"], None);
+        let _ = admitted().handle(Event::Regranted(less), Duration::ZERO);
     }
 
     #[test]

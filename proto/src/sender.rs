@@ -70,6 +70,13 @@ pub enum Action {
         /// Bits a second, when the importer limits them.
         rate: Option<u64>,
     },
+    /// What the importer grants changed, and all that was granted still is: topics that were refused may be opened now.
+    Granted {
+        /// The topic patterns granted, in the importer's words.
+        topics: Vec<String>,
+        /// Bits a second, when the importer limits them.
+        rate: Option<u64>,
+    },
     /// Send a source partition from a position.
     Resume {
         /// Its lane.
@@ -171,6 +178,11 @@ struct Heartbeats {
 impl Sender {
     /// Says `hello` on a fresh connection.
     pub fn new(hello: wire::Hello, now: Duration) -> Self {
+        Self { transmit: VecDeque::from([hello.into()]), ..Self::greeted(now) }
+    }
+
+    /// Goes on where hello was said already.
+    pub fn greeted(now: Duration) -> Self {
         Self {
             state: State::AwaitingWelcome,
             started: now,
@@ -178,7 +190,7 @@ impl Sender {
             epochs: BTreeMap::new(),
             heartbeats: Heartbeats { last_sent: now, ..Heartbeats::default() },
             ends: BTreeMap::new(),
-            transmit: VecDeque::from([hello.into()]),
+            transmit: VecDeque::new(),
             actions: VecDeque::new(),
         }
     }
@@ -336,8 +348,10 @@ impl Sender {
                 });
             }
             Answer::HeartbeatEcho(echo) => self.heartbeats.echo(echo.seq)?,
-            // A reload changes what later `Open`s are answered; the importer holds what it no longer grants.
-            Answer::Policy(_) => {}
+            Answer::Policy(policy) => {
+                let rate = (policy.rate > 0).then_some(policy.rate);
+                self.actions.push_back(Action::Granted { topics: policy.topics, rate });
+            }
             Answer::Welcome(_) | Answer::Drain(_) => unreachable!("handled before"),
         }
         Ok(())
@@ -441,6 +455,16 @@ mod tests {
         let welcome = wire::Welcome { version: 2, lanes: 1, ..wire::Welcome::default() };
         assert_eq!(handle(&mut sender, welcome), Err(PeerMisbehaved::UnknownVersion { version: 2 }));
         assert_eq!(sender.handle(Event::Tick, limits::HANDSHAKE_PATIENCE), Err(PeerMisbehaved::NoWelcome));
+    }
+
+    #[test]
+    fn a_policy_of_mid_session_is_passed_on() {
+        let mut sender = established();
+        for (rate, limit) in [(4_000_000, Some(4_000_000)), (0, None)] {
+            handle(&mut sender, wire::Policy { topics: vec!["a".into()], rate }).unwrap();
+            let granted = Action::Granted { topics: vec!["a".into()], rate: limit };
+            assert_eq!(sender.poll_action(), Some(granted));
+        }
     }
 
     #[test]
