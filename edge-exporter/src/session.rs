@@ -10,17 +10,17 @@ mod streams;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Sender as AskSender, TrySendError};
-use link::{CloseCode, Connection, ControlRecv, ControlSend, Dialer};
+use link::{CloseCode, Connection, ControlRecv, ControlSend, Dialer, Greeted};
 use observe::event::{Disconnect, Event};
 use proto::{
     ids::{Lane as LaneId, LaneEpoch, Offset, ResumeEpoch, SessionId, Slot},
     sender::{self, Sender},
-    wire::{Hello, SourceEnd, ToExporter},
+    wire::{SourceEnd, ToExporter},
 };
 use tokio::sync::{mpsc, watch};
 
@@ -57,7 +57,8 @@ pub(crate) struct Parts {
 pub(crate) struct Session {
     parts: Parts,
     started: Instant,
-    nonce: u64,
+    /// The last one that was said.
+    nonces: Arc<AtomicU64>,
     /// Positions that were reported gone, in a row, by slot.
     resets: BTreeMap<Slot, u32>,
     dial_failures: Repeats,
@@ -139,7 +140,7 @@ impl Session {
         Self {
             parts,
             started: Instant::now(),
-            nonce: wall_micros(),
+            nonces: Arc::new(wall_micros().into()),
             resets: BTreeMap::new(),
             dial_failures: Repeats::default(),
             endings: Repeats::default(),
@@ -154,9 +155,9 @@ impl Session {
         if !self.meet_source().await {
             return self.parts.lanes.end();
         }
-        while let Some((connection, place)) = self.dial().await {
-            let began = Instant::now();
-            let ended = self.serve(connection, place).await;
+        while let Some(greeted) = self.dial().await {
+            let (began, place) = (Instant::now(), greeted.place);
+            let ended = self.serve(greeted).await;
             if ended.left {
                 break;
             }
@@ -220,23 +221,13 @@ impl Session {
     }
 
     /// Works on one connection until it ends.
-    async fn serve(&mut self, connection: Connection, place: usize) -> Ended {
+    async fn serve(&mut self, greeted: Greeted) -> Ended {
+        let Greeted { connection, send, recv, place } = greeted;
         let address = &self.parts.config.importer.address[place];
         tracing::debug!(importer = %address, remote = %connection.remote_address(), "connected");
         self.parts.view.facts.connected(&connection);
-        self.nonce += 1;
-        let hello = Hello {
-            versions: vec![proto::limits::PROTOCOL_VERSION],
-            link: self.parts.config.link.clone(),
-            source_cluster_id: self.parts.view.cluster.id().into(),
-            instance: self.parts.view.instance.to_string(),
-            nonce: self.nonce,
-        };
-        let mut live = Live::new(connection.clone(), Sender::new(hello, self.started.elapsed()));
-        let mut ended = match connection.open_control().await {
-            Ok((control, frames)) => self.converse(&mut live, control, frames).await,
-            Err(error) => Ended::again(CloseCode::Failed, error.to_string()),
-        };
+        let mut live = Live::new(connection.clone(), Sender::greeted(self.started.elapsed()));
+        let mut ended = self.converse(&mut live, send, recv).await;
         ended.unwelcome = live.session.is_none();
         ended.refused = ended.unwelcome && connection.peer_closed_with().is_some_and(is_refusal);
         connection.close(ended.code, &ended.why);

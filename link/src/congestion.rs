@@ -12,6 +12,7 @@
 
 mod adaptive;
 mod breath;
+mod curve;
 mod flight;
 mod governed;
 mod path;
@@ -136,7 +137,7 @@ impl Window {
             Kind::Governed => {
                 Inner::Governed(Box::new(Governed::new(rate.unwrap_or_else(|| Rate::new(None, None)), mtu)))
             }
-            Kind::Adaptive => Inner::Adaptive(Box::new(Adaptive::new(now, mtu))),
+            Kind::Adaptive => Inner::Adaptive(Box::new(Adaptive::new(mtu))),
             Kind::Cubic => Inner::Cubic(Box::new(Cubic::new(Arc::new(CubicConfig::default()), now, mtu))),
             Kind::Fixed(window) => Inner::Fixed(window),
         };
@@ -149,6 +150,16 @@ impl Window {
 
     pub(crate) fn flight(&self) -> &Arc<Flight> {
         &self.flight
+    }
+
+    /// The window without room for probes.
+    fn bare_window(&self) -> u64 {
+        match &self.inner {
+            Inner::Governed(governed) => governed.window(&self.path),
+            Inner::Adaptive(adaptive) => adaptive.window(),
+            Inner::Cubic(cubic) => cubic.window(),
+            Inner::Fixed(window) => *window,
+        }
     }
 }
 
@@ -174,7 +185,7 @@ impl Controller for Window {
         }
         match &mut self.inner {
             Inner::Governed(governed) => governed.acked(bytes, app_limited),
-            Inner::Adaptive(adaptive) => adaptive.acked(now, sent, bytes, app_limited, rtt),
+            Inner::Adaptive(adaptive) => adaptive.acked(now, sent, bytes, app_limited, &self.path),
             Inner::Cubic(cubic) => cubic.on_ack(now, sent, bytes, app_limited, rtt),
             Inner::Fixed(_) => {}
         }
@@ -191,6 +202,7 @@ impl Controller for Window {
             Inner::Cubic(cubic) => cubic.on_end_acks(now, in_flight, app_limited, largest),
             Inner::Fixed(_) => {}
         }
+        self.flight.open(self.bare_window());
     }
 
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, persistent: bool, lost_bytes: u64) {
@@ -214,13 +226,7 @@ impl Controller for Window {
     }
 
     fn window(&self) -> u64 {
-        let window = match &self.inner {
-            Inner::Governed(governed) => governed.window(&self.path),
-            Inner::Adaptive(adaptive) => adaptive.window(),
-            Inner::Cubic(cubic) => cubic.window(),
-            Inner::Fixed(window) => *window,
-        };
-        self.breath.of(window)
+        self.breath.of(self.bare_window())
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {

@@ -16,6 +16,7 @@ use crate::{
     CloseCode, ControlRecv, ControlSend, Error, ParcelRecv, ParcelSend, Rate, Stall, Stats,
     close::{MAX_REASON, words},
     congestion::{Kind, Window},
+    outgoing::Outgoing,
     socket::Granted,
     stall::{Sample, TICK, Watch},
     stats::Carried,
@@ -39,6 +40,7 @@ pub(crate) struct Inner {
     pub(crate) handshake_bytes: u64,
     /// Parcel bytes, headers of parcels included.
     pub(crate) parcels: Arc<Carried>,
+    outgoing: Arc<Outgoing>,
 }
 
 impl Connection {
@@ -47,6 +49,7 @@ impl Connection {
         quic: quinn::Connection,
         host: Option<String>,
         granted: Granted,
+        send_window: u32,
         rate: Option<Rate>,
     ) -> Result<Self, certs::Error> {
         let chain = quic
@@ -56,6 +59,8 @@ impl Connection {
             .unwrap_or_default();
         let peer = certs::peer_spiffe_id(&chain)?;
         let handshake_bytes = quic.stats().udp_tx.bytes;
+        let flight = window_of(&quic).map(|window| Arc::clone(window.flight()));
+        let outgoing = Arc::new(Outgoing::new(quic.clone(), flight, send_window.into()));
         Ok(Self(Arc::new(Inner {
             quic,
             peer,
@@ -66,6 +71,7 @@ impl Connection {
             since: Instant::now(),
             handshake_bytes,
             parcels: Arc::default(),
+            outgoing,
         })))
     }
 
@@ -117,7 +123,7 @@ impl Connection {
     /// Why the connection is over.
     pub async fn open_control(&self) -> Result<(ControlSend, ControlRecv), Error> {
         let (send, recv) = self.0.quic.open_bi().await?;
-        Ok((ControlSend::new(send), ControlRecv::new(recv)))
+        Ok((ControlSend::new(send, Arc::clone(&self.0.outgoing)), ControlRecv::new(recv)))
     }
 
     /// Waits for the control stream: the importer does, once.
@@ -126,7 +132,7 @@ impl Connection {
     /// Why the connection is over.
     pub async fn accept_control(&self) -> Result<(ControlSend, ControlRecv), Error> {
         let (send, recv) = self.0.quic.accept_bi().await?;
-        Ok((ControlSend::new(send), ControlRecv::new(recv)))
+        Ok((ControlSend::new(send, Arc::clone(&self.0.outgoing)), ControlRecv::new(recv)))
     }
 
     /// Opens the stream of a lane epoch: the exporter does. Waits while all streams that the importer allows are open.
@@ -134,7 +140,8 @@ impl Connection {
     /// # Errors
     /// Why the connection is over.
     pub async fn open_lane(&self, preface: LanePreface) -> Result<ParcelSend, Error> {
-        ParcelSend::open(self.0.quic.open_uni().await?, preface, Arc::clone(&self.0.parcels)).await
+        let (outgoing, carried) = (Arc::clone(&self.0.outgoing), Arc::clone(&self.0.parcels));
+        ParcelSend::open(self.0.quic.open_uni().await?, preface, outgoing, carried).await
     }
 
     /// Waits for the next lane stream and its preface: the importer does.
@@ -220,7 +227,7 @@ impl Connection {
 
     /// Asked anew each time: a path that was validated afresh has another controller.
     fn window(&self) -> Option<Box<Window>> {
-        self.0.quic.congestion_state().into_any().downcast().ok()
+        window_of(&self.0.quic)
     }
 
     fn sample(&self) -> Sample {
@@ -243,6 +250,10 @@ impl fmt::Debug for Connection {
             .field("remote", &self.remote_address())
             .finish_non_exhaustive()
     }
+}
+
+fn window_of(quic: &quinn::Connection) -> Option<Box<Window>> {
+    quic.congestion_state().into_any().downcast().ok()
 }
 
 /// What was agreed on in a handshake. TLS is always 1.3 and mutual; QUIC does not tell the key exchange.

@@ -1,21 +1,24 @@
 //! The control stream: frames of a little-endian `u32` length and that many bytes.
 
+use std::sync::Arc;
+
 use proto::{limits::MAX_CONTROL_MESSAGE, wire::WireError};
 use quinn::{RecvStream, SendStream};
 
-use crate::Error;
+use crate::{Error, outgoing::Outgoing};
 
 /// The sending half of the control stream. It goes before parcels on the wire.
 #[derive(Debug)]
 pub struct ControlSend {
     stream: SendStream,
+    outgoing: Arc<Outgoing>,
 }
 
 impl ControlSend {
-    pub(crate) fn new(stream: SendStream) -> Self {
+    pub(crate) fn new(stream: SendStream, outgoing: Arc<Outgoing>) -> Self {
         // Strict priority: an ack or a hold never queues behind megabytes of parcels. A closed stream shows at `send`.
         let _ = stream.set_priority(i32::MAX);
-        Self { stream }
+        Self { stream, outgoing }
     }
 
     /// Sends one frame as `encode_frame` made it: the length included.
@@ -38,6 +41,7 @@ impl ControlSend {
         if frame.len() > LENGTH_BYTES + MAX_CONTROL_MESSAGE {
             return Err(Error::Unsendable { why: format!("a control frame of {} bytes", frame.len()) });
         }
+        self.outgoing.make_room(frame.len());
         Ok(self.stream.write_all(frame).await?)
     }
 

@@ -17,8 +17,9 @@ use tokio::{
 };
 
 use crate::{
-    CloseCode, Connection, Error, Rate, Settings,
+    CloseCode, Connection, ControlRecv, ControlSend, Error, Rate, Settings,
     close::{Fault, fault, words},
+    race::Word,
     socket::{self, Granted},
 };
 
@@ -80,6 +81,11 @@ impl Dialer {
     /// # Errors
     /// What is wrong, see [`DialError`]. With several addresses: the most telling one.
     pub async fn dial(&self, address: &str) -> Result<Connection, DialError> {
+        Ok(self.reach(address, None).await?.0)
+    }
+
+    /// [`Self::dial`], and the control stream if something was to be said on it.
+    pub(crate) async fn reach(&self, address: &str, word: Option<&Word>) -> Result<Reached, DialError> {
         let limit = self.attempt_timeout();
         let host = host_of(address)?;
         let mut addresses = resolve(address, limit).await?.into_iter();
@@ -92,7 +98,9 @@ impl Dialer {
             remote,
             limit,
             udp_buffer: self.settings.udp_buffer,
+            send_window: self.settings.send_window,
             rate: self.rate.clone(),
+            word: word.cloned(),
         };
         let mut running = JoinSet::new();
         let mut failure: Option<DialError> = None;
@@ -107,9 +115,9 @@ impl Dialer {
                 () = sleep(STAGGER), if more => continue,
             };
             match finished {
-                Some(Ok(Ok(connection))) => {
-                    self.remember(&connection);
-                    return Ok(connection);
+                Some(Ok(Ok(reached))) => {
+                    self.remember(&reached.0);
+                    return Ok(reached);
                 }
                 Some(Ok(Err(error))) => failure = Some(more_telling(failure, error)),
                 Some(Err(join)) => std::panic::resume_unwind(join.into_panic()),
@@ -216,11 +224,16 @@ struct Attempt {
     remote: SocketAddr,
     limit: Duration,
     udp_buffer: usize,
+    send_window: u32,
     rate: Rate,
+    word: Option<Word>,
 }
 
+/// A connection that stands, with its control stream if something was said on it.
+pub(crate) type Reached = (Connection, Option<(ControlSend, ControlRecv)>);
+
 impl Attempt {
-    async fn run(self) -> Result<Connection, DialError> {
+    async fn run(self) -> Result<Reached, DialError> {
         let (endpoint, granted) = self.endpoint()?;
         let connecting = endpoint
             .connect_with(self.config.clone(), self.remote, &self.host)
@@ -230,15 +243,20 @@ impl Attempt {
             Ok(Err(error)) => return Err(self.failed(&error)),
             Err(_) => return Err(self.timed_out()),
         };
-        let connection =
-            Connection::new(quic.clone(), Some(self.host.clone()), granted, Some(self.rate.clone()));
+        let connection = Connection::new(
+            quic.clone(),
+            Some(self.host.clone()),
+            granted,
+            self.send_window,
+            Some(self.rate.clone()),
+        );
         let got = match &connection {
             Ok(connection) if *connection.peer() == self.expected => None,
             Ok(connection) => Some(connection.peer().to_string()),
             Err(error) => Some(error.to_string()),
         };
         match (connection, got) {
-            (Ok(connection), None) => self.confirmed(connection).await,
+            (Ok(connection), None) => self.greeted(connection).await,
             (_, got) => {
                 quic.close(CloseCode::WrongIdentity.into(), b"not the importer expected here");
                 let (address, remote) = (self.address.to_string(), self.remote);
@@ -248,23 +266,48 @@ impl Attempt {
         }
     }
 
+    /// Says what is to be said right behind the handshake, a round trip before the importer's word on it comes.
+    async fn greeted(self, connection: Connection) -> Result<Reached, DialError> {
+        let Some(word) = &self.word else {
+            self.confirmed(&connection).await?;
+            return Ok((connection, None));
+        };
+        let said = async {
+            let won = word.take().await;
+            let (mut send, recv) = connection.open_control().await?;
+            send.send(&word.hello()).await?;
+            Ok::<_, Error>((won, send, recv))
+        };
+        let (mut won, send, recv) = match timeout(self.limit, said).await {
+            Ok(Ok(said)) => said,
+            Ok(Err(error)) => {
+                return Err(match connection.close_error() {
+                    Some(closed) => self.failed(&closed),
+                    None => DialError::Failed { address: self.address.to_string(), why: error.to_string() },
+                });
+            }
+            Err(_) => return Err(self.timed_out()),
+        };
+        self.confirmed(&connection).await?;
+        *won = true;
+        Ok((connection, Some((send, recv))))
+    }
+
     /// A dialler's handshake ends before the importer has looked at our certificate: wait for its word, one round
     /// trip, so that a refusal shows here and not in the middle of the first exchange.
-    async fn confirmed(&self, connection: Connection) -> Result<Connection, DialError> {
+    async fn confirmed(&self, connection: &Connection) -> Result<(), DialError> {
         let wait = async {
             while !connection.is_confirmed() {
-                if let Some(error) = connection.close_error() {
-                    return Err(self.failed(&error));
+                match connection.close_error() {
+                    // It has read what we said, and answers: that is for whoever said it.
+                    Some(quinn::ConnectionError::ApplicationClosed(_)) if self.word.is_some() => break,
+                    Some(error) => return Err(self.failed(&error)),
+                    None => sleep(CONFIRM_TICK).await,
                 }
-                sleep(CONFIRM_TICK).await;
             }
             Ok(())
         };
-        match timeout(self.limit, wait).await {
-            Ok(Ok(())) => Ok(connection),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(self.timed_out()),
-        }
+        timeout(self.limit, wait).await.unwrap_or_else(|_| Err(self.timed_out()))
     }
 
     fn endpoint(&self) -> Result<(Endpoint, Granted), DialError> {

@@ -54,6 +54,7 @@ impl Listener {
             retry_above: settings.retry_above,
             patience: settings.handshake,
             granted,
+            send_window: settings.send_window,
         };
         let task = tokio::spawn(door.run(endpoint.clone()));
         Ok(Self { endpoint, settings, address, inbox: Mutex::new(inbox), unreported, task })
@@ -121,6 +122,7 @@ struct Door {
     retry_above: usize,
     patience: Duration,
     granted: Granted,
+    send_window: u32,
 }
 
 impl Door {
@@ -152,7 +154,7 @@ impl Door {
         let outcome = timeout(self.patience, async { incoming.accept()?.await }).await;
         let refused = |proven, reason| Refused { remote, proven, reason };
         let refusal = match outcome {
-            Ok(Ok(quic)) => match Connection::new(quic.clone(), None, self.granted, None) {
+            Ok(Ok(quic)) => match Connection::new(quic.clone(), None, self.granted, self.send_window, None) {
                 Ok(connection) => {
                     // An error means that the listener is gone, and the connection goes with it.
                     let _ = self.outbox.send(Ok(connection)).await;

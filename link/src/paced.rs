@@ -12,5 +12,6 @@
 //! In any span of time no more leaves than rate x span and [`bucket::excess`]. Only the dialling side paces: a
 //! listening socket serves all its peers and cannot tell them apart when it is asked whether it is ready.
 
+mod alarm;
 pub(crate) mod bucket;
 pub(crate) mod socket;

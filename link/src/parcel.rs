@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use proto::wire::{LanePreface, ParcelHeader};
 use quinn::{RecvStream, SendStream, VarInt};
 
-use crate::{Error, stats::Carried};
+use crate::{Error, outgoing::Outgoing, stats::Carried};
 
 /// The sending end of one lane epoch.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub struct ParcelSend {
     preface: LanePreface,
     /// A parcel was begun and not ended: a `send` failed or was dropped on the way.
     torn: bool,
+    weight: u16,
+    outgoing: Arc<Outgoing>,
     carried: Arc<Carried>,
 }
 
@@ -22,10 +24,11 @@ impl ParcelSend {
     pub(crate) async fn open(
         mut stream: SendStream,
         preface: LanePreface,
+        outgoing: Arc<Outgoing>,
         carried: Arc<Carried>,
     ) -> Result<Self, Error> {
         stream.write_all(&preface.encode()).await?;
-        Ok(Self { stream, preface, torn: false, carried })
+        Ok(Self { stream, preface, torn: false, weight: 1, outgoing, carried })
     }
 
     /// The lane and its epoch.
@@ -52,17 +55,18 @@ impl ParcelSend {
             return Err(Error::Finished);
         }
         self.torn = true;
-        self.stream.write_all_chunks(&mut [Bytes::copy_from_slice(&bytes), body]).await?;
+        let lane = (self.preface.lane.0, self.weight);
+        let mut parts = [Bytes::copy_from_slice(&bytes), body];
+        self.outgoing.write(lane, &mut self.stream, &mut parts).await?;
         self.torn = false;
         self.carried.sent(bytes.len() + header.coded as usize);
         Ok(())
     }
 
-    /// Of several lanes with something to send, the one of the highest priority goes first, until it has nothing more or
-    /// no credit. Lanes of equal priority, 0 unless set, take turns. Control frames go before all of them.
-    pub fn set_priority(&mut self, priority: u16) {
-        // A closed stream shows at `send`.
-        let _ = self.stream.set_priority(priority.into());
+    /// Of several lanes with something to send, each gets a share of the link by its weight, 1 unless set. Control frames go
+    /// before all of them.
+    pub fn set_weight(&mut self, weight: u16) {
+        self.weight = weight.max(1);
     }
 
     /// Resolves when the importer does not want this stream any more, or the connection is over.

@@ -1,25 +1,85 @@
 //! Reaching any of several addresses as soon as one can be reached.
 
 use std::{
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::{
+    sync::{Mutex, MutexGuard},
     task::{Id, JoinSet},
     time::sleep_until,
 };
 
-use crate::{Connection, DialError, Dialer};
+use crate::{Connection, ControlRecv, ControlSend, DialError, Dialer, dial::Reached};
+
+/// What an exporter says first on a connection, right behind its handshake.
+pub struct Greeting(Box<dyn Fn() -> Vec<u8> + Send + Sync>);
+
+impl Greeting {
+    /// `hello` makes a frame of the control stream, another one each time.
+    pub fn new(hello: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self(Box::new(hello))
+    }
+}
+
+impl fmt::Debug for Greeting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Greeting").finish_non_exhaustive()
+    }
+}
+
+/// The word of a race. One attempt at a time has it, and the next only when that one has come to nothing: an importer goes
+/// by what was said to it last, which must not come from an attempt that is given up.
+#[derive(Debug, Clone)]
+pub(crate) struct Word {
+    greeting: Arc<Greeting>,
+    /// Whether somebody has won.
+    won: Arc<Mutex<bool>>,
+}
+
+impl Word {
+    fn new(greeting: &Arc<Greeting>) -> Self {
+        Self { greeting: Arc::clone(greeting), won: Arc::default() }
+    }
+
+    /// Waits for the word; for ever when the race is won by another.
+    pub(crate) async fn take(&self) -> MutexGuard<'_, bool> {
+        let won = self.won.lock().await;
+        if *won {
+            return std::future::pending().await;
+        }
+        won
+    }
+
+    pub(crate) fn hello(&self) -> Vec<u8> {
+        (self.greeting.0)()
+    }
+}
+
+/// A connection on which hello was said.
+#[derive(Debug)]
+pub struct Greeted {
+    /// The connection.
+    pub connection: Connection,
+    /// Its control stream, hello sent.
+    pub send: ControlSend,
+    /// Where the answers come.
+    pub recv: ControlRecv,
+    /// The place of the address in the list.
+    pub place: usize,
+}
 
 impl Dialer {
-    /// Dials `addresses` over and over, side by side, until one answers; gives its place in the list. The first attempt
-    /// is at `addresses[first]`, the one after it follows a quarter of a second later, and so on round the list.
+    /// Dials `addresses` over and over, side by side, until one answers. The first attempt is at `addresses[first]`, the one
+    /// after it follows a quarter of a second later, and so on round the list.
     ///
     /// Attempts overlap: one that began while the path was dead waits for QUIC's own timers, a fresh one is through
     /// after two round trips. So a path that comes back is used within a quarter of a second and a handshake. After
     /// half a minute, or while attempts fail otherwise than by silence, they begin a second apart; while every address
-    /// refuses, so that somebody has to change something, up to six seconds. `failed` hears of each that failed. Every attempt draws on the same [`Rate`](crate::Rate). Cancel-safe: all attempts end with it.
+    /// refuses, so that somebody has to change something, up to six seconds. `failed` hears of each that failed. Every
+    /// attempt draws on the same [`Rate`](crate::Rate). Cancel-safe: all attempts end with it.
     ///
     /// # Panics
     /// When `addresses` is empty.
@@ -27,10 +87,13 @@ impl Dialer {
         self: &Arc<Self>,
         addresses: &[String],
         first: usize,
+        greeting: &Arc<Greeting>,
         mut failed: impl FnMut(&str, &DialError),
-    ) -> (Connection, usize) {
+    ) -> Greeted {
         assert!(!addresses.is_empty(), "an importer has at least one address");
-        let (mut running, mut places) = (JoinSet::new(), Vec::<(Id, usize)>::new());
+        let (mut running, mut places) =
+            (JoinSet::<Result<Reached, DialError>>::new(), Vec::<(Id, usize)>::new());
+        let word = Word::new(greeting);
         let (mut schedule, mut next) = (Schedule::new(Instant::now(), addresses.len()), first);
         loop {
             tokio::select! {
@@ -43,7 +106,10 @@ impl Dialer {
                     let at = places.iter().position(|(known, _)| *known == id);
                     let (_, place) = places.swap_remove(at.expect("every attempt is noted when it begins"));
                     match outcome {
-                        Ok(connection) => return (connection, place),
+                        Ok((connection, control)) => {
+                            let (send, recv) = control.expect("hello was to be said");
+                            return Greeted { connection, send, recv, place };
+                        }
                         Err(error) => {
                             schedule.failed(&error);
                             failed(&addresses[place], &error);
@@ -54,7 +120,8 @@ impl Dialer {
                     let place = next % addresses.len();
                     next = next.wrapping_add(1);
                     let (dialer, address) = (Arc::clone(self), addresses[place].clone());
-                    let attempt = running.spawn(async move { dialer.dial(&address).await });
+                    let word = word.clone();
+                    let attempt = running.spawn(async move { dialer.reach(&address, Some(&word)).await });
                     places.push((attempt.id(), place));
                     schedule.began(Instant::now());
                 }

@@ -24,27 +24,27 @@ pub struct Topics {
     /// begin at the start of their log.
     #[serde(default)]
     pub start: Start,
-    /// Topics whose records go before others on a link that is full: see [`Precedence`]. Default: none, lanes take turns.
+    /// Topics that get more than others of a link that is full: see [`Precedence`]. Default: none, all lanes get the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub priority: Vec<Precedence>,
 }
 
-/// `[[topics.priority]]`: a lane that carries such a topic sends before lanes of a lower priority for as long as it has
-/// something to send. Topics that share a lane share its priority.
+/// `[[topics.priority]]`: of lanes that have something to send, each gets a share of the link by its weight. Nobody
+/// starves. A lane has the greatest weight of the topics that it carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Precedence {
     /// Exact names, or globs as in `include`. No default. The first table that names a topic counts.
     pub topics: Vec<String>,
-    /// 1 to 100, the highest goes first. No default; topics that are not named have 0.
-    pub priority: u16,
+    /// 1 to 100: with 10, ten times what a lane of weight 1 gets. No default; topics that are not named have 1.
+    pub weight: u16,
 }
 
 impl Topics {
-    /// The priority of a topic.
-    pub(crate) fn priority_of(&self, topic: &str) -> u16 {
+    /// The weight of a topic.
+    pub(crate) fn weight_of(&self, topic: &str) -> u16 {
         let names = |table: &&Precedence| compile(&table.topics).is_ok_and(|globs| globs.is_match(topic));
-        self.priority.iter().find(names).map_or(0, |table| table.priority)
+        self.priority.iter().find(names).map_or(1, |table| table.weight)
     }
 }
 
@@ -113,9 +113,8 @@ impl Rules {
             return Err(("include", what));
         }
         for table in &topics.priority {
-            if table.topics.is_empty() || !(1..=MAX_PRIORITY).contains(&table.priority) {
-                let what =
-                    format!("expected topics and a priority from 1 to {MAX_PRIORITY}, found {table:?}");
+            if table.topics.is_empty() || !(1..=MAX_WEIGHT).contains(&table.weight) {
+                let what = format!("expected topics and a weight from 1 to {MAX_WEIGHT}, found {table:?}");
                 return Err(("priority", what));
             }
             compile(&table.topics).map_err(|what| ("priority", what))?;
@@ -138,7 +137,7 @@ impl Rules {
     }
 }
 
-const MAX_PRIORITY: u16 = 100;
+const MAX_WEIGHT: u16 = 100;
 
 fn compile(patterns: &[String]) -> Result<GlobSet, String> {
     let mut set = GlobSetBuilder::new();
@@ -184,17 +183,17 @@ mod tests {
     }
 
     #[test]
-    fn the_first_table_that_names_a_topic_gives_its_priority() {
-        let table = |topic: &str, priority| Precedence { topics: vec![topic.into()], priority };
+    fn the_first_table_that_names_a_topic_gives_its_weight() {
+        let table = |topic: &str, weight| Precedence { topics: vec![topic.into()], weight };
         let mut topics = Topics {
             include: vec!["*".into()],
             exclude: Vec::new(),
             relay: Vec::new(),
             start: Start::Earliest,
-            priority: vec![table("payments.audit", 1), table("payments.*", 9)],
+            priority: vec![table("payments.audit", 2), table("payments.*", 9)],
         };
-        for (topic, priority) in [("payments.eu", 9), ("payments.audit", 1), ("clickstream", 0)] {
-            assert_eq!(topics.priority_of(topic), priority, "{topic}");
+        for (topic, weight) in [("payments.eu", 9), ("payments.audit", 2), ("clickstream", 1)] {
+            assert_eq!(topics.weight_of(topic), weight, "{topic}");
         }
         assert!(Rules::new(&topics).is_ok());
         topics.priority.push(table("x", 101));

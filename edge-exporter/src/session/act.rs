@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration, time::Instant};
 
 use link::CloseCode;
-use observe::event::{Connect, Hold, New, Refuse, Release, Resume as Resumed};
+use observe::event::{Connect, Hold, New, Policy, Refuse, Release, Resume as Resumed};
 use proto::{
     hold::Reason,
     ids::{Lane as LaneId, Slot},
@@ -63,6 +63,7 @@ impl Session {
                 let parcels = live.streams.open(lane, epoch);
                 self.command(lane, Command::Reset { session, epoch, credit, parcels }, live);
             }
+            Action::Granted { topics, rate } => self.granted(&topics, rate, live),
             Action::Drain(reason) => return Err(drained(&reason)),
             Action::Unanswered { silent } => {
                 let why = format!("the importer answered no heartbeat for {} s", silent.as_secs());
@@ -112,12 +113,25 @@ impl Session {
         Ok(())
     }
 
+    /// The importer's policy changed, and everything that was granted still is.
+    fn granted(&mut self, topics: &[String], rate: Option<u64>, live: &mut Live) {
+        let shared = self.parts.dialer.rate();
+        shared.grant(rate);
+        tracing::info!(rate = shared.ceiling(), granted = ?topics, "the importer grants this from now on");
+        let limit =
+            rate.map_or_else(|| "no rate of its own".into(), |rate| format!("at most {rate} bits a second"));
+        let summary = format!("the importer grants topics = {topics:?}, {limit}");
+        live.item.events.push(Policy { link: self.parts.config.link.clone(), summary }.into());
+        // What was refused may be granted now.
+        live.to_ask.extend(self.holds().refused());
+    }
+
     /// Opens a source partition at the importer, its ends just looked at.
     pub(super) fn open(&mut self, open: wire::Open, live: &mut Live) {
         let slot = Slot(open.slot);
         let Some(partition) = self.parts.view.table.get(slot) else { return };
-        let priority = self.parts.config.topics.priority_of(&partition.topic.name);
-        live.streams.raise(self.lane_of(&partition), priority);
+        let weight = self.parts.config.topics.weight_of(&partition.topic.name);
+        live.streams.raise(self.lane_of(&partition), weight);
         if live.opened.insert(slot) {
             live.awaiting.insert(slot);
             let (log_start, end) = (open.log_start, open.end);

@@ -1,23 +1,24 @@
 //! Reaching an importer, however long it takes.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use link::{Connection, DialError, Dialer};
+use link::{DialError, Dialer, Greeted, Greeting};
+use proto::wire::{Hello, ToImporter};
 
 use super::Session;
 use crate::status::wall_micros;
 
 impl Session {
-    /// Dials all of the importer's addresses, side by side, until one answers, and gives its place; `None` when the
+    /// Dials all of the importer's addresses, side by side, until one answers, and says hello there; `None` when the
     /// exporter is to leave first.
-    pub(super) async fn dial(&mut self) -> Option<(Connection, usize)> {
+    pub(super) async fn dial(&mut self) -> Option<Greeted> {
         let mut leave = self.parts.leave.clone();
         let facts = Arc::clone(&self.parts.view.facts);
         loop {
-            let (connection, place) = tokio::select! {
+            let greeted = tokio::select! {
                 biased;
                 _ = leave.wait_for(|leave| *leave) => return None,
                 // What was in the way may be over: all anew, with what is configured now.
@@ -26,13 +27,14 @@ impl Session {
             };
             self.dial_failures.clear();
             // Stay with the importer that has the lanes for as long as it answers.
-            self.next_address = place;
-            return Some((connection, place));
+            self.next_address = greeted.place;
+            return Some(greeted);
         }
     }
 
-    /// The first connection that stands, and the place of its address.
-    async fn race(&mut self) -> (Connection, usize) {
+    /// The first connection that stands.
+    async fn race(&mut self) -> Greeted {
+        let greeting = Arc::new(self.greeting());
         let Self { parts, dial_failures, next_address, turned_away, .. } = self;
         let facts = &parts.view.facts;
         let failed = |address: &str, error: &link::DialError| {
@@ -45,8 +47,8 @@ impl Session {
                 );
             }
         };
-        let race =
-            race(&parts.dialer, &parts.config.importer.address, *next_address, turned_away.take(), failed);
+        let addresses = &parts.config.importer.address;
+        let race = race(&parts.dialer, addresses, *next_address, turned_away.take(), &greeting, failed);
         tokio::pin!(race);
         loop {
             tokio::select! {
@@ -56,6 +58,22 @@ impl Session {
                 Some(_) = parts.lane_events.recv() => {}
             }
         }
+    }
+
+    /// Hello, with another nonce each time: an importer orders the connections of this instance by it.
+    fn greeting(&self) -> Greeting {
+        let nonces = Arc::clone(&self.nonces);
+        let hello = Hello {
+            versions: vec![proto::limits::PROTOCOL_VERSION],
+            link: self.parts.config.link.clone(),
+            source_cluster_id: self.parts.view.cluster.id().into(),
+            instance: self.parts.view.instance.to_string(),
+            nonce: 0,
+        };
+        Greeting::new(move || {
+            let nonce = nonces.fetch_add(1, Ordering::Relaxed) + 1;
+            ToImporter::from(Hello { nonce, ..hello.clone() }).encode_frame()
+        })
     }
 
     /// Lets time pass, with an ear for what the source and the lanes tell. Says whether to go on.
@@ -86,19 +104,21 @@ async fn race(
     addresses: &[String],
     first: usize,
     turned_away: Option<usize>,
+    greeting: &Arc<Greeting>,
     mut failed: impl FnMut(&str, &DialError),
-) -> (Connection, usize) {
+) -> Greeted {
     if let Some(away) = turned_away {
         let others = others(addresses.len(), first, away);
         if !others.is_empty() {
             let names: Vec<String> = others.iter().map(|place| addresses[*place].clone()).collect();
-            let chance = tokio::time::timeout(CHANCE_OF_OTHERS, dialer.race(&names, 0, &mut failed));
-            if let Ok((connection, place)) = chance.await {
-                return (connection, others[place]);
+            let chance =
+                tokio::time::timeout(CHANCE_OF_OTHERS, dialer.race(&names, 0, greeting, &mut failed));
+            if let Ok(greeted) = chance.await {
+                return Greeted { place: others[greeted.place], ..greeted };
             }
         }
     }
-    dialer.race(addresses, first, failed).await
+    dialer.race(addresses, first, greeting, failed).await
 }
 
 /// The places of all addresses but one, from `first` round the list.

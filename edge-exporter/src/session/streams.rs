@@ -21,13 +21,12 @@ use crate::lane::Parcel;
 pub(super) struct Streams {
     connection: Connection,
     tasks: Vec<(Lane, JoinHandle<()>)>,
-    /// Of lanes that have one.
-    priorities: BTreeMap<Lane, Arc<AtomicU16>>,
+    weights: BTreeMap<Lane, Arc<AtomicU16>>,
 }
 
 impl Streams {
     pub(super) fn new(connection: Connection) -> Self {
-        Self { connection, tasks: Vec::new(), priorities: BTreeMap::new() }
+        Self { connection, tasks: Vec::new(), weights: BTreeMap::new() }
     }
 
     /// Opens the stream of a lane epoch and gives up the one before; gives the lane's end of it.
@@ -37,15 +36,15 @@ impl Streams {
         }
         let (parcels, queue) = mpsc::channel(QUEUE);
         let preface = LanePreface { lane, codec_version: codec::VERSION.into(), epoch };
-        let priority = Arc::clone(self.priorities.entry(lane).or_default());
-        let task = tokio::spawn(carry(self.connection.clone(), preface, queue, priority));
+        let weight = Arc::clone(self.weights.entry(lane).or_default());
+        let task = tokio::spawn(carry(self.connection.clone(), preface, queue, weight));
         self.tasks.push((lane, task));
         parcels
     }
 
-    /// A lane carries something of this priority: it has at least this one from now on.
-    pub(super) fn raise(&mut self, lane: Lane, priority: u16) {
-        self.priorities.entry(lane).or_default().fetch_max(priority, Ordering::Relaxed);
+    /// A lane carries something of this weight: it has at least this one from now on.
+    pub(super) fn raise(&mut self, lane: Lane, weight: u16) {
+        self.weights.entry(lane).or_default().fetch_max(weight, Ordering::Relaxed);
     }
 
     /// Gives all of them up.
@@ -60,16 +59,12 @@ async fn carry(
     connection: Connection,
     preface: LanePreface,
     mut queue: mpsc::Receiver<Parcel>,
-    priority: Arc<AtomicU16>,
+    weight: Arc<AtomicU16>,
 ) {
     let outcome = async {
         let mut stream: ParcelSend = connection.open_lane(preface).await?;
-        let mut known = 0;
         while let Some((header, body)) = queue.recv().await {
-            let priority = priority.load(Ordering::Relaxed);
-            if std::mem::replace(&mut known, priority) != priority {
-                stream.set_priority(priority);
-            }
+            stream.set_weight(weight.load(Ordering::Relaxed));
             stream.send(&header, body).await?;
         }
         stream.finish()

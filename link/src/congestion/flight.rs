@@ -13,6 +13,8 @@ pub(crate) struct Flight {
     last_ack: AtomicU64,
     acks: AtomicU64,
     in_flight: AtomicU64,
+    /// What may be in flight, as of the last acknowledgement; 0 before the first.
+    window: AtomicU64,
     /// Bytes ever: handed to the socket, acknowledged, given up as lost.
     sent: AtomicU64,
     delivered: AtomicU64,
@@ -51,6 +53,7 @@ impl Flight {
             last_ack: 0.into(),
             acks: 0.into(),
             in_flight: 0.into(),
+            window: 0.into(),
             sent: 0.into(),
             delivered: 0.into(),
             lost: 0.into(),
@@ -91,6 +94,15 @@ impl Flight {
         let unanswered = load(&self.sent).saturating_sub(answered).max(load(&self.unanswered));
         self.unanswered.store(unanswered, Ordering::Relaxed);
         self.acks.fetch_add(1, Ordering::Release);
+    }
+
+    pub(super) fn open(&self, window: u64) {
+        self.window.store(window, Ordering::Relaxed);
+    }
+
+    /// What may be in flight, as of the last acknowledgement; 0 before the first.
+    pub(crate) fn window(&self) -> u64 {
+        self.window.load(Ordering::Relaxed)
     }
 
     pub(super) fn lost(&self, bytes: u64) {

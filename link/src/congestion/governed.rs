@@ -95,17 +95,18 @@ impl Governed {
 
     pub(super) fn acked(&mut self, bytes: u64, app_limited: bool) {
         self.outage = false;
-        self.period.acked += bytes;
+        let period = &mut self.period;
+        period.acked = period.acked.saturating_add(bytes);
         if app_limited {
-            self.period.idle += bytes;
+            period.idle = period.idle.saturating_add(bytes);
         }
         if let Some((_, since)) = &mut self.onset {
-            *since += bytes;
+            *since = since.saturating_add(bytes);
         }
     }
 
     pub(super) fn lost(&mut self, bytes: u64, persistent: bool) {
-        self.period.lost += bytes;
+        self.period.lost = self.period.lost.saturating_add(bytes);
         if persistent {
             self.forget();
             self.outage = true;
@@ -294,11 +295,11 @@ impl Governed {
 
 impl Period {
     fn packets(&self, mtu: u64) -> u64 {
-        (self.acked + self.lost) / mtu.max(1)
+        self.acked.saturating_add(self.lost) / mtu.max(1)
     }
 
     fn loss_share(&self) -> f64 {
-        self.lost as f64 / (self.acked + self.lost).max(1) as f64
+        self.lost as f64 / self.acked.saturating_add(self.lost).max(1) as f64
     }
 }
 

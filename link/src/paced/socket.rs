@@ -7,16 +7,15 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
+use super::alarm::Alarm;
+use crate::rate::Rate;
 use quinn::{
     AsyncUdpSocket, UdpPoller,
     udp::{RecvMeta, Transmit},
 };
-use tokio::time::Sleep;
-
-use crate::rate::Rate;
 
 /// A socket that sends no faster than a [`Rate`] allows.
 pub(crate) struct PacedSocket {
@@ -42,7 +41,7 @@ impl AsyncUdpSocket for PacedSocket {
         Box::pin(PacedPoller {
             rate: self.rate.clone(),
             inner: Arc::clone(&self.inner).create_io_poller(),
-            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            alarm: Alarm::new(),
             parked: false,
         })
     }
@@ -91,7 +90,7 @@ impl AsyncUdpSocket for PacedSocket {
 struct PacedPoller {
     rate: Rate,
     inner: Pin<Box<dyn UdpPoller>>,
-    sleep: Pin<Box<Sleep>>,
+    alarm: Alarm,
     parked: bool,
 }
 
@@ -108,12 +107,8 @@ impl UdpPoller for PacedPoller {
             let opens = this.rate.bucket().opens(Instant::now());
             let Some(at) = opens else { break };
             this.parked = true;
-            // The other direction wakes this task all the time: leave the timer alone while nothing changed.
-            if this.sleep.deadline().into_std() != at {
-                this.sleep.as_mut().reset(at.into());
-            }
             // That time has passed does not mean that there is room: another connection may have been first.
-            ready!(this.sleep.as_mut().poll(cx));
+            ready!(this.alarm.poll(at, cx));
         }
         if std::mem::take(&mut this.parked) {
             this.rate.left_late();

@@ -1,14 +1,20 @@
 //! A path that dies, and that it is noticed at once.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
 
-use link::{Connection, Settings};
+use link::{Connection, Dialer, Greeting, Settings};
 use longhaul_link as link;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     relay::Relay,
-    world::{PATIENCE, World, accept, frame, meet, parcel, preface},
+    world::{PATIENCE, World, accept, frame, id, meet, parcel, preface},
 };
 
 /// Both ends of a connection through `relay`, with a moment for handshake and MTU probes to be over.
@@ -131,6 +137,60 @@ async fn attempts_are_bounded_by_what_is_known_of_the_path() {
     assert!(dialer.attempt_timeout() >= Duration::from_millis(1150), "{:?}", dialer.attempt_timeout());
 }
 
+/// Says how many said it before.
+fn greeting() -> Arc<Greeting> {
+    let said = AtomicU8::new(0);
+    Arc::new(Greeting::new(move || frame(&[said.fetch_add(1, Ordering::Relaxed)])))
+}
+
+/// The path is so long that several attempts overlap before one is through.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_attempts_that_are_raced_one_says_hello_and_that_one_wins() {
+    let world = World::new();
+    let listener = Arc::new(world.listen(Settings::default()).await);
+    let relay = Relay::to(listener.local_addr(), Duration::from_millis(200)).await;
+    let dialer = Arc::new(world.dialer(Settings::default()));
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hearing = tokio::spawn({
+        let (listener, heard) = (Arc::clone(&listener), Arc::clone(&heard));
+        async move {
+            while let Some(Ok(connection)) = listener.accept().await {
+                let heard = Arc::clone(&heard);
+                tokio::spawn(async move {
+                    let (_send, mut recv) = connection.accept_control().await?;
+                    while let Some(frame) = recv.recv().await? {
+                        heard.lock().unwrap().push(frame[0]);
+                    }
+                    Ok::<_, link::Error>(())
+                });
+            }
+        }
+    });
+    let (addresses, greeting) = ([relay.address.to_string()], greeting());
+    let race = dialer.race(&addresses, 0, &greeting, |_, _| {});
+    let greeted = timeout(PATIENCE, race).await.expect("the path is alive");
+    sleep(Duration::from_millis(900)).await;
+    assert_eq!(*heard.lock().unwrap(), [0], "the others are given up before they say anything");
+    assert!(!greeted.connection.is_closed());
+    hearing.abort();
+}
+
+/// R-7 on the exporter's side: a stranger does not even hear the link's name.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_the_importer_expected_is_told_nothing() {
+    let world = World::new();
+    let listener = world.listen(Settings::default()).await;
+    let other = id("spiffe://example.org/importer/other");
+    let dialer = Arc::new(Dialer::new(&world.exporter, other, Settings::default()).unwrap());
+    let (addresses, greeting) = ([listener.local_addr().to_string()], greeting());
+    let mut told = None;
+    let race = dialer.race(&addresses, 0, &greeting, |_, error| told = Some(error.to_string()));
+    let (raced, connection) = tokio::join!(timeout(Duration::from_millis(500), race), accept(&listener));
+    assert!(raced.is_err(), "it is dialled on and on");
+    assert!(told.unwrap().contains("is not the importer of this link"));
+    assert!(connection.unwrap().accept_control().await.is_err());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_addresses_the_one_that_lives_is_reached_whichever_comes_first() {
     let world = World::new();
@@ -141,9 +201,10 @@ async fn of_two_addresses_the_one_that_lives_is_reached_whichever_comes_first() 
     let addresses = [dead.address.to_string(), listener.local_addr().to_string()];
     for first in [0, 1] {
         let began = Instant::now();
-        let race = dialer.race(&addresses, first, |_, _| {});
-        let (_connection, place) = timeout(PATIENCE, race).await.expect("one lives");
-        assert_eq!(place, 1);
+        let greeting = greeting();
+        let race = dialer.race(&addresses, first, &greeting, |_, _| {});
+        let greeted = timeout(PATIENCE, race).await.expect("one lives");
+        assert_eq!(greeted.place, 1);
         // By design a quarter of a second: the dead address is not waited for.
         assert!(began.elapsed() < Duration::from_millis(1900), "{:?}", began.elapsed());
     }
@@ -156,8 +217,8 @@ async fn a_path_that_comes_back_is_used_at_once_however_long_it_was_dead() {
     let relay = Relay::to(listener.local_addr(), Duration::from_millis(25)).await;
     let dialer = Arc::new(world.dialer(Settings::default()));
     relay.cut();
-    let addresses = [relay.address.to_string()];
-    let race = dialer.race(&addresses, 0, |_, _| {});
+    let (addresses, greeting) = ([relay.address.to_string()], greeting());
+    let race = dialer.race(&addresses, 0, &greeting, |_, _| {});
     let restored = async {
         sleep(Duration::from_millis(2600)).await;
         relay.restore();

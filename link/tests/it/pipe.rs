@@ -357,49 +357,91 @@ async fn the_rate_holds_on_the_wire_and_follows_a_change() {
     reading.abort();
 }
 
-/// Bytes that two lanes carry side by side over a narrow link, the second at a priority.
-async fn two_lanes(priority: u16) -> (u64, u64) {
+/// Bytes that lanes of these weights carry side by side over a narrow link, each with always something to send.
+async fn carried_by(weights: &[u16]) -> Vec<u64> {
     let world = World::new();
-    let listener = world.listen(Settings::default()).await;
-    let dialer = world.dialer(Settings { rate: Some(8_000_000), ..Settings::default() });
+    let settings = Settings { lanes: 8, rate: Some(16_000_000), ..Settings::default() };
+    let listener = world.listen(settings.clone()).await;
+    let dialer = world.dialer(settings);
     let (exporter, importer) = meet(&dialer, listener.local_addr(), &listener).await;
     let mut tasks = JoinSet::new();
-    for number in 0..2 {
+    for (number, weight) in (0..).zip(weights) {
         let mut lane = exporter.open_lane(preface(number)).await.unwrap();
-        lane.set_priority(number * priority);
+        lane.set_weight(*weight);
         tasks.spawn(async move {
             for sequence in 0.. {
-                let (header, body) = parcel(sequence, 10_000);
+                let (header, body) = parcel(sequence, 20_000);
                 if lane.send(&header, body).await.is_err() {
                     return;
                 }
             }
         });
     }
-    let carried: [Arc<AtomicU64>; 2] = Default::default();
-    for _ in 0..2 {
+    let carried: Arc<Vec<AtomicU64>> = Arc::new(weights.iter().map(|_| 0.into()).collect());
+    for _ in weights {
         let mut lane = importer.accept_lane().await.unwrap();
-        let counter = Arc::clone(&carried[usize::from(lane.preface().lane.0)]);
+        let carried = Arc::clone(&carried);
         tasks.spawn(async move {
+            let number = usize::from(lane.preface().lane.0);
             while let Ok(Some((_, body))) = lane.recv().await {
-                counter.fetch_add(body.len() as u64, Ordering::Relaxed);
+                carried[number].fetch_add(body.len() as u64, Ordering::Relaxed);
             }
         });
     }
-    // What was taken before both had something to send says nothing.
-    sleep(Duration::from_millis(500)).await;
-    let read = || carried.each_ref().map(|counter| counter.load(Ordering::Relaxed));
+    // What was taken before all had something to send says nothing.
+    sleep(Duration::from_millis(1000)).await;
+    let read = || carried.iter().map(|bytes| bytes.load(Ordering::Relaxed)).collect::<Vec<_>>();
     let before = read();
-    sleep(Duration::from_millis(2000)).await;
-    let after = read();
-    (after[0] - before[0], after[1] - before[1])
+    sleep(Duration::from_millis(3000)).await;
+    read().iter().zip(before).map(|(after, before)| after - before).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lanes_take_turns_and_one_of_a_higher_priority_goes_first() {
-    let (one, other) = two_lanes(0).await;
-    let share = one as f64 / (one + other) as f64;
-    assert!((0.35..0.65).contains(&share), "{one} and {other}");
-    let (low, high) = two_lanes(1).await;
-    assert!(high > 10 * low.max(1), "{low} at priority 0, {high} at priority 1");
+async fn lanes_share_a_full_link_by_their_weights_and_none_starves() {
+    for weights in [vec![1, 1, 1], vec![1, 3, 8], vec![20, 4]] {
+        let carried = carried_by(&weights).await;
+        let (all, sum) =
+            (carried.iter().sum::<u64>() as f64, weights.iter().map(|it| f64::from(*it)).sum::<f64>());
+        for (weight, bytes) in weights.iter().zip(&carried) {
+            let share = *bytes as f64 / all / (f64::from(*weight) / sum);
+            assert!((0.85..1.15).contains(&share), "weights {weights:?} carried {carried:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_frames_pass_while_lanes_fill_the_link() {
+    let world = World::new();
+    let listener = world.listen(Settings::default()).await;
+    let dialer = world.dialer(Settings { rate: Some(4_000_000), ..Settings::default() });
+    let (exporter, importer) = meet(&dialer, listener.local_addr(), &listener).await;
+    let (mut control, _answers) = exporter.open_control().await.unwrap();
+    let mut lane = exporter.open_lane(preface(0)).await.unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        for sequence in 0.. {
+            let (header, body) = parcel(sequence, 1 << 20);
+            if lane.send(&header, body).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut received = importer.accept_lane().await.unwrap();
+    tasks.spawn(async move { while let Ok(Some(_)) = received.recv().await {} });
+    sleep(Duration::from_millis(1000)).await;
+    let first = frame(b"first");
+    let (said, accepted) = tokio::join!(control.send(&first), importer.accept_control());
+    said.unwrap();
+    let (_send, mut frames) = accepted.unwrap();
+    frames.recv().await.unwrap().unwrap();
+    let mut slowest = Duration::ZERO;
+    for number in 0..20_u8 {
+        let began = Instant::now();
+        control.send(&frame(&[number; 5000])).await.unwrap();
+        frames.recv().await.unwrap().unwrap();
+        slowest = slowest.max(began.elapsed());
+        sleep(Duration::from_millis(30)).await;
+    }
+    // One parcel alone takes two seconds, and four windows of them wait.
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
 }

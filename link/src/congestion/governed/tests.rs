@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use proptest::prelude::*;
+
 use super::*;
 
 const M: u64 = 1_000_000;
@@ -308,4 +310,80 @@ fn a_receiver_that_is_often_busy_is_not_taken_for_a_queue() {
         path.run(300);
     }
     assert_eq!(path.rate.now(), Some(98 * M));
+}
+
+#[test]
+fn a_clock_that_jumps_decides_nothing() {
+    let mut path = Path::new(98 * M, 100 * M);
+    path.run(3000);
+    for jump in [ms(3_600_000), ms(2), ms(90_000)] {
+        // Everything that was under way is late by the jump, and the clock then runs on.
+        path.now += jump;
+        path.run(5000);
+        assert_eq!(path.rate.now(), Some(98 * M), "ahead by {jump:?}");
+    }
+    let before = path.now;
+    path.governed.end_of_acks(before - ms(5000), &path.view);
+    path.run(5000);
+    assert_eq!(path.rate.now(), Some(98 * M), "back");
+}
+
+#[test]
+fn a_rate_of_next_to_nothing_and_one_beyond_all_bounds_give_windows_that_can_be_used() {
+    let mut path = Path::new(98 * M, 100 * M);
+    path.run(1000);
+    for rate in [1, 8_000, u64::MAX] {
+        path.rate.configure(Some(rate));
+        path.governed.end_of_acks(path.now, &path.view);
+        assert!(path.governed.window(&path.view) >= 8 * 1452, "at {rate}");
+    }
+    path.rate.configure(Some(0));
+    path.governed.end_of_acks(path.now, &path.view);
+    assert_eq!(path.governed.window(&path.view), UNKNOWN_WINDOW, "no rate is configured any more");
+}
+
+#[test]
+fn one_huge_acknowledgement_and_numbers_that_overflow_decide_nothing() {
+    let mut path = Path::new(98 * M, 100 * M);
+    path.run(3000);
+    path.governed.acked(1 << 40, false);
+    path.governed.end_of_acks(path.now, &path.view);
+    path.run(5000);
+    assert_eq!(path.rate.now(), Some(98 * M));
+    for _ in 0..3 {
+        path.governed.acked(u64::MAX / 2, false);
+        path.governed.lost(u64::MAX / 2, false);
+        path.governed.end_of_acks(path.now, &path.view);
+    }
+    assert!(path.governed.window(&path.view) >= 8 * 1452);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Whatever acknowledgements, losses, times and rates come in whatever order: what leaves is never above the ceiling, and
+    /// never nothing.
+    #[test]
+    fn what_may_leave_is_never_above_the_ceiling_and_never_nothing(
+        steps in prop::collection::vec((0..5_000_u64, 0..400_u64, 0..2_000_000_u64, 0..20_000_u64, 0..12_u8), 1..300),
+    ) {
+        let mut path = Path::new(98 * M, 100 * M);
+        for (after, rtt, acked, lost, what) in steps {
+            path.now += ms(after);
+            path.view.packet(ms(rtt), ms(rtt));
+            path.view.end_of_acks(path.now);
+            path.governed.acked(acked, what == 0);
+            path.governed.lost(lost, what == 1);
+            match what {
+                2 => path.rate.grant(Some(acked * 10)),
+                3 => path.rate.configure(Some(acked * 100 + 1)),
+                4 => path.rate.set_floor(Some(acked * 50)),
+                _ => {}
+            }
+            path.governed.end_of_acks(path.now, &path.view);
+            let (now, ceiling) = (path.rate.now().unwrap(), path.rate.ceiling().unwrap());
+            prop_assert!(now <= ceiling && now >= ceiling / 60, "{now} of {ceiling}");
+            prop_assert!(path.governed.window(&path.view) >= 8 * 1452);
+        }
+    }
 }
