@@ -53,7 +53,7 @@ pub struct Conditions {
     pub loss: f64,
     /// Bottleneck, in bits per second with 28 bytes of UDP and IP header for each packet.
     pub bits_per_second: Option<u64>,
-    /// What waits in front of the bottleneck; packets that find more are lost. Only with a rate.
+    /// What may wait in front of the bottleneck; packets that do not fit are lost. Only with a rate.
     pub queue_bytes: u64,
 }
 

@@ -50,7 +50,7 @@
 mod carrier;
 mod counts;
 mod params;
-mod path;
+pub(crate) mod path;
 mod side;
 
 pub use counts::{Count, Counts, Histogram, Peak};
@@ -275,6 +275,15 @@ impl Wan {
     /// When the kernel does not take it.
     pub fn add_address(&self, side: Side, address: &str) -> Result<(), Error> {
         self.sides[side as usize].add_address(address)
+    }
+
+    /// Gives a side another address (with prefix length) instead of one that it has.
+    ///
+    /// # Errors
+    /// When the kernel does not do it.
+    pub fn replace_address(&self, side: Side, old: &str, new: &str) -> Result<(), Error> {
+        self.sides[side as usize].remove_address(old)?;
+        self.add_address(side, new)
     }
 }
 

@@ -1,4 +1,5 @@
-//! The model: what becomes of a packet, as a function of what came before it and of the time. No I/O, no clock.
+//! The model of a line: what becomes of a packet, as a function of what came before it and of the time. No I/O, no clock.
+//! The emulator of the whole path and [`crate::relay`] both ask it.
 
 use std::collections::VecDeque;
 
@@ -9,8 +10,8 @@ use super::params::{Bound, Params};
 
 /// One direction of the path. All times are nanoseconds since any fixed moment.
 #[derive(Debug)]
-pub(super) struct Path {
-    pub(super) params: Params,
+pub(crate) struct Path {
+    pub(crate) params: Params,
     rng: ChaCha8Rng,
     in_burst: bool,
     /// When the last packet admitted so far leaves the line.
@@ -23,7 +24,7 @@ pub(super) struct Path {
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     /// It waits `queued` in front of the line and arrives at `due`.
     Arrives { queued: u64, due: u64 },
     /// It waits, takes its share of the line, and is lost behind it.
@@ -35,7 +36,7 @@ pub(super) enum Fate {
 }
 
 impl Path {
-    pub(super) fn new(params: Params, seed: u64) -> Self {
+    pub(crate) fn new(params: Params, seed: u64) -> Self {
         Self {
             params,
             rng: ChaCha8Rng::seed_from_u64(seed),
@@ -52,8 +53,11 @@ impl Path {
     }
 
     /// A packet of `bytes` comes at `now`.
-    pub(super) fn fate(&mut self, bytes: u64, now: u64) -> Fate {
+    pub(crate) fn fate(&mut self, bytes: u64, now: u64) -> Fate {
         let params = self.params;
+        // Drawn for every packet that comes: neither a cut nor a full queue nor another rate shifts the sequence.
+        let by_chance = self.chance(params.loss);
+        let jitter = self.rng.random_range(-1.0..1.0) * params.jitter_ns as f64;
         if params.down {
             return Fate::Down;
         }
@@ -63,11 +67,8 @@ impl Path {
             return Fate::Dropped;
         }
         self.line_free = start + params.serialise_ns(bytes);
-        // Both are drawn for every packet: one rate does not shift the other's sequence.
-        let by_chance = self.chance(params.loss);
         let in_burst = self.lost_in_burst(now);
         self.last_came = now;
-        let jitter = self.rng.random_range(-1.0..1.0) * params.jitter_ns as f64;
         if by_chance || in_burst {
             return Fate::Lost { queued };
         }
@@ -219,6 +220,17 @@ mod tests {
         assert!((1_800..2_200).contains(&count), "{count}");
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));
+    }
+
+    #[test]
+    fn neither_a_cut_nor_a_full_queue_shifts_the_sequence_of_losses() {
+        let whole = lost(&mut path(&["loss=30"]), 100, 0);
+        let mut path = path(&["loss=30", "rate=1", "queue=1b", "down=1"]);
+        (0..25).for_each(|_| assert_eq!(path.fate(1250, 0), Fate::Down));
+        path.params.down = false;
+        (0..25).for_each(|_| assert!(matches!(path.fate(1250, 0), Fate::Dropped)));
+        path.params.rate_mbit = 0.0;
+        assert_eq!(lost(&mut path, 50, 0), whole[50..]);
     }
 
     #[test]

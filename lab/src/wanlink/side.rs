@@ -44,6 +44,10 @@ impl Side {
         ip(["-n", &self.namespace, "addr", "add", address, "dev", DEVICE])
     }
 
+    pub(super) fn remove_address(&self, address: &str) -> Result<(), Error> {
+        ip(["-n", &self.namespace, "addr", "del", address, "dev", DEVICE])
+    }
+
     /// Packets that the kernel dropped since the device was made, as the emulator did not take them in time.
     pub(super) fn drops(&self) -> u64 {
         let mut text = String::new();

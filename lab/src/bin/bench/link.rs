@@ -3,6 +3,7 @@
 //! Both ends of each transport are processes of their own in two network namespaces; this process is the path between
 //! them. One transport runs at a time unless they are to meet. Needs root, except with `--loopback`.
 
+mod blocked;
 pub(crate) mod end;
 mod measured;
 mod plot;
@@ -81,6 +82,10 @@ enum Trial {
     Cut,
     /// The receiver is killed: how long until a second address has taken over (`--runs` times)
     Takeover,
+    /// The sender's address becomes another one: how long until data flows again (`--runs` times)
+    Moved,
+    /// One lane's target takes nothing for 60 s: what the others carry before and meanwhile, and memory
+    Blocked,
     /// 1,000 open partitions and nothing to send: bytes a second
     Idle,
     /// Against a flow of TCP Cubic, both at once
@@ -109,6 +114,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             }
             Some(Trial::Cut) => trials::cut(options)?,
             Some(Trial::Takeover) => trials::takeover(options)?,
+            Some(Trial::Moved) => trials::moved(options)?,
+            Some(Trial::Blocked) => blocked::blocked(options)?,
             Some(Trial::Idle) => trials::idle(options)?,
             Some(Trial::Floor) => trials::share(options, Transport::Longhaul)?,
             Some(Trial::Fair) => trials::share(options, Transport::LonghaulAdaptive)?,

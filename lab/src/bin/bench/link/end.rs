@@ -9,8 +9,8 @@ mod importer;
 mod tcp;
 
 use std::io::{Read as _, Write as _};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
-use super::spec::{Moment, Received, Sent, Spec, Transport, cpu_seconds};
+use super::spec::{Memory, Moment, Received, Sent, Spec, Transport, cpu_seconds};
 pub(crate) use importer::{EXPORTER_ID, IMPORTER_ID};
 
 /// One end.
@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn send(spec: &Spec) -> Result<Sent> {
-    let before = cpu_seconds()?;
+    let (before, memory) = (cpu_seconds()?, MemoryLog::start());
     let sent = match spec.transport {
         Transport::TcpCubic { flows } => tcp::send(spec, "cubic", flows)?,
         Transport::TcpBbr { flows } => tcp::send(spec, "bbr", flows)?,
@@ -64,7 +64,7 @@ fn send(spec: &Spec) -> Result<Sent> {
             runtime()?.block_on(exporter::send(spec))?
         }
     };
-    Ok(Sent { cpu_seconds: cpu_seconds()? - before, ..sent })
+    Ok(Sent { cpu_seconds: cpu_seconds()? - before, memory: memory.read(), ..sent })
 }
 
 fn receive(spec: &Spec) -> Result<Received> {
@@ -80,12 +80,12 @@ fn receive(spec: &Spec) -> Result<Received> {
         _ => Some(runtime.block_on(importer::receive(spec, meter.clone()))?),
     };
     let before = cpu_seconds()?;
-    let timeline = Timeline::start(meter);
+    let (timeline, memory) = (Timeline::start(meter), MemoryLog::start());
     tell(&"ready")?;
     // Until the other side of the pipe is closed.
     std::io::stdin().read_to_end(&mut Vec::new()).context("stdin")?;
     let cpu_seconds = cpu_seconds()? - before;
-    Ok(Received { timeline: timeline.stop(), cpu_seconds })
+    Ok(Received { timeline: timeline.stop(), cpu_seconds, memory: memory.read() })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
@@ -137,6 +137,37 @@ impl Timeline {
     }
 }
 
+/// Writes down how much memory this process has.
+struct MemoryLog(Arc<Mutex<Memory>>);
+
+impl MemoryLog {
+    /// Until the process ends.
+    fn start() -> Self {
+        let log = Arc::new(Mutex::new(Memory::default()));
+        let kept = Arc::clone(&log);
+        std::thread::spawn(move || {
+            loop {
+                if let Some(bytes) = resident_bytes() {
+                    kept.lock().unwrap_or_else(PoisonError::into_inner).0.push((Moment::now().0, bytes));
+                }
+                std::thread::sleep(MEMORY_LOOK);
+            }
+        });
+        Self(log)
+    }
+
+    fn read(&self) -> Memory {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn resident_bytes() -> Option<u64> {
+    let pages: u64 = std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * PAGE_BYTES)
+}
+
+const PAGE_BYTES: u64 = 4096;
+const MEMORY_LOOK: Duration = Duration::from_millis(500);
 /// How exact the timeline is.
 const LOOK: Duration = Duration::from_millis(5);
 /// Payload handed to a transport at once.

@@ -14,6 +14,8 @@ pub(crate) struct Measured {
     pub(crate) goodput_mbit: f64,
     /// The same without the first 3 s.
     pub(crate) steady_mbit: f64,
+    /// From the start of dialling until the first payload was there, in seconds.
+    pub(crate) first_seconds: f64,
     pub(crate) goodput_bytes: u64,
     pub(crate) wire: Option<Wire>,
     pub(crate) cpu_seconds: [f64; 2],
@@ -61,6 +63,7 @@ impl Measured {
         Self {
             transport,
             goodput_mbit: flow.mbit(*start, *end),
+            first_seconds: flow.first_after(*start).map_or(f64::NAN, |at| at.seconds_since(*start)),
             steady_mbit: flow.mbit(steady, *end),
             goodput_bytes: flow.bytes(*end),
             wire: readings.as_ref().map(|readings| Wire::new(readings, rate_mbit)),
@@ -86,6 +89,7 @@ impl Measured {
             "transport": self.transport.to_string(),
             "goodput_mbit_s": round(self.goodput_mbit),
             "steady_mbit_s": round(self.steady_mbit),
+            "first_payload_s": round(self.first_seconds),
             "goodput_bytes": self.goodput_bytes,
             "cpu_s_sender": round(self.cpu_seconds[0]),
             "cpu_s_receiver": round(self.cpu_seconds[1]),

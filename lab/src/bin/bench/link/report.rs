@@ -28,8 +28,9 @@ pub(crate) fn line(measured: &Measured) -> String {
         // A string takes everything.
         let _ = write!(
             line,
-            " (steady {:.1}), queue {:.1}/{:.1} ms, wire {:.3}, {} kB above, emulator late p99 {} us",
+            " (steady {:.1}), first after {:.2} s, queue {:.1}/{:.1} ms, wire {:.3}, {} kB above, emulator late p99 {} us",
             measured.steady_mbit,
+            measured.first_seconds,
             wire.queue_ms_mean,
             wire.queue_ms_p99,
             measured.wire_ratio(),

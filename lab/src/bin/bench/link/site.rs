@@ -34,11 +34,21 @@ pub(crate) struct Flow {
     pub(crate) idle: bool,
     /// How many receivers there are: the sender knows all their addresses.
     pub(crate) receivers: u16,
+    /// When the first lane's target takes nothing, in seconds from the first session: from, to. That lane does not count.
+    pub(crate) blocked: Option<(f64, f64)>,
 }
 
 impl Flow {
     pub(crate) fn new(transport: Transport, rate_mbit: Option<f64>) -> Self {
-        Self { transport, rate_mbit, floor_mbit: None, idle_partitions: 0, idle: false, receivers: 1 }
+        Self {
+            transport,
+            rate_mbit,
+            floor_mbit: None,
+            idle_partitions: 0,
+            idle: false,
+            receivers: 1,
+            blocked: None,
+        }
     }
 }
 
@@ -62,6 +72,11 @@ pub(crate) struct FlowOutcome {
 impl FlowOutcome {
     pub(crate) fn bytes(&self, until: Moment) -> u64 {
         self.received.iter().map(|received| received.until(until)).sum()
+    }
+
+    /// When the first payload after `moment` came.
+    pub(crate) fn first_after(&self, moment: Moment) -> Option<Moment> {
+        self.received.iter().filter_map(|received| received.first_after(moment)).min()
     }
 
     pub(crate) fn mbit(&self, from: Moment, to: Moment) -> f64 {
@@ -165,6 +180,7 @@ impl Site {
             seconds,
             idle_partitions: flow.idle_partitions,
             idle: flow.idle,
+            blocked: flow.blocked,
         }
     }
 

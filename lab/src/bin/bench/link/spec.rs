@@ -103,6 +103,8 @@ pub(crate) struct Spec {
     pub(crate) idle_partitions: u32,
     /// Whether anything is sent at all.
     pub(crate) idle: bool,
+    /// When the first lane's target takes nothing, in seconds from the first session. That lane does not count.
+    pub(crate) blocked: Option<(f64, f64)>,
 }
 
 impl Spec {
@@ -145,6 +147,19 @@ pub(crate) struct Received {
     /// Payload bytes received so far, whenever there were more than 10 ms before.
     pub(crate) timeline: Vec<(u64, u64)>,
     pub(crate) cpu_seconds: f64,
+    pub(crate) memory: Memory,
+}
+
+/// Resident bytes of a process, twice a second.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Memory(pub(crate) Vec<(u64, u64)>);
+
+impl Memory {
+    /// The most between two moments.
+    pub(crate) fn most(&self, from: Moment, to: Moment) -> u64 {
+        let within = self.0.iter().filter(|(at, _)| (from.0..=to.0).contains(at));
+        within.map(|(_, bytes)| *bytes).max().unwrap_or(0)
+    }
 }
 
 impl Received {
@@ -170,6 +185,7 @@ impl Received {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Sent {
     pub(crate) cpu_seconds: f64,
+    pub(crate) memory: Memory,
     /// Connections made.
     pub(crate) connections: u32,
     /// Why the ones before the last ended.
@@ -215,7 +231,7 @@ mod tests {
     #[test]
     fn a_timeline_tells_what_had_come_and_when_it_went_on() {
         let timeline = vec![(1_000_000_000, 500), (1_100_000_000, 1000), (12_000_000_000, 1500)];
-        let received = Received { timeline, cpu_seconds: 0.0 };
+        let received = Received { timeline, ..Received::default() };
         let at = |seconds: f64| Moment((seconds * 1e9) as u64);
         assert_eq!(
             (received.until(at(0.5)), received.until(at(1.0)), received.until(at(5.0))),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use longhaul_lab::wanlink::{Wan, Which};
+use longhaul_lab::wanlink::{Side, Wan, Which};
 use serde_json::json;
 
 use super::measured::{Measured, Wire, round};
@@ -85,6 +85,36 @@ pub(crate) fn takeover(options: &Options) -> Result<Findings> {
         seconds.push(again);
     }
     Ok(recovery("a second address takes over from one that was killed", Transport::Longhaul, &seconds))
+}
+
+/// The address of the sender's host becomes another one in mid-transfer, as when a line or a tunnel is dialled anew.
+pub(crate) fn moved(options: &Options) -> Result<Findings> {
+    let mut seconds = Vec::new();
+    for run in 0..options.runs {
+        let total = BEFORE.as_secs_f64() + AFTER.as_secs_f64();
+        let (outcome, moved) = counted(options, run, |site| {
+            let mut moved = Moment::now();
+            let flow = Flow::new(Transport::Longhaul, Some(options.configured_mbit()));
+            let outcome = site.measure(&[flow], total, |_, start| {
+                start.after(BEFORE + Duration::from_millis(u64::from(run) * 37 % 500)).sleep();
+                path_of(site)?.replace_address(Side::A, SENDER, MOVED_SENDER)?;
+                moved = Moment::now();
+                Ok(())
+            })?;
+            Ok((outcome, moved))
+        })?;
+        let flow = &outcome.flows[0];
+        // What was under way when the address changed still arrives.
+        let under_way = moved.after(Duration::from_secs_f64(options.rtt / 2e3 + options.queue / 1e3));
+        let again = flow.first_after(under_way).map_or(f64::INFINITY, |at| at.seconds_since(moved));
+        say(&format!(
+            "run {}: data flowed again after {again:.3} s, over connection {}",
+            run + 1,
+            flow.sent.connections
+        ));
+        seconds.push(again);
+    }
+    Ok(recovery("data flows again after the sender's address changed", Transport::Longhaul, &seconds))
 }
 
 fn recovery(what: &str, transport: Transport, seconds: &[f64]) -> Findings {
@@ -237,7 +267,7 @@ pub(crate) fn loopback(options: &Options) -> Result<Findings> {
 }
 
 /// A measurement that the emulator does not object to.
-fn counted<T>(
+pub(super) fn counted<T>(
     options: &Options,
     run: u32,
     mut measure: impl FnMut(&Site) -> Result<(Outcome, T)>,
@@ -266,6 +296,8 @@ fn wire_of(outcome: &Outcome, options: &Options) -> Result<Wire> {
     Ok(Wire::new(readings, options.configured_mbit()))
 }
 
+const SENDER: &str = "10.77.0.1/24";
+const MOVED_SENDER: &str = "10.77.0.99/24";
 const BEFORE: Duration = Duration::from_secs(4);
 const CUT: Duration = Duration::from_secs(10);
 const AFTER: Duration = Duration::from_secs(6);

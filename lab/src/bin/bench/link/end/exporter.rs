@@ -5,17 +5,20 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use bytes::{Bytes, BytesMut};
 use certs::{Identity, SpiffeId};
 use codec::Batch;
-use link::{CloseCode, Congestion, Connection, Dialer, Settings};
+use link::{
+    CloseCode, Congestion, Connection, ControlRecv, ControlSend, Dialer, Greeted, Greeting, Settings,
+};
 use proto::ids::{Lane as LaneId, LaneEpoch, Offset, ResumeEpoch, Slot, lane_of};
 use proto::limits::PROTOCOL_VERSION;
 use proto::sender::{Action, Event, Lane, Sender, Stamped};
-use proto::wire::{Hello, LanePreface, Open, ToExporter};
+use proto::wire::{Hello, LanePreface, Open, ToExporter, ToImporter};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
@@ -36,18 +39,17 @@ pub(super) async fn send(spec: &Spec) -> Result<Sent> {
     tokio::pin!(over);
     let mut sent = Sent::default();
     let mut place = 0;
+    let greeting = Arc::new(greeting());
     loop {
-        let race = dialer.race(&addresses, place, |_, error| tracing::info!("{error}"));
-        let connection = tokio::select! {
-            (connection, won) = race => {
-                place = won;
-                connection
-            }
+        let race = dialer.race(&addresses, place, &greeting, |_, error| tracing::info!("{error}"));
+        let Greeted { connection, send, recv, place: won } = tokio::select! {
+            greeted = race => greeted,
             () = &mut over => return Ok(sent),
         };
+        place = won;
         sent.connections += 1;
         let ended = tokio::select! {
-            ended = serve(&connection, spec, u64::from(sent.connections), started) => Some(ended),
+            ended = serve(&connection, (send, recv), spec, started) => Some(ended),
             () = &mut over => None,
         };
         sent.path = Some(view(&connection));
@@ -85,6 +87,21 @@ fn view(connection: &Connection) -> PathView {
     }
 }
 
+/// Hello, of another nonce each time.
+fn greeting() -> Greeting {
+    let nonce = AtomicU64::new(0);
+    Greeting::new(move || {
+        let hello = Hello {
+            versions: vec![PROTOCOL_VERSION],
+            link: LINK.to_owned(),
+            source_cluster_id: LINK.to_owned(),
+            instance: LINK.to_owned(),
+            nonce: nonce.fetch_add(1, Ordering::Relaxed) + 1,
+        };
+        ToImporter::from(hello).encode_frame()
+    })
+}
+
 /// What a lane's task is told.
 enum Order {
     Resume(Slot, ResumeEpoch, Offset),
@@ -95,19 +112,11 @@ enum Order {
 /// One session; returns why it ended.
 async fn serve(
     connection: &Connection,
+    (mut control, mut frames): (ControlSend, ControlRecv),
     spec: &Spec,
-    nonce: u64,
     started: Instant,
 ) -> Result<std::convert::Infallible> {
-    let (mut control, mut frames) = connection.open_control().await?;
-    let hello = Hello {
-        versions: vec![PROTOCOL_VERSION],
-        link: LINK.to_owned(),
-        source_cluster_id: LINK.to_owned(),
-        instance: LINK.to_owned(),
-        nonce,
-    };
-    let mut sender = Sender::new(hello, started.elapsed());
+    let mut sender = Sender::greeted(started.elapsed());
     let mut lanes: Vec<mpsc::Sender<Order>> = Vec::new();
     let mut tasks = JoinSet::new();
     let (closed, stalled) = (connection.closed(), connection.stalled());
@@ -158,7 +167,7 @@ async fn serve(
                 }
                 Action::Unanswered { silent } => anyhow::bail!("no heartbeat for {silent:?}"),
                 Action::Drain(reason) => anyhow::bail!("the importer leaves: {reason}"),
-                Action::Resume { .. } => {}
+                Action::Resume { .. } | Action::Granted { .. } => {}
                 other => anyhow::bail!("unexpected: {other:?}"),
             }
         }

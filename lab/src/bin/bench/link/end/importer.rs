@@ -4,10 +4,11 @@
 //! a transaction would make durable is kept in memory and counts as committed every 100 ms, as the importer does it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
 use certs::Identity;
 use codec::Batch;
 use link::{CloseCode, Connection, Listener, ParcelRecv};
@@ -62,6 +63,9 @@ struct Shared {
     sessions: Mutex<Sessions>,
     lanes: Vec<Mutex<LaneState>>,
     meter: Meter,
+    /// When the first session began, and from and to when after that the first lane takes nothing.
+    first: OnceLock<Instant>,
+    blocked: Option<(f64, f64)>,
 }
 
 struct LaneState {
@@ -77,11 +81,23 @@ struct Accepted {
     session: SessionId,
     epoch: LaneEpoch,
     plain: u64,
+    /// Held until it is committed, as the importer holds what it has not written.
+    _body: Bytes,
 }
 
 impl Shared {
     fn lane(&self, lane: LaneId) -> MutexGuard<'_, LaneState> {
         self.lanes[usize::from(lane.0)].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_blocked(&self, lane: LaneId) -> bool {
+        let since = self.first.get().map_or(0.0, |first| first.elapsed().as_secs_f64());
+        lane == BLOCKED_LANE && self.blocked.is_some_and(|(from, to)| (from..to).contains(&since))
+    }
+
+    /// Whether what `lane` carries is the payload that is measured.
+    fn counts(&self, lane: LaneId) -> bool {
+        self.blocked.is_none() || lane != BLOCKED_LANE
     }
 
     fn sessions(&self) -> MutexGuard<'_, Sessions> {
@@ -113,6 +129,8 @@ pub(super) async fn receive(spec: &Spec, meter: Meter) -> Result<JoinHandle<()>>
         sessions: Mutex::new(Sessions::new(SessionId(0))),
         lanes: (0..LANES).map(lane).collect(),
         meter,
+        first: OnceLock::new(),
+        blocked: spec.blocked,
     });
     Ok(tokio::spawn(async move {
         while let Some(accepted) = listener.accept().await {
@@ -202,6 +220,7 @@ fn admit(
     let Entry::Welcome { session, .. } = shared.sessions().hello(hello, shared.started.elapsed()) else {
         bail!("another connection holds the link");
     };
+    shared.first.get_or_init(Instant::now);
     for number in 0..LANES {
         shared.lane(LaneId(number)).lane.begin_session(session);
     }
@@ -222,10 +241,10 @@ fn answer_open(shared: &Shared, open: OpenPartition) {
 }
 
 fn commit_all(shared: &Shared) {
-    for number in 0..LANES {
+    for number in (0..LANES).filter(|number| !shared.is_blocked(LaneId(*number))) {
         let mut state = shared.lane(LaneId(number));
         let LaneState { lane, committed, pending } = &mut *state;
-        for Accepted { partition, next, session, epoch, plain } in pending.drain(..) {
+        for Accepted { partition, next, session, epoch, plain, .. } in pending.drain(..) {
             lane.committed(&partition, next, None);
             lane.free(session, epoch, plain);
             committed.insert(partition, next);
@@ -257,7 +276,7 @@ fn judge(
     number: LaneId,
     session: SessionId,
     header: &ParcelHeader,
-    body: &[u8],
+    body: &Bytes,
 ) -> Result<()> {
     let cover = Cover::read(body).context("a parcel without its numbers")?;
     let mut state = shared.lane(number);
@@ -276,15 +295,19 @@ fn judge(
     };
     match accepted {
         Some(partition) => {
-            shared.meter.add(body.len());
+            if shared.counts(number) {
+                shared.meter.add(body.len());
+            }
             let next = Offset(cover.next);
-            pending.push(Accepted { partition, next, session, epoch: header.epoch, plain });
+            let (epoch, _body) = (header.epoch, body.clone());
+            pending.push(Accepted { partition, next, session, epoch, plain, _body });
         }
         None => lane.free(session, header.epoch, plain),
     }
     Ok(())
 }
 
+const BLOCKED_LANE: LaneId = LaneId(0);
 /// As the importer closes its transactions.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 
