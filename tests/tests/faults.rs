@@ -135,6 +135,45 @@ fn killed_cut_and_restarted_in_any_order_nothing_is_lost_repeated_or_reordered()
     say(format_args!("{written} records, zeros all over"));
 }
 
+/// `LONGHAUL_RACES` times the path in use falls silent just long enough to be noticed, and fresh
+/// connections are raced over both paths. A handshake takes longer than the next attempt waits, so that attempts overlap, and
+/// what was given up on may still arrive.
+#[test]
+fn connections_raced_over_and_over_lose_repeat_and_reorder_nothing() {
+    let Some(pair) = TURNS.take("faults: races") else { return };
+    let races = scale("LONGHAUL_RACES", 12);
+    let source = pair.source.bootstrap();
+    topic(&source, "races.orders", 6);
+    let mut bridge = Bridge::new(&pair, "races", &["races.*"]);
+    let importer = bridge.importer.address().parse().unwrap();
+    let path = Conditions { delay: Duration::from_millis(140), loss: 0.01, ..Conditions::default() };
+    let relays = [1, 2].map(|seed| Relay::start(importer, path, seed).unwrap());
+    bridge.exporter.importers = relays.iter().map(|relay| relay.address().to_string()).collect();
+    let stream = Stream::start(&source, "races.orders", 600, 3, LoadOptions::default());
+    bridge.start();
+    let sessions = || bridge.exporter.status()["sessions"].as_u64().unwrap_or(0);
+    assert!(wait_until(PATIENCE, || sessions() > 0), "nothing flows before the first race");
+    let mut rng = ChaCha8Rng::seed_from_u64(races);
+    for race in 1..=races {
+        let before = (sessions(), relays.each_ref().map(|relay| relay.up().passed_bytes));
+        std::thread::sleep(Duration::from_millis(rng.random_range(400..1000)));
+        let carried = [0, 1].map(|at| relays[at].up().passed_bytes - before.1[at]);
+        let in_use = usize::from(carried[1] > carried[0]);
+        // Now and then both, and now and then for so long that several attempts are under way when it ends.
+        let silence = Duration::from_millis(rng.random_range(1200..2200));
+        relays[in_use].cut(silence);
+        if race % 4 == 0 {
+            relays[1 - in_use].cut(silence);
+        }
+        let again = wait_until(PATIENCE, || sessions() > before.0);
+        assert!(again, "after race {race} no session stands: {}", bridge.exporter.status());
+    }
+    say(format_args!("{races} races, {} sessions", sessions()));
+    let written = stream.stop();
+    let report = bridge.settle(&["races.orders"], Duration::from_secs(120));
+    assert_eq!(report.records(), written.visible);
+}
+
 /// after `kill -9` under load records are to flow again within 3 s, and none is repeated.
 #[test]
 fn after_a_kill_of_either_side_records_flow_again_at_once() {

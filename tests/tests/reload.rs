@@ -67,6 +67,47 @@ fn a_grant_that_changes_takes_effect_at_once_and_a_broken_file_changes_nothing()
     bridge.assert_chains();
 }
 
+/// A rate and a topic that are granted while the session stands.
+#[test]
+fn what_is_granted_in_mid_session_holds_at_once_and_the_session_goes_on() {
+    let Some(pair) = TURNS.take("reload: more is granted") else { return };
+    let source = pair.source.bootstrap();
+    let (kept, given) = ("midway.kept", "midway.given");
+    [kept, given].iter().for_each(|name| topic(&source, name, 1));
+    let mut bridge = Bridge::new(&pair, "midway", &["midway.*"]);
+    bridge.importer.links[0].topics = vec![kept.into()];
+    bridge.start();
+    [kept, given].iter().for_each(|name| fill(&source, name, 200, 1));
+    bridge.wait(&[kept], PATIENCE);
+    let refused = || bridge.exporter.status()["partitions"].to_string().contains("refused");
+    assert!(wait_until(PATIENCE, refused), "{}", bridge.exporter.status());
+    let granted = || bridge.exporter.status()["path"]["granted_bits_per_second"].as_u64();
+    assert_eq!(granted(), None);
+
+    let without = bridge.importer.links[0].clone();
+    bridge.importer.links[0] = without.clone().with("rate = \"7 Mbit/s\"");
+    bridge.importer.links[0].topics.push(given.into());
+    bridge.importer.write_config();
+    assert!(wait_until(PATIENCE, || granted() == Some(7_000_000)), "{}", bridge.exporter.status()["path"]);
+    let ceiling = || bridge.exporter.metrics().sum("longhaul_exporter_link_ceiling_bits_per_second", &[]);
+    assert!(wait_until(PATIENCE, || ceiling() == 7e6), "{}", ceiling());
+    bridge.wait(&[kept, given], PATIENCE);
+
+    bridge.importer.links[0].more = without.more;
+    bridge.importer.write_config();
+    assert!(wait_until(PATIENCE, || granted().is_none()), "{}", bridge.exporter.status()["path"]);
+    fill(&source, given, 100, 2);
+    bridge.wait(&[kept, given], PATIENCE);
+    assert_eq!(bridge.exporter.status()["sessions"], 1, "the session went on all the time");
+    let told = bridge.exporter.journal().events().iter().any(
+        |event| matches!(event, Event::Policy(policy) if policy.summary.contains("at most 7000000 bits a second")),
+    );
+    assert!(told, "the exporter has it on record");
+    let report = bridge.check(&[kept, given]);
+    assert!(report.is_clean(), "{report}");
+    bridge.assert_chains();
+}
+
 /// revoked while connected; and a folder that is no identity changes nothing.
 #[test]
 fn a_revoked_exporter_is_cut_off_and_a_renewed_one_comes_back_without_a_restart() {

@@ -244,7 +244,10 @@ impl Exporter {
                 // What was read for the epoch before goes, so that there is room to read.
                 session.send(lane, ctx);
             }
-            Action::Drain(_) | Action::Established { .. } | Action::Unanswered { .. } => {}
+            Action::Drain(_)
+            | Action::Established { .. }
+            | Action::Granted { .. }
+            | Action::Unanswered { .. } => {}
         }
     }
 
