@@ -195,7 +195,7 @@ impl Controller for Window {
         self.flight.acked(now, in_flight);
         self.path.end_of_acks(now);
         self.flight.path(self.path.least(), self.path.queue());
-        self.breath.end_of_acks(now, self.path.smoothed());
+        self.breath.end_of_acks(now, self.path.smoothed(), in_flight > self.bare_window() / 4);
         match &mut self.inner {
             Inner::Governed(governed) => governed.end_of_acks(now, &self.path),
             Inner::Adaptive(adaptive) => adaptive.end_of_acks(now, &self.path),

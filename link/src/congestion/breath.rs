@@ -3,6 +3,8 @@
 //! quinn probes for a larger MTU only at a moment when it has nothing else it may send. Where a bucket holds the rate
 //! that moment never comes, and a link would run with datagrams of 1,200 bytes and 3.5 % more headers for ever. So as
 //! long as the largest datagram is not in use the window closes for an instant, once a round trip at first.
+//! It closes only while much is in flight: with little there is a moment for probes anyway, and only acknowledgements, which
+//! then come thick, open it again.
 
 use std::time::{Duration, Instant};
 
@@ -29,8 +31,8 @@ impl Breath {
         self.mtu = mtu;
     }
 
-    /// An acknowledgement was read.
-    pub(super) fn end_of_acks(&mut self, now: Instant, round_trip: Duration) {
+    /// An acknowledgement was read; `full`: much of what may be in flight still is.
+    pub(super) fn end_of_acks(&mut self, now: Instant, round_trip: Duration, full: bool) {
         let since = *self.since.get_or_insert(now);
         let Some(last) = self.last else {
             self.last = Some(now);
@@ -38,8 +40,8 @@ impl Breath {
         };
         let passed = now.saturating_duration_since(last);
         if self.held {
-            self.held = passed < HOLD;
-        } else if self.mtu < self.most {
+            self.held = full && passed < HOLD;
+        } else if full && self.mtu < self.most {
             let searching = now.saturating_duration_since(since) < SEARCH;
             if passed > if searching { round_trip.max(MIN_ROUND) } else { LATER } {
                 (self.held, self.last) = (true, Some(now));
@@ -74,7 +76,7 @@ mod tests {
     fn closed(breath: &mut Breath, from: Instant, milliseconds: u64) -> u64 {
         (0..milliseconds)
             .filter(|at| {
-                breath.end_of_acks(from + ms(*at), ms(100));
+                breath.end_of_acks(from + ms(*at), ms(100), true);
                 breath.of(1_000_000) < 1_000_000
             })
             .count() as u64
@@ -97,11 +99,29 @@ mod tests {
         assert!(closed(&mut breath, start + ms(6000), 20_000) <= 20);
     }
 
+    /// Two acknowledgements close together once a round trip, as when a connection begins: the second would close the window
+    /// until the first of the next round trip.
+    #[test]
+    fn with_little_in_flight_it_stays_open() {
+        let (start, mut breath) = (Instant::now(), Breath::new(1200, 1452));
+        for round in 0..20 {
+            for micros in [0, 100] {
+                let now = start + ms(round * 101) + Duration::from_micros(micros);
+                breath.end_of_acks(now, ms(100), false);
+                assert_eq!(breath.of(1_000_000), 1_000_000, "round {round}");
+            }
+        }
+        breath.end_of_acks(start + ms(4000), ms(100), true);
+        assert_eq!(breath.of(1_000_000), 4800);
+        breath.end_of_acks(start + ms(4001), ms(100), false);
+        assert_eq!(breath.of(1_000_000), 1_000_000, "nothing is there that would open it later");
+    }
+
     #[test]
     fn a_closed_window_still_lets_a_few_packets_out() {
         let (start, mut breath) = (Instant::now(), Breath::new(1200, 1452));
-        breath.end_of_acks(start, ms(100));
-        breath.end_of_acks(start + ms(101), ms(100));
+        breath.end_of_acks(start, ms(100), true);
+        breath.end_of_acks(start + ms(101), ms(100), true);
         assert_eq!(breath.of(1_000_000), 4800);
     }
 }

@@ -42,7 +42,7 @@ impl AsyncUdpSocket for PacedSocket {
             rate: self.rate.clone(),
             inner: Arc::clone(&self.inner).create_io_poller(),
             alarm: Alarm::new(),
-            parked: false,
+            until: None,
         })
     }
 
@@ -91,12 +91,13 @@ struct PacedPoller {
     rate: Rate,
     inner: Pin<Box<dyn UdpPoller>>,
     alarm: Alarm,
-    parked: bool,
+    /// Until when it waits.
+    until: Option<Instant>,
 }
 
 impl fmt::Debug for PacedPoller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PacedPoller").field("parked", &self.parked).finish_non_exhaustive()
+        f.debug_struct("PacedPoller").field("until", &self.until).finish_non_exhaustive()
     }
 }
 
@@ -104,13 +105,22 @@ impl UdpPoller for PacedPoller {
     fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         loop {
-            let opens = this.rate.bucket().opens(Instant::now());
-            let Some(at) = opens else { break };
-            this.parked = true;
+            let now = Instant::now();
+            let (opens, linger) = {
+                let bucket = this.rate.bucket();
+                (bucket.opens(now), bucket.linger())
+            };
+            let at = match (opens, this.until) {
+                (Some(at), _) => at + linger,
+                // A wake-up from elsewhere does not cut the wait short.
+                (None, Some(until)) if now < until && until - now <= linger => until,
+                (None, _) => break,
+            };
+            this.until = Some(at);
             // That time has passed does not mean that there is room: another connection may have been first.
             ready!(this.alarm.poll(at, cx));
         }
-        if std::mem::take(&mut this.parked) {
+        if this.until.take().is_some() {
             this.rate.left_late();
         }
         this.inner.as_mut().poll_writable(cx)

@@ -83,6 +83,15 @@ fn the_excess_is_32_kb_at_98_megabits_and_below_64_kb_at_490() {
 }
 
 #[test]
+fn at_a_high_rate_wake_ups_are_apart_and_at_a_usual_one_nobody_waits_longer_than_it_must() {
+    let linger = |rate| Bucket::new(Some(rate), Instant::now()).linger();
+    assert_eq!((linger(250_000), linger(RATE)), (Duration::ZERO, Duration::ZERO));
+    let (at_490, at_980) = (linger(61_250_000), linger(122_500_000));
+    assert!((400..=530).contains(&at_490.as_micros()), "{at_490:?}");
+    assert!((500..=700).contains(&at_980.as_micros()), "{at_980:?}");
+}
+
+#[test]
 fn without_a_rate_nothing_waits() {
     let now = Instant::now();
     let mut bucket = Bucket::new(None, now);
