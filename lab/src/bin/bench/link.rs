@@ -56,6 +56,9 @@ pub(crate) struct Options {
     /// How often; the run with the median goodput counts
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) runs: u32,
+    /// `--trial fair` and `floor`: by how much ours begins before TCP; negative: after it
+    #[arg(long, value_name = "S", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub(crate) lead: f64,
     /// Seed of the emulator's random numbers
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,

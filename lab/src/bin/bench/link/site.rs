@@ -30,6 +30,8 @@ pub(crate) struct Flow {
     pub(crate) rate_mbit: Option<f64>,
     /// What it does not yield below, Mbit/s; `None` is its default.
     pub(crate) floor_mbit: Option<f64>,
+    /// How much later than the measurement it begins, in seconds.
+    pub(crate) delay: f64,
     pub(crate) idle_partitions: u32,
     pub(crate) idle: bool,
     /// How many receivers there are: the sender knows all their addresses.
@@ -44,6 +46,7 @@ impl Flow {
             transport,
             rate_mbit,
             floor_mbit: None,
+            delay: 0.0,
             idle_partitions: 0,
             idle: false,
             receivers: 1,
@@ -176,8 +179,8 @@ impl Site {
             certificates: self.folder.path().join("certs"),
             rate: flow.rate_mbit.map(|mbit| (mbit * 1e6) as u64),
             floor: flow.floor_mbit.map(|mbit| (mbit * 1e6) as u64),
-            start,
-            seconds,
+            start: start.after(Duration::from_secs_f64(flow.delay)),
+            seconds: seconds - flow.delay,
             idle_partitions: flow.idle_partitions,
             idle: flow.idle,
             blocked: flow.blocked,

@@ -172,17 +172,18 @@ pub(crate) fn idle(options: &Options) -> Result<Findings> {
     })
 }
 
-/// Ours and one flow of TCP Cubic, started together, from 5 s on.
+/// Ours and one flow of TCP Cubic, in the last two thirds of the time.
 pub(crate) fn share(options: &Options, ours: Transport) -> Result<Findings> {
     let floor_mbit = (ours == Transport::Longhaul).then(|| options.configured_mbit());
+    let delay = (-options.lead).max(0.0);
     let flows = [
-        Flow { floor_mbit, ..Flow::new(ours, Some(options.configured_mbit())) },
-        Flow::new(Transport::TcpCubic { flows: 1 }, None),
+        Flow { floor_mbit, delay, ..Flow::new(ours, Some(options.configured_mbit())) },
+        Flow { delay: options.lead.max(0.0), ..Flow::new(Transport::TcpCubic { flows: 1 }, None) },
     ];
     let (outcome, ()) = counted(options, 0, |site| {
         Ok((site.measure(&flows, options.seconds.max(MEETING_SECONDS), |_, _| Ok(()))?, ()))
     })?;
-    let from = outcome.start.after(SHARE_FROM);
+    let from = outcome.start.after(share_from(options));
     let rates = [0, 1].map(|flow| outcome.flows[flow].mbit(from, outcome.end));
     let wire = wire_of(&outcome, options)?;
     for ending in &outcome.flows[0].sent.endings {
@@ -197,7 +198,7 @@ pub(crate) fn share(options: &Options, ours: Transport) -> Result<Findings> {
             "on one path of {} Mbit/s, from {} s on: {ours}{configured} {:.1} Mbit/s, tcp-cubic-1 {:.1} Mbit/s; queue mean \
              {:.1} ms\n",
             options.rate,
-            SHARE_FROM.as_secs(),
+            share_from(options).as_secs(),
             rates[0],
             rates[1],
             wire.queue_ms_mean
@@ -213,6 +214,11 @@ pub(crate) fn share(options: &Options, ours: Transport) -> Result<Findings> {
             "queue_ms_mean": round(wire.queue_ms_mean),
         }),
     })
+}
+
+/// From when on what both get is their share: a curve takes some turns to meet another.
+fn share_from(options: &Options) -> Duration {
+    Duration::from_secs_f64(options.seconds.max(MEETING_SECONDS) / 3.0)
 }
 
 /// Processor time per byte without a path, by turns.
@@ -305,5 +311,4 @@ const SETTLE: Duration = Duration::from_secs(10);
 const IDLE_SECONDS: f64 = 60.0;
 const IDLE_PARTITIONS: u32 = 1000;
 const MEETING_SECONDS: f64 = 30.0;
-const SHARE_FROM: Duration = Duration::from_secs(5);
 const LOOPBACK_SECONDS: f64 = 5.0;
