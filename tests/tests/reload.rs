@@ -77,7 +77,9 @@ fn what_is_granted_in_mid_session_holds_at_once_and_the_session_goes_on() {
     let mut bridge = Bridge::new(&pair, "midway", &["midway.*"]);
     bridge.importer.links[0].topics = vec![kept.into()];
     bridge.start();
-    [kept, given].iter().for_each(|name| fill(&source, name, 200, 1));
+    for name in [kept, given] {
+        fill(&source, name, 200, 1);
+    }
     bridge.wait(&[kept], PATIENCE);
     let refused = || bridge.exporter.status()["partitions"].to_string().contains("refused");
     assert!(wait_until(PATIENCE, refused), "{}", bridge.exporter.status());

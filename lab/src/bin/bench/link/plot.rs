@@ -126,6 +126,7 @@ mod tests {
 
     fn path(loss: f64, goodput: &[(Transport, f64)]) -> OnePath {
         let measured = goodput.iter().map(|&(transport, goodput_mbit)| Measured {
+            first_seconds: 0.3,
             transport,
             goodput_mbit,
             steady_mbit: goodput_mbit,
