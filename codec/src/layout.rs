@@ -49,7 +49,10 @@ impl Trials {
     }
 
     pub(crate) fn memory(&self) -> usize {
-        self.rows.capacity() + self.shapes.capacity() + self.compressed.capacity() + self.context.as_ref().map_or(0, CCtx::sizeof)
+        self.rows.capacity()
+            + self.shapes.capacity()
+            + self.compressed.capacity()
+            + self.context.as_ref().map_or(0, CCtx::sizeof)
     }
 
     /// Layout of the next parcel, and whether [`compare`](Self::compare) wants to see both.
