@@ -141,7 +141,11 @@ impl TimestampWriter {
             let records = group.records.len() as u64;
             if let Some(run) = self.runs.last_mut() {
                 let unit = common_divisor(common_divisor(run.unit, inner), ahead);
-                let finer = |coarse: u64| u64::from(bits(coarse).saturating_sub(bits(unit)));
+                let finer = |coarse: u64| match bits(coarse).saturating_sub(bits(unit)) {
+                    // A chance common divisor.
+                    0..4 => 0,
+                    more => u64::from(more),
+                };
                 let jump = u64::from((bits(ahead) - bits(unit).min(bits(ahead))).saturating_sub(bits(alone)));
                 if finer(run.unit) * run.records + finer(own) * records + jump <= RUN_BITS {
                     (run.groups, run.records, run.unit) = (run.groups + 1, run.records + records, unit);
