@@ -6,13 +6,13 @@
 use crate::Error;
 use crate::batch::{Batch, GapReason, Group, HeaderSpan, Meta, NULL, length};
 use crate::checksum;
+use crate::column::SeriesDecoder;
 use crate::decoder::DecodeLimits;
 use crate::format::{CHECKSUM, MIN_GROUP, MIN_HEADER, group, header, kind};
 use crate::layout::Layout;
 use crate::limits::{GROUP_OVERHEAD, HEADER_OVERHEAD, RECORD_OVERHEAD};
 use crate::shape;
 use crate::state::{Names, Position, Positions};
-use crate::timestamps::TimestampReader;
 use crate::varint::Reader;
 
 /// Reads batches and remembers what the serializer on the other side remembers.
@@ -21,7 +21,9 @@ pub(crate) struct Parser {
     positions: Positions,
     names: Names,
     shapes: shape::Decoder,
-    timestamps: TimestampReader,
+    series: SeriesDecoder,
+    /// Differences of the timestamps of this parcel, when they come by range coder.
+    deltas: Vec<i64>,
     /// Names from earlier parcels that this one uses; they follow the serialized batch in its arena.
     appended: Vec<u8>,
     /// Records of each group of this parcel.
@@ -34,7 +36,8 @@ impl Parser {
             positions: Positions::default(),
             names: Names::default(),
             shapes: shape::Decoder::new(),
-            timestamps: TimestampReader::default(),
+            series: SeriesDecoder::default(),
+            deltas: Vec::new(),
             appended: Vec::new(),
             counts: Vec::new(),
         }
@@ -43,7 +46,8 @@ impl Parser {
     /// Bytes held.
     pub(crate) fn memory(&self) -> usize {
         self.shapes.memory()
-            + self.timestamps.memory()
+            + self.series.memory()
+            + self.deltas.capacity() * 8
             + self.names.total_bytes()
             + self.appended.capacity()
             + self.counts.capacity() * 4
@@ -181,10 +185,33 @@ impl Parser {
     }
 
     fn timestamps(&mut self, reader: &mut Reader<'_>, batch: &mut Batch) -> Result<(), Error> {
-        let known =
-            [kind::TIMESTAMP_DELTAS, kind::TIMESTAMP_UNITS, kind::TIMESTAMP_RANGED, kind::TIMESTAMP_RUNS];
+        let known = [kind::TIMESTAMP_DELTAS, kind::TIMESTAMP_UNITS, kind::TIMESTAMP_RANGED];
         let kind = expect_kind(reader, "timestamps", &known)?;
-        self.timestamps.read(kind, reader, batch, &mut self.positions)
+        let unit = match kind {
+            kind::TIMESTAMP_DELTAS => 1,
+            _ => i64::try_from(reader.number()?).map_err(|_| reader.out_of_range())?,
+        };
+        self.deltas.clear();
+        if kind == kind::TIMESTAMP_RANGED {
+            let records = batch.groups.iter().map(|group| group.records.len()).sum();
+            self.series.decode(records, reader, &mut self.deltas)?;
+        }
+        let mut ranged = self.deltas.iter();
+        for records in batch.groups.iter_mut().map(|group| &mut group.records) {
+            let mut timestamp = self.positions.timestamp;
+            for meta in records.iter_mut() {
+                let delta = match kind {
+                    kind::TIMESTAMP_RANGED => *ranged.next().ok_or_else(|| reader.out_of_range())?,
+                    _ => reader.signed()?,
+                };
+                timestamp = timestamp.wrapping_add(delta.wrapping_mul(unit));
+                meta.timestamp = timestamp;
+            }
+            if let Some(first) = records.first() {
+                self.positions.timestamp = first.timestamp;
+            }
+        }
+        Ok(())
     }
 
     fn headers(
