@@ -114,7 +114,8 @@ pub(crate) fn table(text: &mut String, outcomes: &[Outcome]) -> std::fmt::Result
             outcome.share()
         )?;
         for (side, (way, causes)) in ["exporter", "importer"].iter().zip(sent).enumerate() {
-            let causes: Vec<String> = causes.iter().map(|(cause, bytes)| format!("{cause} {bytes}")).collect();
+            let causes: Vec<String> =
+                causes.iter().map(|(cause, bytes)| format!("{cause} {bytes}")).collect();
             writeln!(text, "  from the {way} {:>9} B: {}", outcome.total(side), causes.join(", "))?;
         }
         writeln!(text)?;
