@@ -131,7 +131,7 @@ fn full_speed(site: &Site, topic: &str, run: u32, records: u64, bytes: u64) -> R
     })
 }
 
-const ASK_INTERVAL: Duration = Duration::from_millis(20);
+const ASK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Delay of single records at low load: median and 99th of a hundred.
 pub(crate) fn low_load(site: &Site, payload: Payload, seconds: u32) -> Result<Delay> {
