@@ -15,8 +15,8 @@ use proto::{
 
 use super::{
     MAX_SPARE, Stopped, Worker,
-    open::went_back,
     pending::{Accepted, Part, Pending},
+    tail::went_back,
     takeover::Owned,
     words::{explain, missing_right, own_topics_unauthorised},
 };
