@@ -242,7 +242,7 @@ impl Worker {
             topic: source.clone(),
             next: start,
             leader_epoch: None,
-            target: Target { topic: topic.clone(), id: prepared.id, last: None },
+            target: Target { topic: topic.clone(), id: prepared.id, last: None, lasting: false },
             unaudited: Tally::starting(start),
         })
     }

@@ -95,7 +95,7 @@ pub(super) fn inspect(
     shared: bool,
     progress_topic: &str,
 ) -> Result<(), (Reason, String)> {
-    let Target { topic: recorded, id, last } = &entry.target;
+    let Target { topic: recorded, id, last, lasting } = &entry.target;
     if recorded != topic {
         let detail = format!(
             "this partition was copied to target topic `{recorded}` up to source offset {}, and the mapping now says `{topic}`: \
@@ -142,9 +142,10 @@ pub(super) fn inspect(
         },
         // In a shared compacted topic others' records may have replaced it.
         _ if shared => Ok(()),
-        // Compaction keeps the last record of a key for ever, but for one without a value: that goes after
-        // delete.retention.ms. The log still ends beyond it and nobody wrote after it, so nothing else is missing.
-        (None, _) if prepared.compacted => Ok(()),
+        // Compaction keeps the last record of a key for ever, but for one without a value, which goes after
+        // delete.retention.ms, and one without a key, of before the topic was compacted. The log still ends beyond it and
+        // nobody wrote after it, so nothing else is missing.
+        (None, _) if prepared.compacted && !lasting => Ok(()),
         (Some(first), _) if prepared.compacted && first > last => Err(foreign(topic, first)),
         _ => {
             let detail = format!(
@@ -184,22 +185,28 @@ mod tests {
     };
 
     fn check(last: Option<i64>, tail: Tail, shared: bool) -> Result<(), Reason> {
-        check_of(last, tail, shared, false)
+        check_of(last, tail, shared, None)
     }
 
-    fn check_of(last: Option<i64>, tail: Tail, shared: bool, compacted: bool) -> Result<(), Reason> {
+    /// `compacted`: it is, and whether the last record is a lasting one.
+    fn check_of(last: Option<i64>, tail: Tail, shared: bool, compacted: Option<bool>) -> Result<(), Reason> {
         let topic: Arc<str> = "orders".into();
         let entry = Entry {
             topic: topic.clone(),
             next: Offset(10),
             leader_epoch: None,
-            target: Target { topic: topic.clone(), id: TopicId([1; 16]), last },
+            target: Target {
+                topic: topic.clone(),
+                id: TopicId([1; 16]),
+                last,
+                lasting: compacted.unwrap_or(true),
+            },
             unaudited: Tally::starting(Offset(0)),
         };
         let prepared = TargetTopic {
             id: TopicId([1; 16]),
             max_message_bytes: 1000,
-            compacted,
+            compacted: compacted.is_some(),
             grown: false,
             leaderless: BTreeSet::new(),
         };
@@ -229,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_last_record_that_compaction_removed_is_no_loss() {
-        let compacted = |tail| check_of(Some(41), tail, false, true);
+        let compacted = |tail| check_of(Some(41), tail, false, Some(false));
         assert_eq!(compacted(tail(0, 43, None, None)), Ok(()), "a record without a value, after its time");
         assert_eq!(compacted(tail(0, 43, Some(41), None)), Ok(()));
         assert_eq!(compacted(tail(0, 41, None, None)), Err(Reason::TargetTruncated), "the log was cut");
@@ -239,6 +246,14 @@ mod tests {
             "replaced by another's"
         );
         assert_eq!(compacted(tail(0, 50, Some(41), Some(44))), Err(Reason::ForeignWriter));
+    }
+
+    #[test]
+    fn a_last_record_that_compaction_keeps_must_be_there_in_a_compacted_topic_too() {
+        let compacted = |tail, shared| check_of(Some(41), tail, shared, Some(true));
+        assert_eq!(compacted(tail(0, 43, Some(41), None), false), Ok(()));
+        assert_eq!(compacted(tail(0, 43, None, None), false), Err(Reason::TargetTruncated), "undone");
+        assert_eq!(compacted(tail(0, 43, None, None), true), Ok(()), "others may have replaced it");
     }
 
     #[test]
