@@ -13,7 +13,7 @@ use crate::Batch;
 /// per group slot, resume epoch, prev_next, next, gap, record count, leader epoch unless negative; per record offset, timestamp, key length,
 /// value length, header count, key, value; per header name length, value length, name, value.
 pub(crate) fn of_batch(batch: &Batch) -> u64 {
-    let mut hash = Xxh3::new();
+    let mut hash = Gathered { hash: Xxh3::new(), bytes: [0; GATHER], length: 0 };
     for group in &batch.groups {
         let mut head = [0; 29];
         head[..4].copy_from_slice(&group.slot.to_le_bytes());
@@ -45,5 +45,38 @@ pub(crate) fn of_batch(batch: &Batch) -> u64 {
             }
         }
     }
-    hash.digest()
+    hash.finish()
 }
+
+/// Gathers small pieces, as the hash is fast on large ones only.
+struct Gathered {
+    hash: Xxh3,
+    bytes: [u8; GATHER],
+    length: usize,
+}
+
+impl Gathered {
+    #[inline]
+    fn update(&mut self, piece: &[u8]) {
+        if let Some(room) = self.bytes.get_mut(self.length..self.length + piece.len()) {
+            room.copy_from_slice(piece);
+            self.length += piece.len();
+            return;
+        }
+        self.hash.update(&self.bytes[..self.length]);
+        self.length = 0;
+        if piece.len() > GATHER / 2 {
+            self.hash.update(piece);
+        } else {
+            self.bytes[..piece.len()].copy_from_slice(piece);
+            self.length = piece.len();
+        }
+    }
+
+    fn finish(mut self) -> u64 {
+        self.hash.update(&self.bytes[..self.length]);
+        self.hash.digest()
+    }
+}
+
+const GATHER: usize = 4096;

@@ -105,10 +105,41 @@ impl<'a> Values<'a> {
         (0..self.spans.len()).map(move |index| self.get(index))
     }
 
+    /// Whether each value is `value`. Where neighbours lie in one place, they are looked at once.
+    fn are_all(self, value: &[u8]) -> bool {
+        let mut last = None;
+        self.spans.iter().enumerate().all(|(index, span)| {
+            let seen = last == Some(*span);
+            last = Some(*span);
+            seen || equal(self.get(index), value)
+        })
+    }
+
     /// The same values without quotes, if all of them have some.
     fn stripped(self) -> Option<Self> {
         let quoted = self.iter().all(is_quoted);
         quoted.then_some(Self { strip: 1, ..self })
+    }
+}
+
+/// Whether both are the same bytes: short ones, which most values are, by a word or two.
+#[inline]
+fn equal(one: &[u8], other: &[u8]) -> bool {
+    let length = one.len();
+    if length != other.len() {
+        return false;
+    }
+    match (one.first_chunk::<8>(), other.first_chunk::<8>()) {
+        (Some(head), Some(other_head)) if length <= 16 => {
+            head == other_head && one.last_chunk::<8>() == other.last_chunk::<8>()
+        }
+        (None, _) => match (one.first_chunk::<4>(), other.first_chunk::<4>()) {
+            (Some(head), Some(other_head)) => {
+                head == other_head && one.last_chunk::<4>() == other.last_chunk::<4>()
+            }
+            _ => one.iter().zip(other).all(|(one, other)| one == other),
+        },
+        _ => one == other,
     }
 }
 

@@ -44,10 +44,10 @@ impl Default for DecodeLimits {
 
 /// Decodes the parcels of one lane epoch, in order. After an error it decodes nothing more.
 pub struct Decoder {
-    context: DCtx<'static>,
+    /// None before the first frame, and while the lane rests.
+    context: Option<DCtx<'static>>,
     limits: DecodeLimits,
     parser: Parser,
-    in_frame: bool,
     poisoned: bool,
 }
 
@@ -55,7 +55,7 @@ impl Decoder {
     /// A decoder at the start of a lane epoch.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a limit out of range, [`Error::Zstd`] when zstd has no memory.
+    /// [`Error::Setting`] for a limit out of range.
     pub fn new(limits: DecodeLimits) -> Result<Self, Error> {
         let window_log = limits.window_log_max;
         if !WINDOW_LOGS.contains(&window_log) {
@@ -71,9 +71,7 @@ impl Decoder {
             let (value, high) = (limits.max_plain.into(), MAX_PLAIN.into());
             return Err(Error::Setting { name: "largest plain size", value, low: 0, high });
         }
-        let mut context = DCtx::try_create().ok_or(Error::Zstd("no memory for a context"))?;
-        context.set_parameter(DParameter::WindowLogMax(window_log)).map_err(Error::zstd)?;
-        Ok(Self { context, limits, parser: Parser::new(), in_frame: false, poisoned: false })
+        Ok(Self { context: None, limits, parser: Parser::new(), poisoned: false })
     }
 
     /// The batch of a parcel's body. `plain` is the size that the parcel's header declares.
@@ -98,9 +96,12 @@ impl Decoder {
         }
         // Until it is known to be sound.
         self.poisoned = true;
-        let decoded = self
-            .expand(coded, plain, &mut batch.arena)
-            .and_then(|()| self.parser.parse(batch, plain, &self.limits));
+        let decoded = match coded.first() {
+            Some(&first) if first & 0x0f == flag::REST => self.rest(coded, plain),
+            _ => self
+                .expand(coded, plain, &mut batch.arena)
+                .and_then(|()| self.parser.parse(batch, plain, &self.limits)),
+        };
         match decoded {
             Ok(()) => self.poisoned = false,
             Err(_) => batch.clear(),
@@ -110,7 +111,16 @@ impl Decoder {
 
     /// Bytes of memory held for this lane: zstd's, the shapes and columns.
     pub fn memory(&self) -> usize {
-        self.context.sizeof() + self.parser.memory()
+        self.context.as_ref().map_or(0, DCtx::sizeof) + self.parser.memory()
+    }
+
+    /// Forgets everything and gives its memory back, as a parcel of one byte and no records says.
+    fn rest(&mut self, coded: &[u8], plain: u32) -> Result<(), Error> {
+        version_and_flags(coded[0])?;
+        same("parcel of a lane that rests", 1, coded.len())?;
+        same("plain batch", plain as usize, 0)?;
+        (self.context, self.parser) = (None, Parser::new());
+        Ok(())
     }
 
     /// Checks the declared sizes and fills `arena` with the serialized batch.
@@ -118,14 +128,7 @@ impl Decoder {
         within("coded bytes", coded.len() as u64, self.limits.max_coded.into())?;
         within("plain bytes", plain.into(), self.limits.max_plain.into())?;
         let mut reader = Reader::new(coded, "preface");
-        let first = reader.byte()?;
-        let (version, flags) = (first >> 4, first & 0x0f);
-        if !READABLE.contains(&version) {
-            return Err(Error::Version(version));
-        }
-        if flags & !flag::KNOWN != 0 || flags == flag::RAW | flag::FRAME {
-            return Err(Error::Flags(flags));
-        }
+        let flags = version_and_flags(reader.byte()?)?;
         let serialized = reader.number()?;
         within("serialized bytes", serialized, serialized_bound(plain))?;
         let serialized = serialized as usize;
@@ -134,7 +137,7 @@ impl Decoder {
             same("serialized batch", serialized, body.len())?;
         } else if flags & flag::FRAME != 0 {
             self.begin_frame(body)?;
-        } else if !self.in_frame {
+        } else if self.context.is_none() {
             return Err(Error::NoFrame);
         }
         // One byte more than declared shows whether zstd had more to give.
@@ -165,18 +168,25 @@ impl Decoder {
         if window > limit {
             return Err(Error::Window { window, limit });
         }
-        self.context.reset(ResetDirective::SessionOnly).map_err(Error::zstd)?;
-        self.in_frame = true;
+        if let Some(context) = &mut self.context {
+            context.reset(ResetDirective::SessionOnly).map_err(Error::zstd)?;
+            return Ok(());
+        }
+        let mut context = DCtx::try_create().ok_or(Error::Zstd("no memory for a context"))?;
+        let window_log = self.limits.window_log_max;
+        context.set_parameter(DParameter::WindowLogMax(window_log)).map_err(Error::zstd)?;
+        self.context = Some(context);
         Ok(())
     }
 
     /// Decompresses all of `body` into `arena`, which has room for more than the `serialized` bytes expected.
     fn decompress(&mut self, body: &[u8], serialized: usize, arena: &mut Vec<u8>) -> Result<(), Error> {
+        let context = self.context.as_mut().ok_or(Error::NoFrame)?;
         let mut output = OutBuffer::around(arena);
         let mut input = InBuffer::around(body);
         let mut next_input = BLOCK_HEADER;
         while input.pos() < body.len() && output.pos() <= serialized {
-            next_input = self.context.decompress_stream(&mut output, &mut input).map_err(Error::zstd)?;
+            next_input = context.decompress_stream(&mut output, &mut input).map_err(Error::zstd)?;
             if next_input == 0 {
                 return Err(Error::FrameEnded);
             }
@@ -195,6 +205,15 @@ impl fmt::Debug for Decoder {
             .field("poisoned", &self.poisoned)
             .finish_non_exhaustive()
     }
+}
+
+/// The flags of a parcel that begins with this byte.
+fn version_and_flags(first: u8) -> Result<u8, Error> {
+    let (version, flags) = (first >> 4, first & 0x0f);
+    if !READABLE.contains(&version) {
+        return Err(Error::Version(version));
+    }
+    if flag::known(version, flags) { Ok(flags) } else { Err(Error::Flags(flags)) }
 }
 
 fn within(what: &'static str, actual: u64, limit: u64) -> Result<(), Error> {

@@ -41,7 +41,9 @@ pub struct Sizes {
 /// Codes the batches of one lane epoch, in order. Its memory is zstd's (about 5 MiB at level 3), one serialized
 /// batch and the bounded state of [`limits`](crate::limits).
 pub struct Encoder {
-    context: CCtx<'static>,
+    /// None while it rests.
+    context: Option<CCtx<'static>>,
+    window_log: u32,
     serializer: Serializer,
     serialized: Vec<u8>,
     trials: Trials,
@@ -56,7 +58,7 @@ impl Encoder {
     /// An encoder at the start of a lane epoch.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a setting out of range, [`Error::Zstd`] when zstd has no memory.
+    /// [`Error::Setting`] for a setting out of range.
     pub fn new(settings: EncoderSettings) -> Result<Self, Error> {
         let EncoderSettings { level, window_log } = settings;
         if !LEVELS.contains(&level) {
@@ -65,14 +67,12 @@ impl Encoder {
         if !WINDOW_LOGS.contains(&window_log) {
             return Err(setting("zstd window log", window_log.into(), WINDOW_LOGS));
         }
-        let create = || CCtx::try_create().ok_or(Error::Zstd("no memory for a context"));
-        let mut context = create()?;
-        context.set_parameter(CParameter::WindowLog(window_log)).map_err(Error::zstd)?;
         Ok(Self {
-            context,
+            context: None,
+            window_log,
             serializer: Serializer::new(),
             serialized: Vec::new(),
-            trials: Trials::new(create()?),
+            trials: Trials::new(),
             skip: Skip::new(),
             level,
             frame_level: None,
@@ -113,6 +113,30 @@ impl Encoder {
         Ok(Sizes { plain: size(batch.plain_size()), coded: size((out.len() - start) as u64) })
     }
 
+    /// Gives nearly all memory back, and has the decoder do so too, by a parcel that says only that: it is of one byte and
+    /// an empty batch. What was remembered is forgotten at both ends, so that the parcel after it is as large as the first
+    /// one. For lanes that have nothing to send for a while.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] after an error that ended the stream.
+    pub fn rest(&mut self, out: &mut Vec<u8>) -> Result<Sizes, Error> {
+        if self.poisoned {
+            return Err(Error::Poisoned);
+        }
+        out.push(VERSION << 4 | flag::REST);
+        self.context = None;
+        self.frame_level = None;
+        self.serialized = Vec::new();
+        self.serializer.rest();
+        (self.trials, self.skip) = (Trials::new(), Skip::new());
+        Ok(Sizes { plain: 0, coded: 1 })
+    }
+
+    /// Whether nothing was encoded since the last [`rest`](Self::rest), or at all.
+    pub fn is_resting(&self) -> bool {
+        self.context.is_none()
+    }
+
     /// Compresses from the next parcel on with `level`, or the nearest one of 1 to 12.
     ///
     /// zstd takes a level only with a new frame, whose window starts empty: a change costs some ratio for the next
@@ -139,11 +163,16 @@ impl Encoder {
 
     /// Bytes of memory held for this lane: zstd's, the shapes and columns, one serialized batch.
     pub fn memory(&self) -> usize {
-        self.context.sizeof() + self.serializer.memory() + self.trials.memory() + self.serialized.capacity()
+        let context = self.context.as_ref().map_or(0, CCtx::sizeof);
+        context + self.serializer.memory() + self.trials.memory() + self.serialized.capacity()
     }
 
     fn write_parcel(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
         let size = self.serialized.len();
+        let context = match &mut self.context {
+            Some(context) => context,
+            none => none.insert(context(self.window_log)?),
+        };
         if self.skip.next(&self.serialized) {
             out.reserve_exact(size + PREFACE);
             preface(out, flag::RAW, size);
@@ -152,34 +181,16 @@ impl Encoder {
         }
         let mut flags = 0;
         if self.frame_level != Some(self.level) {
-            self.context.reset(ResetDirective::SessionOnly).map_err(Error::zstd)?;
-            self.context.set_parameter(CParameter::CompressionLevel(self.level)).map_err(Error::zstd)?;
+            context.reset(ResetDirective::SessionOnly).map_err(Error::zstd)?;
+            context.set_parameter(CParameter::CompressionLevel(self.level)).map_err(Error::zstd)?;
             self.frame_level = Some(self.level);
             flags = flag::FRAME;
         }
         let start = out.len();
         preface(out, flags, size);
-        self.compress(out)?;
+        compress(context, &self.serialized, out)?;
         self.skip.compressed(size, out.len() - start);
         Ok(())
-    }
-
-    /// Appends all of `serialized`, flushed, so that the parcel decodes without the next one.
-    fn compress(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
-        out.reserve(self.serialized.len() / 8 + 1024);
-        let mut input = InBuffer::around(&self.serialized);
-        loop {
-            let position = out.len();
-            let mut output = OutBuffer::around_pos(out, position);
-            let left = self
-                .context
-                .compress_stream2(&mut output, &mut input, ZSTD_EndDirective::ZSTD_e_flush)
-                .map_err(Error::zstd)?;
-            if left == 0 {
-                return Ok(());
-            }
-            out.reserve(left.max(4096));
-        }
     }
 }
 
@@ -189,6 +200,29 @@ impl fmt::Debug for Encoder {
             .field("level", &self.level)
             .field("poisoned", &self.poisoned)
             .finish_non_exhaustive()
+    }
+}
+
+fn context(window_log: u32) -> Result<CCtx<'static>, Error> {
+    let mut context = CCtx::try_create().ok_or(Error::Zstd("no memory for a context"))?;
+    context.set_parameter(CParameter::WindowLog(window_log)).map_err(Error::zstd)?;
+    Ok(context)
+}
+
+/// Appends all of `serialized`, flushed, so that the parcel decodes without the next one.
+fn compress(context: &mut CCtx<'static>, serialized: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    out.reserve(serialized.len() / 8 + 1024);
+    let mut input = InBuffer::around(serialized);
+    loop {
+        let position = out.len();
+        let mut output = OutBuffer::around_pos(out, position);
+        let left = context
+            .compress_stream2(&mut output, &mut input, ZSTD_EndDirective::ZSTD_e_flush)
+            .map_err(Error::zstd)?;
+        if left == 0 {
+            return Ok(());
+        }
+        out.reserve(left.max(4096));
     }
 }
 

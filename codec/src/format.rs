@@ -11,7 +11,17 @@ pub(crate) mod flag {
     pub(crate) const RAW: u8 = 1;
     /// A new zstd frame begins; the one before is abandoned.
     pub(crate) const FRAME: u8 = 2;
-    pub(crate) const KNOWN: u8 = RAW | FRAME;
+    /// Nothing follows; all that both ends remember is forgotten. From version 2 on.
+    pub(crate) const REST: u8 = 4;
+
+    /// Whether a parcel of `version` can have these.
+    pub(crate) fn known(version: u8, flags: u8) -> bool {
+        match flags {
+            0 | RAW | FRAME => true,
+            REST => version >= 2,
+            _ => false,
+        }
+    }
 }
 
 /// Kinds of sections and columns. One registry for all, so that a number never means two things.

@@ -29,12 +29,12 @@ pub(crate) struct Trials {
     rows: Vec<u8>,
     shapes: Vec<u8>,
     definitions: usize,
-    context: CCtx<'static>,
+    context: Option<CCtx<'static>>,
     compressed: Vec<u8>,
 }
 
 impl Trials {
-    pub(crate) fn new(context: CCtx<'static>) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             layout: Layout::Shapes,
             interval: FIRST_INTERVAL,
@@ -43,13 +43,16 @@ impl Trials {
             rows: Vec::new(),
             shapes: Vec::new(),
             definitions: 0,
-            context,
+            context: None,
             compressed: Vec::new(),
         }
     }
 
     pub(crate) fn memory(&self) -> usize {
-        self.rows.capacity() + self.shapes.capacity() + self.compressed.capacity() + self.context.sizeof()
+        self.rows.capacity()
+            + self.shapes.capacity()
+            + self.compressed.capacity()
+            + self.context.as_ref().map_or(0, CCtx::sizeof)
     }
 
     /// Layout of the next parcel, and whether [`compare`](Self::compare) wants to see both.
@@ -76,8 +79,9 @@ impl Trials {
         if self.rows.len() < EVIDENCE {
             return;
         }
-        let by_rows = Self::size(&mut self.context, &self.rows, &mut self.compressed);
-        let by_shapes = Self::size(&mut self.context, &self.shapes, &mut self.compressed);
+        let context = self.context.get_or_insert_with(CCtx::create);
+        let by_rows = size(context, &self.rows, &mut self.compressed);
+        let by_shapes = size(context, &self.shapes, &mut self.compressed);
         // Text of shapes compresses about as rows do.
         let once = self.definitions as u64 * by_rows / self.rows.len() as u64;
         let layout = if by_shapes.saturating_sub(once) <= by_rows { Layout::Shapes } else { Layout::Rows };
@@ -91,13 +95,13 @@ impl Trials {
             bytes.shrink_to(KEEP);
         }
     }
+}
 
-    fn size(context: &mut CCtx<'static>, bytes: &[u8], compressed: &mut Vec<u8>) -> u64 {
-        compressed.clear();
-        compressed.reserve(zstd_safe::compress_bound(bytes.len()));
-        // What cannot be compressed counts as it is.
-        context.compress(compressed, bytes, LEVEL).unwrap_or(bytes.len()) as u64
-    }
+fn size(context: &mut CCtx<'static>, bytes: &[u8], compressed: &mut Vec<u8>) -> u64 {
+    compressed.clear();
+    compressed.reserve(zstd_safe::compress_bound(bytes.len()));
+    // What cannot be compressed counts as it is.
+    context.compress(compressed, bytes, LEVEL).unwrap_or(bytes.len()) as u64
 }
 
 /// Whether most values begin with text, in a sample; none without values.
@@ -156,7 +160,7 @@ mod tests {
 
     #[test]
     fn the_smaller_layout_is_used_and_trials_grow_apart() {
-        let mut trials = Trials::new(CCtx::create());
+        let mut trials = Trials::new();
         let (small, large) = (numbers(13_000), numbers(20_000));
         let intervals: Vec<u32> = (0..7).map(|_| trial(&mut trials, &large, &small)).collect();
         assert_eq!((trials.layout, intervals), (Layout::Shapes, vec![8, 16, 32, 64, 128, 128, 128]));
@@ -167,7 +171,7 @@ mod tests {
 
     #[test]
     fn small_parcels_are_gathered_until_there_is_evidence() {
-        let (mut trials, text) = (Trials::new(CCtx::create()), batch(b"text"));
+        let (mut trials, text) = (Trials::new(), batch(b"text"));
         for _ in 0..50 {
             assert_eq!(trials.next(&text), (Layout::Shapes, true));
             trials.compare(|out| out.extend_from_slice(&numbers(100)), &numbers(200), 0);
@@ -180,7 +184,7 @@ mod tests {
 
     #[test]
     fn text_after_something_else_is_tried_at_once() {
-        let mut trials = Trials::new(CCtx::create());
+        let mut trials = Trials::new();
         trial(&mut trials, &numbers(13_000), &numbers(20_000));
         assert_eq!(trials.next(&batch(b"\0binary")), (Layout::Shapes, true));
         trials.compare(|out| out.extend_from_slice(&numbers(13_000)), &numbers(20_000), 0);

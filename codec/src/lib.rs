@@ -36,6 +36,7 @@
 //! | 1 byte                      | varint                 | rest                                             |
 //! | version << 4 | flags        | size of the serialized | RAW: the serialized batch as it is               |
 //! | flags: 1 RAW, 2 FRAME       | batch                  | else: zstd blocks, flushed; a whole number of them |
+//! | 4 REST                      |                        | neither size nor rest                            |
 //!
 //! serialized batch: each section begins with its kind
 //! | groups     | 01 | varint groups, then for each:                                                          |
@@ -56,6 +57,9 @@
 //! - Columns run over all groups. Without records there are only groups and checksum.
 //! - *FRAME*: a zstd frame begins with this parcel: magic number, descriptor 0, window. It never ends; the next one
 //!   takes its place, which is how a level changes. A RAW parcel is unknown to zstd, whose window stays.
+//! - *REST*: the lane has nothing to send for a while. Both ends forget all that this format remembers (zstd's frame,
+//!   positions, names, shapes, columns) and give its memory back; the next parcel is as a lane epoch's first one. The
+//!   batch is empty, its plain size 0. From version 2 on.
 //! - *Groups*: flags hold the gap's reason in the low half; 0x10 says that resume epoch and `prev_next` (as difference)
 //!   follow, otherwise both are what the slot's last group left (0 and 0 for a slot not seen before, or not
 //!   remembered); 0x20 that the leader epoch follows, zigzag, otherwise it is the last one (-1 at first).
@@ -64,7 +68,7 @@
 //! - *Names*: 0 spelled out, 1 spelled out and given the next number, n + 2 for number n.
 //! - The plain size is no part of the body: it comes with the parcel's header and must come out exactly.
 //!
-//! Version 1 has neither the sections `11`, `12` and `21` nor columns. A decoder reads both; an encoder writes version 2.
+//! Version 1 has neither the sections `11`, `12` and `21` nor columns nor REST. A decoder reads both; an encoder writes version 2.
 //!
 //! ## Shapes
 //! Keys and values are ways through a graph that grows with the lane epoch. A node is a column, an edge is the text that

@@ -73,7 +73,6 @@ impl Parser {
         batch.arena.extend_from_slice(&self.appended);
         if layout == Layout::Shapes {
             // The columns' values are decoded by now: what they come to is within the budget.
-            batch.arena.reserve_exact(budget.left as usize);
             budget.spend(self.shapes.build(batch))?;
         }
         budget.spent()?;

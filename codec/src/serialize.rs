@@ -79,6 +79,13 @@ impl Serializer {
         }
     }
 
+    /// Forgets what the parser forgets with [`Parser::new`](crate::parse::Parser::new).
+    pub(crate) fn rest(&mut self) {
+        let mut shapes = std::mem::replace(&mut self.shapes, shape::Encoder::new());
+        *self = Self::new();
+        self.shapes.succeed(&mut shapes);
+    }
+
     /// Bytes held.
     pub(crate) fn memory(&self) -> usize {
         self.shapes.memory() + self.series.memory() + self.deltas.capacity() * 8

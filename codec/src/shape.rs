@@ -17,9 +17,12 @@
 //! Nodes are numbered from 0: start of keys, start of values, whole keys, whole values, then as they are defined. The
 //! column of node *n* is *n* - 2.
 
+mod build;
+mod chain;
 mod cover;
 mod decoder;
 mod encoder;
+mod follow;
 mod graph;
 mod parcel;
 mod scan;

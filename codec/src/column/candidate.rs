@@ -194,7 +194,8 @@ impl Best<'_, '_> {
         }
         predictors.sort_by_key(|(bits, _)| *bits);
         let best = predictors.first().map(|(_, predictor)| *predictor)?;
-        for (rank, (bits, predictor)) in predictors.into_iter().take(BEST_PREDICTORS).enumerate() {
+        let most = if self.trials.thrifty { 1 } else { BEST_PREDICTORS };
+        for (rank, (bits, predictor)) in predictors.into_iter().take(most).enumerate() {
             if self.is_small() {
                 break;
             }
@@ -313,7 +314,7 @@ impl Earlier for Firsts<'_> {
 const MOST_ORIGINALS: usize = 64;
 const MOST_KEYS: usize = 4;
 const MOST_ORDERS: usize = 3;
-/// Predictors that are compressed, of all that are estimated.
+/// Predictors that are compressed, of all that are estimated, unless time counts.
 const BEST_PREDICTORS: usize = 2;
 /// Values from which a range coder is tried.
 const FEWEST_RANGED: usize = 128;

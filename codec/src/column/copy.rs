@@ -7,7 +7,7 @@
 
 use super::decode::Bytes;
 use super::sink::Sink;
-use super::{ColumnFault, Span, Values, is_quoted};
+use super::{ColumnFault, Span, Values, equal, is_quoted};
 use crate::Error;
 use crate::varint::{Reader, put};
 
@@ -39,7 +39,7 @@ impl Original {
         let at = if value == inner || is_quoted(value) && value[1..value.len() - 1] == *inner {
             usize::from(value != inner)
         } else if inner.len() >= MIN_FOUND && value.len() <= MAX_SEARCHED {
-            value.windows(inner.len()).position(|window| window == inner)?
+            memchr::memmem::find(value, inner)?
         } else {
             return None;
         };
@@ -57,6 +57,9 @@ impl Original {
             false => original,
         };
         let (prefix, suffix) = (self.prefix.len(), self.suffix.len());
+        if prefix + suffix == 0 {
+            return equal(value, inner);
+        }
         value.len() == prefix + inner.len() + suffix
             && value[prefix..prefix + inner.len()] == *inner
             && value[..prefix] == *self.prefix

@@ -395,7 +395,7 @@ fn spell(
         Spelling::Integer => {
             for number in numbers {
                 digits.set_integer(*number);
-                sink.push(digits.as_bytes(), quoted)?;
+                sink.push_digits(&digits, quoted)?;
             }
         }
         Spelling::Decimal(shape) if shape.is_counted() => {
@@ -407,7 +407,7 @@ fn spell(
         Spelling::Decimal(shape) => {
             for number in numbers {
                 shape.spell(*number, &mut digits)?;
-                sink.push(digits.as_bytes(), quoted)?;
+                sink.push_digits(&digits, quoted)?;
             }
         }
         Spelling::Time(shape) => {

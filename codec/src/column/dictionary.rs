@@ -9,7 +9,7 @@
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::sink::Sink;
-use super::{ColumnFault, Room, Span, Values};
+use super::{ColumnFault, Room, Span, Values, equal};
 
 /// Most entries whose ids fit one byte.
 const NARROW: usize = u8::MAX as usize;
@@ -44,6 +44,13 @@ impl Entries {
         Some(span.of(&self.bytes))
     }
 
+    /// Where an entry lies: in these bytes, from here on, so many.
+    #[inline]
+    pub(super) fn part(&self, id: u32) -> Option<(&[u8], usize, usize)> {
+        let span = *self.spans.get((id as usize).checked_sub(1)?)?;
+        Some((&self.bytes, span.start as usize, span.len()))
+    }
+
     /// The new entry's id, or 0 if it is not taken.
     pub(super) fn add(&mut self, value: &[u8], room: &mut Room) -> u32 {
         let cost = value.len() + OVERHEAD;
@@ -76,11 +83,15 @@ impl Entries {
 pub(super) struct Dictionary {
     pub(super) entries: Entries,
     slots: Vec<u64>,
+    /// By entry: the one that was met after it the last time. Many streams go round, which saves the hashing.
+    after: Vec<u32>,
 }
 
 impl Dictionary {
     pub(super) fn memory(&self) -> usize {
-        self.entries.memory() + self.slots.capacity() * size_of::<u64>()
+        self.entries.memory()
+            + self.slots.capacity() * size_of::<u64>()
+            + self.after.capacity() * size_of::<u32>()
     }
 
     /// Fills `ids` and appends the body. Returns whether ids are wide, or nothing (and changes nothing) when a value that
@@ -98,8 +109,14 @@ impl Dictionary {
         let mut unknown = Vec::new();
         let (mut last, mut last_id): (&[u8], u32) = (&[], 0);
         for value in values.iter() {
-            if last_id == 0 || value != last {
-                let (id, new) = self.refer(value, room);
+            if last_id == 0 || !equal(value, last) {
+                let expected = self.after.get(last_id as usize).copied().unwrap_or(0);
+                let as_expected = self.entries.get(expected).is_some_and(|entry| equal(entry, value));
+                let (id, new) = if as_expected { (expected, false) } else { self.refer(value, room) };
+                if !as_expected && let Some(after) = self.after.get_mut(last_id as usize) {
+                    *after = id;
+                }
+                (last, last_id) = (value, id);
                 if new {
                     if value.contains(&b'\n') {
                         self.truncate(known, room);
@@ -108,13 +125,12 @@ impl Dictionary {
                     unknown.extend_from_slice(value);
                     unknown.push(b'\n');
                     ids.push(id | NEW);
-                    (last, last_id) = (value, id);
                     continue;
                 }
-                (last, last_id) = (value, id);
             }
             ids.push(last_id);
         }
+        self.after.resize(self.entries.len() + 1, 0);
         let wide = self.entries.len() > NARROW;
         let wire = |id: u32| if id & NEW != 0 { 0 } else { id };
         if wide {
@@ -143,7 +159,8 @@ impl Dictionary {
                 }
                 return (id, true);
             }
-            if held & HASH == hash & HASH && self.entries.get(held as u32) == Some(value) {
+            let is_it = |entry: &[u8]| equal(entry, value);
+            if held & HASH == hash & HASH && self.entries.get(held as u32).is_some_and(is_it) {
                 return (held as u32, false);
             }
             slot = (slot + 1) & mask;
@@ -193,8 +210,8 @@ pub(super) fn decode(
         let high = high.get(row).copied().unwrap_or(0);
         let id = u32::from(high) << 8 | u32::from(*low);
         if id > 0 {
-            let value = entries.get(id).ok_or_else(|| bytes.fault(ColumnFault::Entry(id)))?;
-            sink.push(value, quoted).map_err(|fault| bytes.fault(fault))?;
+            let part = entries.part(id).ok_or_else(|| bytes.fault(ColumnFault::Entry(id)))?;
+            sink.push_part(part.0, part.1, part.2, quoted).map_err(|fault| bytes.fault(fault))?;
             ids.push(id);
         } else {
             let value = bytes.line()?;

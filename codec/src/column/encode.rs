@@ -27,6 +27,8 @@ pub(crate) struct ColumnEncoders {
     columns: Vec<Column>,
     room: Room,
     parcel: u64,
+    /// How often a column became constant or ceased to be it.
+    constants: u64,
     trials: Trials,
     changes: Vec<u8>,
     body: Vec<u8>,
@@ -113,10 +115,10 @@ impl Review {
         }
     }
 
-    /// A trial was held: the next one when twice as many values have passed.
-    pub(super) fn tried(&mut self, values: usize) {
+    /// A trial was held: the next one when so many times as many values have passed.
+    pub(super) fn tried(&mut self, values: usize, times: u32) {
         let passed = self.since.max(values as u32);
-        self.interval = passed.saturating_mul(4).clamp(SHORTEST, LONGEST);
+        self.interval = passed.saturating_mul(times).clamp(SHORTEST, LONGEST);
         (self.since, self.baseline) = (0, 0);
     }
 }
@@ -140,12 +142,29 @@ pub(super) struct Scratch {
 impl ColumnEncoders {
     /// Forgets everything; the decoder must do so at the same parcel.
     pub(crate) fn reset(&mut self) {
-        *self = Self { trials: std::mem::take(&mut self.trials).cleared(), ..Self::default() };
+        *self = Self {
+            trials: std::mem::take(&mut self.trials).cleared(),
+            constants: self.constants + 1,
+            ..Self::default()
+        };
     }
 
     /// Whether kinds that cost much time must save much, from the next trials on.
     pub(crate) fn set_thrifty(&mut self, thrifty: bool) {
         self.trials.thrifty = thrifty;
+    }
+
+    /// What all values of a column were in the last parcels, if they were one.
+    pub(crate) fn constant(&self, id: u32) -> Option<&[u8]> {
+        match &self.columns.get(id as usize)?.choice.kind {
+            Kind::Constant(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Another number than before when [`constant`](Self::constant) has another answer for some column.
+    pub(crate) fn constants(&self) -> u64 {
+        self.constants
     }
 
     /// Bytes held.
@@ -278,6 +297,8 @@ impl ColumnEncoders {
                 &mut self.body,
             ) {
                 Some(width) => {
+                    let constant = |choice: &Choice| matches!(choice.kind, Kind::Constant(_));
+                    self.constants += u64::from(constant(&choice) || constant(&column.choice));
                     column.choice = widened(choice, width, false);
                     column.state = state;
                     column.choice.put(false, &mut self.changes);
@@ -401,7 +422,7 @@ pub(super) fn write(
         values.spans = spans;
     }
     let fits = match &choice.kind {
-        Kind::Constant(value) => values.iter().all(|other| *other == **value),
+        Kind::Constant(value) => values.are_all(value),
         Kind::Text => text::put_lines(values, out),
         Kind::Lengths => {
             text::put_lengths(values, out);

@@ -426,44 +426,64 @@ fn eight(arena: &[u8], start: usize, end: usize) -> Option<u64> {
 
 /// A number as text, written from its end.
 pub(super) struct Digits {
-    bytes: [u8; 40],
+    /// Bytes of no meaning follow the text, so that it can be copied in one piece of a fixed size.
+    bytes: [u8; LONGEST + BEHIND],
     start: usize,
 }
 
+/// Bytes of the longest number as text, and those behind it.
+const LONGEST: usize = 40;
+const BEHIND: usize = 40;
+
 impl Digits {
     pub(super) fn new() -> Self {
-        Self { bytes: [0; 40], start: 40 }
+        Self { bytes: [b'0'; LONGEST + BEHIND], start: LONGEST }
     }
 
     pub(super) fn clear(&mut self) {
-        self.start = self.bytes.len();
+        self.start = LONGEST;
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        &self.bytes[self.start..LONGEST]
     }
 
+    /// Where the text lies: in these bytes, from here on, so many.
+    #[inline]
+    pub(super) fn parts(&self) -> (&[u8], usize, usize) {
+        (&self.bytes, self.start, LONGEST - self.start)
+    }
+
+    #[inline]
     pub(super) fn prepend(&mut self, byte: u8) {
         self.start -= 1;
         self.bytes[self.start] = byte;
+    }
+
+    #[inline]
+    fn prepend_pair(&mut self, pair: usize) {
+        self.start -= 2;
+        self.bytes[self.start..self.start + 2].copy_from_slice(&PAIRS[pair]);
     }
 
     /// `number` in at least `width` digits.
     #[inline]
     pub(super) fn prepend_number(&mut self, mut number: u64, width: usize) {
         let end = self.start.saturating_sub(width);
-        while number >= 100 {
-            let pair = (number % 100) as u8;
+        while number > u64::from(u32::MAX) {
+            self.prepend_pair((number % 100) as usize);
             number /= 100;
-            self.start -= 2;
-            self.bytes[self.start] = b'0' + pair / 10;
-            self.bytes[self.start + 1] = b'0' + pair % 10;
+        }
+        let mut number = number as u32;
+        while number >= 100 {
+            self.prepend_pair((number % 100) as usize);
+            number /= 100;
         }
         if number >= 10 {
-            self.prepend(b'0' + (number % 10) as u8);
-            number /= 10;
+            self.prepend_pair(number as usize);
+        } else {
+            self.prepend(b'0' + number as u8);
         }
-        self.prepend(b'0' + number as u8);
         while self.start > end {
             self.prepend(b'0');
         }
@@ -478,3 +498,14 @@ impl Digits {
         }
     }
 }
+
+/// All numbers of two digits.
+static PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        pairs[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
+        number += 1;
+    }
+    pairs
+};

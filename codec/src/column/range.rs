@@ -108,10 +108,12 @@ trait Coder {
 
     /// `depth` bits, highest first, each modelled by those before it.
     #[inline]
-    fn tree(&mut self, models: &mut [Bit], depth: u32, symbol: u32) -> u32 {
+    fn tree<const N: usize>(&mut self, models: &mut [Bit; N], depth: u32, symbol: u32) -> u32 {
+        const { assert!(N.is_power_of_two()) };
         let mut node = 1;
         for level in (0..depth).rev() {
-            let bit = self.bit(&mut models[node], symbol >> level & 1 != 0);
+            // Below N in any case, which the compiler does not know.
+            let bit = self.bit(&mut models[node & (N - 1)], symbol >> level & 1 != 0);
             node = node << 1 | usize::from(bit);
         }
         node as u32 - (1 << depth)

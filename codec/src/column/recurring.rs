@@ -10,7 +10,7 @@ use super::choice::KEY_UNKNOWN;
 use super::decode::Bytes;
 use super::dictionary::{Dictionary, Entries};
 use super::sink::Sink;
-use super::{ColumnFault, Room, Values};
+use super::{ColumnFault, Room, Values, equal};
 use crate::Error;
 use crate::varint::put;
 
@@ -81,7 +81,7 @@ pub(super) fn encode(
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (row, (value, key)) in values.iter().zip(keys).enumerate() {
         let expected = recent.of(*key);
-        if dictionary.entries.get(expected) == Some(value) {
+        if dictionary.entries.get(expected).is_some_and(|entry| equal(entry, value)) {
             ids.push(expected);
             continue;
         }
@@ -147,8 +147,8 @@ pub(super) fn decode(
             }
             Some((_, (high, low))) => u32::from(*high) << 8 | u32::from(*low),
         };
-        let value = entries.get(id).ok_or_else(|| bytes.fault(ColumnFault::Entry(id)))?;
-        sink.push(value, quoted).map_err(|fault| bytes.fault(fault))?;
+        let part = entries.part(id).ok_or_else(|| bytes.fault(ColumnFault::Entry(id)))?;
+        sink.push_part(part.0, part.1, part.2, quoted).map_err(|fault| bytes.fault(fault))?;
         recent.set(*key, id);
         ids.push(id);
     }

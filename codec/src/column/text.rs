@@ -1,8 +1,8 @@
 //! Values as they are: one a line, or lengths and bytes.
 
-use super::Values;
 use super::decode::Bytes;
 use super::sink::Sink;
+use super::{ColumnFault, Values};
 use crate::Error;
 use crate::varint::put;
 
@@ -33,11 +33,13 @@ pub(super) fn read_lines(
     bytes: &mut Bytes<'_, '_>,
     sink: &mut Sink,
 ) -> Result<(), Error> {
+    let (all, mut at) = (bytes.reader.rest(), 0);
     for _ in 0..count {
-        let line = bytes.line()?;
-        sink.push(line, quoted).map_err(|fault| bytes.fault(fault))?;
+        let length = find(&all[at..], b'\n').ok_or_else(|| bytes.fault(ColumnFault::Unended))?;
+        sink.push_part(all, at, length, quoted).map_err(|fault| bytes.fault(fault))?;
+        at += length + 1;
     }
-    Ok(())
+    bytes.take(at).map(|_| ())
 }
 
 pub(super) fn read_lengths(
@@ -54,11 +56,16 @@ pub(super) fn read_lengths(
     for _ in 0..count {
         lengths.push(bytes.reader.number_u32()?);
     }
-    for length in lengths {
-        let value = bytes.take(*length as usize)?;
-        sink.push(value, quoted).map_err(|fault| bytes.fault(fault))?;
+    let (all, mut at) = (bytes.reader.rest(), 0);
+    for &length in lengths.iter() {
+        let length = length as usize;
+        if length > all.len() - at {
+            return Err(Error::Truncated { section: bytes.reader.section });
+        }
+        sink.push_part(all, at, length, quoted).map_err(|fault| bytes.fault(fault))?;
+        at += length;
     }
-    Ok(())
+    bytes.take(at).map(|_| ())
 }
 
 /// Where `byte` first is, eight bytes at a time: values are short, and the gap between two is what counts.

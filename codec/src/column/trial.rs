@@ -1,7 +1,7 @@
 //! Which kind a column is coded as: candidates are coded and compressed with a cheap level, the smallest one stays.
 //!
-//! A column is tried when it has enough values to tell, again after four times as many, and soon after its kind stopped
-//! fitting or became dearer. Columns with few values in each parcel are tried on the values of several parcels, which are
+//! A column is tried when it has enough values to tell, again after four or eight times as many, and soon after its kind
+//! stopped fitting or became dearer. Columns with few values in each parcel are tried on the values of several parcels, which are
 //! kept as [`Evidence`]. A budget, which grows with the bytes that pass, spreads the work.
 
 use zstd_safe::{CCtx, CParameter};
@@ -72,6 +72,7 @@ impl Evidence {
             return;
         }
         for Input { id, spans, timestamps: set } in inputs.iter().filter(few) {
+            let (mut last, mut copied) = (None, Span::default());
             if self.columns.len() <= *id as usize {
                 self.columns.resize_with(*id as usize + 1, Gathered::default);
             }
@@ -80,11 +81,16 @@ impl Evidence {
             gathered.parcels += 1;
             gathered.timestamps.extend(timestamps.get(*set as usize).into_iter().flatten());
             for span in *spans {
-                let start = self.arena.len() as u32;
-                self.arena.extend_from_slice(span.of(arena));
-                // A byte apart, so that empty values are somewhere too.
-                gathered.spans.push(Span { start, end: self.arena.len() as u32 });
-                self.arena.push(0);
+                // A value that is the one before, in the same place, is so here too.
+                if last != Some(*span) {
+                    last = Some(*span);
+                    let start = self.arena.len() as u32;
+                    self.arena.extend_from_slice(span.of(arena));
+                    // A byte apart, so that empty values are somewhere too.
+                    copied = Span { start, end: self.arena.len() as u32 };
+                    self.arena.push(0);
+                }
+                gathered.spans.push(copied);
             }
         }
     }
@@ -116,8 +122,12 @@ fn recent<T>(all: &[T]) -> &[T] {
 
 /// Bytes of the columns that have fewer than `enough` values in a parcel.
 fn bytes_of_few(inputs: &[Input<'_>], enough: usize) -> usize {
-    let few = inputs.iter().filter(|input| input.spans.len() < enough);
-    few.flat_map(|input| input.spans).map(|span| span.len() + 1).sum()
+    inputs.iter().filter(|input| input.spans.len() < enough).map(|input| bytes_of(input.spans)).sum()
+}
+
+/// Bytes of values, and one for each.
+fn bytes_of(spans: &[Span]) -> usize {
+    spans.iter().map(|span| span.end - span.start + 1).sum::<u32>() as usize
 }
 
 /// Columns with the same mark were gathered from the same parcels, with as many values from each.
@@ -165,10 +175,11 @@ impl Trials {
         columns: &mut [Column],
         scratch: &mut Scratch,
     ) {
-        let bytes: usize = inputs.iter().flat_map(|input| input.spans).map(|span| span.len()).sum();
+        let bytes: usize = inputs.iter().map(|input| bytes_of(input.spans)).sum();
         self.budget = (self.budget + bytes as i64 / BUDGET_SHARE + 64).min(MOST_BUDGET);
         // What would soon fill the evidence is enough by itself.
-        let enough = if bytes_of_few(inputs, ENOUGH) > MOST_EVIDENCE / 4 { FEWEST } else { ENOUGH };
+        let least = if self.thrifty { ENOUGH_THRIFTY } else { ENOUGH };
+        let enough = if bytes_of_few(inputs, least) > MOST_EVIDENCE / 4 { FEWEST } else { least };
         let within = |values: u32| {
             move |input: &Input<'_>, columns: &[Column]| {
                 let review = &columns[input.id as usize].review;
@@ -251,7 +262,7 @@ impl Trials {
             let was_dictionary = matches!(column.choice.kind, Kind::Dictionary { .. });
             let is_dictionary = matches!(choice.kind, Kind::Dictionary { .. });
             column.review.dictionary_lost |= was_dictionary && !is_dictionary;
-            column.review.tried(spans.len());
+            column.review.tried(spans.len(), if self.thrifty { GROWTH_THRIFTY } else { GROWTH });
             // A dictionary that stays a dictionary keeps its entries.
             let same = was_dictionary && is_dictionary && choice.quoted == column.choice.quoted;
             column.pending = (!same).then_some(choice);
@@ -311,7 +322,7 @@ impl Trials {
     pub(super) fn compressed(&mut self) -> usize {
         let context = self.context.get_or_insert_with(|| {
             let mut context = CCtx::create();
-            // Both are in range; without them a trial only costs more.
+            // These are in range; without them a trial only costs more.
             let _ = context.set_parameter(CParameter::CompressionLevel(LEVEL));
             let _ = context.set_parameter(CParameter::WindowLog(17));
             context
@@ -326,7 +337,7 @@ impl Trials {
 /// The constant that all values are.
 fn constant(values: Values<'_>) -> Option<Choice> {
     let first = values.get(0);
-    let all = first.len() <= MAX_CONSTANT && values.iter().all(|value| value == first);
+    let all = first.len() <= MAX_CONSTANT && values.are_all(first);
     all.then(|| Choice::plain(Kind::Constant(first.into())))
 }
 
@@ -423,8 +434,12 @@ impl Earlier for Known<'_> {
     }
 }
 
-/// Values that are enough for a trial on one parcel alone.
+/// Values that are enough for a trial on one parcel alone; and where time counts.
 const ENOUGH: usize = 256;
+const ENOUGH_THRIFTY: usize = 128;
+/// How many times as many values pass before the next trial.
+const GROWTH: u32 = 4;
+const GROWTH_THRIFTY: u32 = 8;
 /// Fewest values for a trial of anything but a constant.
 const FEWEST: usize = 24;
 /// Bytes of candidates that may be coded: at first, at most, and per byte of values that passes (as a divisor).
@@ -437,7 +452,7 @@ const CANDIDATE: i64 = 256;
 const FEWEST_CONSTANT: usize = 3;
 /// Rows that a trial looks at.
 const MOST_ROWS: usize = 2048;
-/// zstd level of trials.
+/// zstd level of trials. Those below 1 are hardly faster, and know nothing of uneven bytes.
 const LEVEL: i32 = 1;
 
 /// Bytes and values of evidence; at more, gathering begins anew.

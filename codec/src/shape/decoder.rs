@@ -4,6 +4,8 @@
 //! between them comes to. Then the columns are decoded, within what is left of the declared size. The second pass puts
 //! everything one behind the other.
 
+use super::build::Builder;
+use super::chain::{self, ChainId, Chains};
 use super::cover::Covers;
 use super::flag;
 use super::graph::{END, EdgeId, Graph, KEYS, NULL, Node, Refused, START_NODES, VALUES, Way};
@@ -19,9 +21,16 @@ pub(crate) struct Decoder {
     graph: Graph,
     columns: ColumnDecoders,
     sink: Sink,
-    /// Edges of all keys, then of all values, one way behind the other; and where those of values begin.
-    ways: Vec<EdgeId>,
+    chains: Chains,
+    /// Chains of all keys, then of all values, one way behind the other; and where those of values begin.
+    ways: Vec<ChainId>,
     first_value: usize,
+    /// By chain: how often it was gone in the group at hand; and those that were.
+    gone: Vec<u32>,
+    touched: Vec<ChainId>,
+    /// Bytes of the text between the values of this parcel.
+    text: u64,
+    builder: Builder,
     /// By column: values of this parcel, then which of the decoded columns it is.
     counts: Vec<u32>,
     places: Vec<u32>,
@@ -52,8 +61,13 @@ impl Decoder {
             graph: Graph::new(),
             columns: ColumnDecoders::default(),
             sink: Sink::default(),
+            chains: Chains::default(),
             ways: Vec::new(),
             first_value: 0,
+            gone: Vec::new(),
+            touched: Vec::new(),
+            text: 0,
+            builder: Builder::default(),
             counts: Vec::new(),
             places: Vec::new(),
             expected: Vec::new(),
@@ -72,6 +86,9 @@ impl Decoder {
             + choices
             + self.choices.capacity() * size_of::<Told>()
             + (self.ways.capacity() + self.counts.capacity() + self.places.capacity()) * 4
+            + (self.gone.capacity() + self.touched.capacity()) * 4
+            + self.chains.memory()
+            + self.builder.memory()
             + self.expected.capacity() * size_of::<Expected>()
             + self.covers.memory()
     }
@@ -88,12 +105,12 @@ impl Decoder {
         }
         let definitions = read_definitions(reader, flags)?;
         self.read_choices(reader, flags)?;
-        let literals = self.go(&definitions, batch, left)?;
+        self.go(&definitions, batch, left)?;
         self.covers.end(batch);
         for expected in &mut self.expected {
             expected.timestamps = self.covers.set_of(expected.id, expected.count as usize, batch);
         }
-        self.sink.set_limit(usize::try_from(left - literals).unwrap_or(usize::MAX));
+        self.sink.set_limit(usize::try_from(left - self.text).unwrap_or(usize::MAX));
         reader.section = "columns";
         self.columns.decode(reader, self.covers.sets(), &self.expected, &mut self.sink)
     }
@@ -128,15 +145,19 @@ impl Decoder {
         Ok(())
     }
 
-    /// Goes the ways of all keys, then of all values. Returns the bytes of the text between the values.
-    fn go(&mut self, definitions: &[Definition<'_>], batch: &Batch, left: u64) -> Result<u64, Error> {
+    /// Goes the ways of all keys, then of all values.
+    fn go(&mut self, definitions: &[Definition<'_>], batch: &Batch, left: u64) -> Result<(), Error> {
+        if self.chains.begin(&self.graph) {
+            self.gone.clear();
+        }
         self.ways.clear();
         self.counts.clear();
         self.counts.resize(self.graph.columns() as usize, 0);
         self.expected.clear();
         self.places.clear();
         self.covers.begin(batch.groups.len(), self.graph.columns());
-        let (mut values, mut literals, mut ordinal) = (0, 0, 0);
+        self.text = 0;
+        let (mut values, mut ordinal) = (0, 0);
         let mut definitions = definitions.iter().peekable();
         for start in [KEYS, VALUES] {
             if start == VALUES {
@@ -148,8 +169,9 @@ impl Decoder {
                     while let Some(new) = definitions.next_if(|new| new.ordinal == ordinal) {
                         self.define(new)?;
                     }
-                    self.way(start, group.slot, left, &mut values, &mut literals)?;
+                    self.way(start, group.slot, left, &mut values)?;
                 }
+                self.count();
                 self.covers.end_group(index, group.records.len(), self.counts.iter().copied());
             }
             self.expect();
@@ -157,15 +179,11 @@ impl Decoder {
         if definitions.next().is_some() {
             return Err(Error::Shape("an edge is defined where no record begins"));
         }
-        if self
-            .listed
-            .iter()
-            .map(|&node| &self.choices[node as usize])
-            .any(|told| told.used < told.choices.len())
-        {
-            return Err(Error::Shape("more choices are told than are taken"));
+        let mut told = self.listed.iter().map(|&node| &self.choices[node as usize]);
+        match told.any(|told| told.used < told.choices.len()) {
+            true => Err(Error::Shape("more choices are told than are taken")),
+            false => Ok(()),
         }
-        Ok(literals)
     }
 
     fn define(&mut self, new: &Definition<'_>) -> Result<(), Error> {
@@ -180,37 +198,48 @@ impl Decoder {
 
     /// Goes one way from `start` to its end.
     #[inline]
-    fn way(
-        &mut self,
-        start: Node,
-        slot: u32,
-        left: u64,
-        values: &mut u32,
-        literals: &mut u64,
-    ) -> Result<(), Error> {
+    fn way(&mut self, start: Node, slot: u32, left: u64, values: &mut u32) -> Result<(), Error> {
         let mut way = Way::begin(slot);
         let mut node = start;
         loop {
-            let id = match self.graph.only(node) {
+            let edge = match self.graph.only(node) {
                 Some(id) => id,
                 None => self.choice(node, &mut way)?,
             };
-            let edge = self.graph.edge(id);
+            let id = self.chains.of(edge, &self.graph);
+            let chain = self.chains.get(id);
             self.ways.push(id);
-            *literals += u64::from(edge.length);
-            if *literals > left {
+            self.text += u64::from(chain.text);
+            if self.text > left {
                 return Err(Error::Shape("the text of its shapes is longer than the plain size allows"));
             }
-            node = edge.target;
-            if node == END || node == NULL {
-                return Ok(());
-            }
-            *values += 1;
+            *values += chain.values;
             if *values > MAX_COLUMN_VALUES {
                 let limit = MAX_COLUMN_VALUES.into();
                 return Err(Error::TooMuch { what: "values", actual: (*values).into(), limit });
             }
-            self.counts[(node - START_NODES) as usize] += 1;
+            if self.gone.len() <= id as usize {
+                self.gone.resize(self.chains.len(), 0);
+            }
+            let gone = &mut self.gone[id as usize];
+            if *gone == 0 {
+                self.touched.push(id);
+            }
+            *gone += 1;
+            node = chain.target;
+            if node == END || node == NULL {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Counts the values of the chains that were gone since the last call.
+    fn count(&mut self) {
+        for id in self.touched.drain(..) {
+            let gone = std::mem::take(&mut self.gone[id as usize]);
+            for column in chain::columns(self.chains.edges_of(id), &self.graph) {
+                self.counts[column] += gone;
+            }
         }
     }
 
@@ -249,20 +278,19 @@ impl Decoder {
     /// Appends keys and values to the arena of `batch`, side by side, and points its records to them. Returns how many
     /// bytes of the plain size that took.
     pub(crate) fn build(&mut self, batch: &mut Batch) -> u64 {
-        // Of no more use, they become how many values of each column are used.
-        self.counts.iter_mut().for_each(|count| *count = 0);
         let begin = batch.arena.len();
+        let bytes = self.text as usize + self.sink.used();
+        self.builder.begin(&self.sink, begin, &mut batch.arena, bytes);
         let (keys, values) = self.ways.split_at(self.first_value);
-        let mut builder =
-            Builder { graph: &self.graph, sink: &self.sink, places: &self.places, used: &mut self.counts };
         let (mut keys, mut values) = (keys.iter(), values.iter());
+        let parts = (&self.graph, &self.chains, self.places.as_slice(), &self.sink);
         for group in &mut batch.groups {
             for meta in &mut group.records {
-                let start = batch.arena.len();
-                let key = builder.record(&mut keys, &mut batch.arena);
-                let middle = batch.arena.len();
-                let value = builder.record(&mut values, &mut batch.arena);
-                let end = batch.arena.len();
+                let start = self.builder.at();
+                let key = self.builder.record(&mut keys, parts, &mut batch.arena);
+                let middle = self.builder.at();
+                let value = self.builder.record(&mut values, parts, &mut batch.arena);
+                let end = self.builder.at();
                 let size = |present: bool, bytes: usize| if present { bytes as u32 } else { batch::NULL };
                 meta.start = start as u32;
                 meta.key = size(key, middle - start);
@@ -270,37 +298,11 @@ impl Decoder {
                 group.plain += (end - start) as u64;
             }
         }
+        debug_assert_eq!(self.builder.at(), begin + bytes);
+        batch.arena.truncate(self.builder.at());
+        self.builder.end();
+        self.sink.trim();
         (batch.arena.len() - begin) as u64
-    }
-}
-
-/// Puts one record after the other together.
-struct Builder<'a> {
-    graph: &'a Graph,
-    sink: &'a Sink,
-    places: &'a [u32],
-    used: &'a mut [u32],
-}
-
-impl Builder<'_> {
-    /// Appends what lies along the next way, which the first pass has gone; false for null.
-    #[inline]
-    fn record(&mut self, way: &mut std::slice::Iter<'_, EdgeId>, arena: &mut Vec<u8>) -> bool {
-        for &id in way {
-            let edge = self.graph.edge(id);
-            arena.extend_from_slice(self.graph.literal(edge));
-            if edge.target == END {
-                break;
-            }
-            if edge.target == NULL {
-                return false;
-            }
-            let column = (edge.target - START_NODES) as usize;
-            let span = self.sink.column(self.places[column] as usize)[self.used[column] as usize];
-            self.used[column] += 1;
-            arena.extend_from_slice(&self.sink.arena()[span.start as usize..span.end as usize]);
-        }
-        true
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use super::chain::ChainId;
 use super::cover::Covers;
+use super::follow::{Known, Paths};
 use super::graph::{
     CHOICE_EMPTY, CHOICE_NULL, CHOICE_WHOLE, END, EdgeId, Graph, Node, START_NODES, WHOLE_KEYS, WHOLE_VALUES,
     Way,
@@ -25,7 +27,10 @@ pub(crate) struct Encoder {
     columns: ColumnEncoders,
     parcel: Parcel,
     tokens: Vec<Token>,
-    /// Edges of the record that is being followed.
+    paths: Paths,
+    /// Chains of the record that is being followed, each with its first edge.
+    links: Vec<(ChainId, EdgeId)>,
+    /// Edges of the record that is being gone edge by edge.
     way: Vec<EdgeId>,
     counts: Counts,
     /// Shapes had to be left out as the graph is full.
@@ -54,12 +59,20 @@ impl Encoder {
             columns: ColumnEncoders::default(),
             parcel: Parcel::default(),
             tokens: Vec::new(),
+            paths: Paths::default(),
+            links: Vec::new(),
             way: Vec::new(),
             counts: Counts::default(),
             full: false,
             plain_since_reset: 0,
             covers: Covers::default(),
         }
+    }
+
+    /// Takes over from `before` what is no memory of records: schemas, and how many there were.
+    pub(crate) fn succeed(&mut self, before: &mut Self) {
+        self.schemas = std::mem::take(&mut before.schemas);
+        self.counts = before.counts;
     }
 
     /// Whether columns are to cost little time rather than the fewest bytes.
@@ -75,6 +88,8 @@ impl Encoder {
             + self.parcel.memory()
             + self.tokens.capacity() * size_of::<Token>()
             + self.way.capacity() * size_of::<EdgeId>()
+            + self.links.capacity() * size_of::<(ChainId, EdgeId)>()
+            + self.paths.memory()
             + self.covers.memory()
     }
 
@@ -108,6 +123,7 @@ impl Encoder {
             (self.full, self.plain_since_reset) = (false, 0);
         }
         self.parcel.begin(&self.graph);
+        self.paths.begin(&Known { graph: &self.graph, topics: &self.topics, columns: &self.columns });
         self.covers.begin(batch.groups.len(), self.graph.columns());
         let mut left = batch.record_count() * 2;
         for half in [Half::Key, Half::Value] {
@@ -117,6 +133,7 @@ impl Encoder {
                     left -= 1;
                     self.record(batch, group.slot, topic, half, meta, left);
                 }
+                self.paths.flush(&mut self.parcel);
                 self.covers.end_group(index, group.records.len(), self.parcel.values_by_column());
             }
             self.parcel.end_half();
@@ -140,7 +157,7 @@ impl Encoder {
         let start = meta.start as usize + length(meta.key);
         let end = start + length(meta.value);
         let candidate = Record { bytes: &batch.arena, start, end, slot, topic: 0, half: Half::Value };
-        let followed = (1..self.topics.len()).find(|&topic| self.follow(Record { topic, ..candidate }));
+        let followed = (1..self.topics.len()).find(|&topic| self.go(Record { topic, ..candidate }));
         let topic = match followed {
             Some(topic) => {
                 self.parcel.take_back(&self.graph, &self.way);
@@ -171,6 +188,16 @@ impl Encoder {
         // What is left must have room even if all of it goes whole.
         let room = MAX_COLUMN_VALUES as usize - self.parcel.values - left;
         if self.follow(record) {
+            let values: usize = self.links.iter().map(|(id, _)| self.paths.chain(*id).values as usize).sum();
+            if values <= room {
+                self.counts.followed += 1;
+                self.topics.followed(topic, half, size as usize);
+                return self.commit_links(half.start(), slot, values);
+            }
+            self.links.iter().for_each(|(id, _)| self.paths.take_back(*id, &mut self.parcel));
+        }
+        self.paths.flush(&mut self.parcel);
+        if self.go(record) {
             if self.way.len() - 1 <= room {
                 self.counts.followed += 1;
                 self.topics.followed(topic, half, size as usize);
@@ -188,10 +215,48 @@ impl Encoder {
         self.fixed(half.start(), slot, CHOICE_WHOLE);
     }
 
-    /// Follows a record through the graph: its values go to their columns, its edges to `way`. False, and nothing has
-    /// happened, when it leads nowhere.
+    /// Follows a record through the graph, chain by chain: its values go to their columns, its chains to `links`. False,
+    /// and nothing has happened, when it leads nowhere or a value is not what it always was.
     #[inline]
     fn follow(&mut self, record: Record<'_>) -> bool {
+        let Record { bytes, end, slot, topic, half, .. } = record;
+        self.links.clear();
+        let known = Known { graph: &self.graph, topics: &self.topics, columns: &self.columns };
+        let graph = &self.graph;
+        let mut way = Way::begin(slot);
+        let (mut node, mut at) = (half.start(), record.start);
+        let starts = self.topics.starts(topic, half);
+        let guess = graph.edges_of(node)[graph.guess(node, way)];
+        let first = if starts.contains(&guess) { Some(guess) } else { starts.last().copied() };
+        let mut found = first.and_then(|first| graph.choose(first, starts, bytes, at, end));
+        if let Some(edge) = found {
+            way = way.after(edge);
+        }
+        while let Some(edge) = found {
+            let Some(id) = self.paths.of(edge, &known) else { break };
+            let Some(stop) = self.paths.go(id, bytes, at, end, &mut self.parcel) else { break };
+            self.links.push((id, edge));
+            (at, node) = (stop, self.paths.chain(id).target);
+            if node == END {
+                return true;
+            }
+            found = match graph.only(node) {
+                Some(edge) => Some(edge),
+                None => {
+                    let edges = graph.edges_of(node);
+                    let guess = edges[graph.guess(node, way)];
+                    let chosen = graph.choose(guess, edges, bytes, at, end);
+                    way = chosen.map_or(way, |edge| way.after(edge));
+                    chosen
+                }
+            };
+        }
+        self.links.iter().for_each(|(id, _)| self.paths.take_back(*id, &mut self.parcel));
+        false
+    }
+
+    /// As [`follow`](Self::follow), edge by edge and whatever the values are: the edges go to `way`.
+    fn go(&mut self, record: Record<'_>) -> bool {
         let Record { bytes, end, slot, topic, half, .. } = record;
         let graph = &self.graph;
         self.way.clear();
@@ -231,6 +296,22 @@ impl Encoder {
         }
         self.parcel.take_back(graph, &self.way);
         false
+    }
+
+    /// Tells the branches of `links`, as the decoder will take them.
+    #[inline]
+    fn commit_links(&mut self, start: Node, slot: u32, values: usize) {
+        let mut way = Way::begin(slot);
+        let mut node = start;
+        for &(id, edge) in &self.links {
+            if self.graph.only(node).is_none() {
+                let position = self.graph.edge(edge).position as usize;
+                self.parcel.choose(&mut self.graph, node, &mut way, position);
+            }
+            self.paths.gone(id);
+            node = self.paths.chain(id).target;
+        }
+        self.parcel.values += values;
     }
 
     /// Tells the branches of `way`, as the decoder will take them.

@@ -83,6 +83,8 @@ pub(super) struct Graph {
     literals: Vec<u8>,
     /// By a hash of node and way: high half a check, low half a position in the node's edges.
     guesses: Vec<u32>,
+    /// How often what follows a node without a choice has changed.
+    changes: u64,
 }
 
 /// The way of a record so far, as a number: each choice taken at a branch changes it.
@@ -110,8 +112,13 @@ impl Way {
 
 impl Graph {
     pub(super) fn new() -> Self {
-        let mut graph =
-            Self { nodes: Vec::new(), edges: Vec::new(), literals: Vec::new(), guesses: Vec::new() };
+        let mut graph = Self {
+            nodes: Vec::new(),
+            edges: Vec::new(),
+            literals: Vec::new(),
+            guesses: Vec::new(),
+            changes: 0,
+        };
         graph.reset();
         graph
     }
@@ -122,6 +129,7 @@ impl Graph {
         self.edges.clear();
         self.literals.clear();
         self.guesses.clear();
+        self.changes += 1;
         self.nodes.resize_with(WHOLE_VALUES as usize + 1, NodeEdges::default);
         for (start, whole) in [(KEYS, WHOLE_KEYS), (VALUES, WHOLE_VALUES)] {
             // In the order of the fixed choices.
@@ -194,8 +202,16 @@ impl Graph {
         if node.edges.is_empty() {
             node.only = id;
         }
+        // The first edge makes longer what led here, the second makes a branch of it.
+        self.changes += u64::from(node.edges.len() < 2);
         node.edges.push(id);
         id
+    }
+
+    /// Another number than before when what follows some node without a choice is not what it was.
+    #[inline]
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
     }
 
     #[inline]

@@ -89,6 +89,18 @@ impl Parcel {
         self.spans[column].push(Span { start: start as u32, end: end as u32 });
     }
 
+    /// Takes back the last value of the column of `node`.
+    #[inline]
+    pub(super) fn pop(&mut self, node: Node) {
+        self.spans[(node - START_NODES) as usize].pop();
+    }
+
+    /// Adds the same value to the column of `node` so many times.
+    #[inline]
+    pub(super) fn repeat(&mut self, node: Node, span: Span, times: usize) {
+        self.spans[(node - START_NODES) as usize].extend(std::iter::repeat_n(span, times));
+    }
+
     /// Takes back the values of a way that was not gone to its end.
     pub(super) fn take_back(&mut self, graph: &Graph, way: &[EdgeId]) {
         for target in way.iter().map(|&id| graph.edge(id).target).filter(|&target| target != END) {

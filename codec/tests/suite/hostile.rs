@@ -85,6 +85,10 @@ fn other_versions_and_unknown_flags_are_named() {
     assert_eq!(refused(&body(0x30, 9, &[0; 9]), 0), Error::Version(3));
     assert_eq!(refused(&body(0x14, 9, &[0; 9]), 0), Error::Flags(4));
     assert_eq!(refused(&body(0x13, 9, &[0; 9]), 0), Error::Flags(3));
+    assert_eq!(refused(&[0x14], 0), Error::Flags(4), "version 1 never rests");
+    assert_eq!(refused(&[0x25], 0), Error::Flags(5));
+    assert_eq!(refused(&[0x24, 0], 0), size("parcel of a lane that rests", 1, 2));
+    assert_eq!(refused(&[0x24], 32), size("plain batch", 32, 0));
     assert_eq!(refused(&[], 0), Error::Truncated { section: "preface" });
     assert_eq!(refused(&[RAW, 0x80], 0), Error::Truncated { section: "preface" });
     assert_eq!(refused(&body(RAW, 8, &[0; 9]), 0), size("serialized batch", 8, 9));

@@ -287,3 +287,38 @@ proptest! {
         prop_assert!(parcel.coded.len() as u64 <= limits::coded_bound(parcel.plain));
     }
 }
+
+#[test]
+fn a_lane_that_rests_gives_its_memory_back_at_both_ends_and_goes_on_as_a_new_one() {
+    let (mut encoder, mut decoder) = (encoder(), decoder());
+    assert!(encoder.is_resting());
+    let mut first = Vec::new();
+    for round in 0..3 {
+        for parcel in 0..20 {
+            let batch = orders(round * 20 + parcel, 40);
+            let Parcel { coded, plain } = encode(&mut encoder, &batch);
+            assert!(decoder.decode(&coded, plain).expect("decodes") == batch);
+            if parcel == 0 {
+                first.push(coded.len());
+            }
+        }
+        let (sending, receiving) = (encoder.memory(), decoder.memory());
+        let mut body = vec![7];
+        let sizes = encoder.rest(&mut body).expect("can rest");
+        assert_eq!((sizes.plain, sizes.coded, body.len()), (0, 1, 2));
+        let mut received = orders(0, 1);
+        decoder.decode_into(&body[1..], 0, &mut received).expect("decodes");
+        assert!(received.is_empty() && encoder.is_resting());
+        assert!(encoder.memory() * 20 < sending && encoder.memory() < 64 * 1024, "{}", encoder.memory());
+        assert!(decoder.memory() * 20 < receiving && decoder.memory() < 64 * 1024, "{}", decoder.memory());
+    }
+    assert!(first.iter().all(|size| size.abs_diff(first[0]) < 40), "{first:?} bytes of first parcels");
+    assert!(encoder.shapes().followed > 0, "counts go on");
+    let out_of_step = encode(&mut encoder, &orders(60, 1));
+    let (body, mut late) = (encode(&mut encoder, &orders(61, 1)), self::decoder());
+    late.decode(&out_of_step.coded, out_of_step.plain).expect("as a first parcel");
+    let mut rest = Vec::new();
+    encoder.rest(&mut rest).expect("can rest");
+    late.decode(&rest, 0).expect("decodes");
+    assert_eq!(late.decode(&body.coded, body.plain), Err(Error::NoFrame), "nothing is left of before");
+}

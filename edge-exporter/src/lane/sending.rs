@@ -1,6 +1,6 @@
 //! From a closed batch to a parcel on the lane's stream.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use codec::{Encoder, EncoderSettings, GapReason};
@@ -25,6 +25,8 @@ pub(super) struct Running {
     pub(super) machine: sender::Lane,
     encoder: Encoder,
     parcels: mpsc::Sender<Parcel>,
+    /// When the last batch left.
+    sent: Instant,
     /// Something went wrong in a way that only a new session cures.
     failed: bool,
 }
@@ -38,7 +40,8 @@ impl Running {
         level: i32,
     ) -> Result<Self, codec::Error> {
         let encoder = Encoder::new(EncoderSettings { level, ..EncoderSettings::default() })?;
-        Ok(Self { session, machine: sender::Lane::new(epoch, credit), encoder, parcels, failed: false })
+        let machine = sender::Lane::new(epoch, credit);
+        Ok(Self { session, machine, encoder, parcels, sent: Instant::now(), failed: false })
     }
 
     pub(super) fn encoder(&self) -> &Encoder {
@@ -49,12 +52,35 @@ impl Running {
     pub(super) fn set_level(&mut self, level: i32) {
         self.encoder.set_level(level);
     }
+
+    /// There is nothing to send: after a while the codec's memory goes, at both ends.
+    fn rest_if_idle(&mut self) {
+        if self.encoder.is_resting() || self.sent.elapsed() < REST_AFTER {
+            return;
+        }
+        let Ok(permit) = self.parcels.clone().try_reserve_owned() else { return };
+        let mut body = Vec::new();
+        match self.encoder.rest(&mut body) {
+            Ok(sizes) => {
+                let header = self.machine.header(sizes.coded, sizes.plain);
+                permit.send((header, Bytes::from(body)));
+            }
+            // The next batch will fail, and say so.
+            Err(error) => tracing::debug!(%error, "an idle lane keeps its memory"),
+        }
+    }
 }
 
 impl Lane {
     /// Sends what may leave: in order, released by the topic check, within credit, while the audit log is written.
     pub(super) fn send(&mut self) {
         self.effort.waits(Waits::Records);
+        if self.assembly.front().is_none()
+            && let Some(running) = &mut self.running
+            && !running.failed
+        {
+            running.rest_if_idle();
+        }
         while self.is_released() && self.shared.audit.healthy() {
             let Some(running) = &mut self.running else { return };
             let Some(front) = self.assembly.front() else { return };
@@ -147,10 +173,15 @@ impl Lane {
             Some((partition, ledger.sent(partition, &closed.batch, index, sizes.coded, now)))
         });
         self.shared.journal.sent(groups);
+        running.sent = now;
         permit.send((header, Bytes::from(body)));
         self.assembly.recycle(closed.batch);
     }
 }
+
+/// A lane without records gives the codec's memory back after so long: what it has learnt is worth more than the memory
+/// while records come every few seconds.
+const REST_AFTER: Duration = Duration::from_secs(60);
 
 /// A gap, and the operator's act behind it.
 fn lines_of(gap: &NamedGap, link: &str, cluster: &str) -> [Event; 2] {

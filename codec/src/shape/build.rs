@@ -1,0 +1,156 @@
+//! Records put together: the text of their shapes and their values, one behind the other.
+//!
+//! What all records of a parcel have in common along a chain is put together first, values included that are the same
+//! for all of them. What is left is a list of copies, short ones as a rule: those are made sixteen bytes at a time, over
+//! what comes next, which is written afterwards.
+
+use super::chain::{ChainId, Chains};
+use super::graph::{END, Graph, NULL, START_NODES};
+use crate::column::Sink;
+
+/// Appends records to an arena.
+#[derive(Debug, Default)]
+pub(super) struct Builder {
+    /// By chain: where its pieces begin and one, 0 before they are made; they end with the first that has no column.
+    plans: Vec<u32>,
+    pieces: Vec<Piece>,
+    /// Text of the pieces.
+    text: Vec<u8>,
+    /// By place of a column: its next value among all.
+    next: Vec<u32>,
+    at: usize,
+}
+
+/// Text, then a value of a column unless it is the last of its chain.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    start: u32,
+    length: u32,
+    /// The place of the column among those of the parcel.
+    place: u32,
+}
+
+/// Keys and values of one parcel: shapes, the places of their columns, the values.
+type Parts<'a> = (&'a Graph, &'a Chains, &'a [u32], &'a Sink);
+
+impl Builder {
+    /// Bytes held.
+    pub(super) fn memory(&self) -> usize {
+        (self.plans.capacity() + self.next.capacity()) * size_of::<u32>()
+            + self.pieces.capacity() * size_of::<Piece>()
+            + self.text.capacity()
+    }
+
+    /// Begins a parcel whose records come to `bytes`, from `begin` on in `arena`.
+    pub(super) fn begin(&mut self, sink: &Sink, begin: usize, arena: &mut Vec<u8>, bytes: usize) {
+        self.next.clear();
+        self.next.extend(sink.starts().iter().map(|&start| start as u32));
+        arena.reserve_exact(bytes + SLACK);
+        arena.resize(begin + bytes + SLACK, 0);
+        self.at = begin;
+    }
+
+    /// Where the next record begins.
+    #[inline]
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Appends what lies along the next way; false for null.
+    #[inline]
+    pub(super) fn record(
+        &mut self,
+        way: &mut std::slice::Iter<'_, ChainId>,
+        parts: Parts<'_>,
+        arena: &mut [u8],
+    ) -> bool {
+        let (_, chains, _, sink) = parts;
+        let mut at = self.at;
+        for &id in way {
+            let mut piece = match self.plans.get(id as usize) {
+                Some(&plan @ 1..) => plan as usize - 1,
+                _ => self.plan(id, parts),
+            };
+            loop {
+                let Piece { start, length, place } = self.pieces[piece];
+                at = copy(&self.text, start as usize, length as usize, arena, at);
+                if place == NO_COLUMN {
+                    break;
+                }
+                let next = &mut self.next[place as usize];
+                let span = sink.value(*next as usize);
+                *next += 1;
+                at = copy(sink.arena(), span.start as usize, (span.end - span.start) as usize, arena, at);
+                piece += 1;
+            }
+            let target = chains.get(id).target;
+            if target == END || target == NULL {
+                self.at = at;
+                return target == END;
+            }
+        }
+        self.at = at;
+        true
+    }
+
+    /// Makes the pieces of a chain.
+    #[cold]
+    fn plan(&mut self, id: ChainId, (graph, chains, places, sink): Parts<'_>) -> usize {
+        let first = self.pieces.len();
+        let mut start = self.text.len();
+        let mut end_piece = |text: &[u8], place: u32, start: &mut usize| {
+            let length = (text.len() - *start) as u32;
+            self.pieces.push(Piece { start: *start as u32, length, place });
+            *start = text.len();
+        };
+        for edge in chains.edges_of(id).iter().map(|&id| graph.edge(id)) {
+            self.text.extend_from_slice(graph.literal(edge));
+            if edge.target == END || edge.target == NULL {
+                break;
+            }
+            let place = places[(edge.target - START_NODES) as usize];
+            match sink.repeated(place as usize) {
+                Some(span) => {
+                    self.text.extend_from_slice(&sink.arena()[span.start as usize..span.end as usize]);
+                }
+                None => end_piece(&self.text, place, &mut start),
+            }
+        }
+        end_piece(&self.text, NO_COLUMN, &mut start);
+        if self.plans.len() <= id as usize {
+            self.plans.resize(chains.len(), 0);
+        }
+        self.plans[id as usize] = first as u32 + 1;
+        first
+    }
+
+    /// Ends a parcel: what was made for it is of no more use.
+    pub(super) fn end(&mut self) {
+        self.plans.clear();
+        self.pieces.clear();
+        self.text.clear();
+        if self.text.capacity() > KEEP {
+            self.text = Vec::new();
+        }
+    }
+}
+
+/// Copies so many bytes of `source` from `start` on to `at`, where there is room for [`SLACK`] more. Returns the end.
+#[inline(always)]
+fn copy(source: &[u8], start: usize, length: usize, into: &mut [u8], at: usize) -> usize {
+    if length <= SLACK
+        && let Some(from) = source.get(start..).and_then(<[u8]>::first_chunk::<SLACK>)
+        && let Some(to) = into.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<SLACK>)
+    {
+        *to = *from;
+    } else {
+        into[at..at + length].copy_from_slice(&source[start..start + length]);
+    }
+    at + length
+}
+
+/// Bytes that are copied at once.
+const SLACK: usize = 16;
+const NO_COLUMN: u32 = u32::MAX;
+/// Bytes of text whose memory is kept.
+const KEEP: usize = 256 << 10;
