@@ -11,7 +11,9 @@ pub(crate) mod flag {
     pub(crate) const RAW: u8 = 1;
     /// A new zstd frame begins; the one before is abandoned.
     pub(crate) const FRAME: u8 = 2;
-    pub(crate) const KNOWN: u8 = RAW | FRAME;
+    /// Some values lie opened: what the batch comes to like that follows the serialized size.
+    pub(crate) const OPENED: u8 = 4;
+    pub(crate) const KNOWN: u8 = RAW | FRAME | OPENED;
 }
 
 /// Kinds of sections and columns. One registry for all, so that a number never means two things.
@@ -34,6 +36,8 @@ pub(crate) mod kind {
     pub(crate) const PAYLOAD_ROWS: u8 = 0x20;
     /// Payload: by shapes, in columns.
     pub(crate) const PAYLOAD_SHAPES: u8 = 0x21;
+    /// Opened values: how they are compressed again.
+    pub(crate) const OPENED: u8 = 0x30;
     /// Lengths: one number each.
     pub(crate) const LENGTHS: u8 = 0x28;
 }

@@ -21,8 +21,20 @@ impl Sink {
         self.limit = bytes;
     }
 
-    pub(crate) fn arena(&self) -> &[u8] {
+    #[cfg(test)]
+    pub(super) fn arena(&self) -> &[u8] {
         &self.arena
+    }
+
+    /// The bytes of a value.
+    #[inline]
+    pub(crate) fn value(&self, span: Span) -> &[u8] {
+        span.of(&self.arena)
+    }
+
+    /// Bytes that all values have together.
+    pub(crate) fn used(&self) -> usize {
+        self.used
     }
 
     /// Values of the column at `index` in the list that was decoded.

@@ -5,11 +5,12 @@
 //! everything one behind the other.
 
 use super::cover::Covers;
+use super::dress::Dress;
 use super::flag;
 use super::graph::{END, EdgeId, Graph, KEYS, NULL, Node, Refused, START_NODES, VALUES, Way};
 use crate::Error;
 use crate::batch::{self, Batch};
-use crate::column::{ColumnDecoders, Expected, Sink};
+use crate::column::{ColumnDecoders, Expected, Sink, Span};
 use crate::limits::{MAX_COLUMN_VALUES, MAX_SHAPE_COLUMNS, MAX_SHAPE_EDGES, MAX_SHAPE_LITERAL};
 use crate::varint::Reader;
 
@@ -29,6 +30,8 @@ pub(crate) struct Decoder {
     choices: Vec<Told>,
     listed: Vec<Node>,
     covers: Covers,
+    /// By column: what its values wear; bare are those beyond the last.
+    dresses: Vec<Dress>,
 }
 
 /// The choices that were told for one node, and how many are used up.
@@ -60,6 +63,7 @@ impl Decoder {
             choices: Vec::new(),
             listed: Vec::new(),
             covers: Covers::default(),
+            dresses: Vec::new(),
         }
     }
 
@@ -74,6 +78,7 @@ impl Decoder {
             + (self.ways.capacity() + self.counts.capacity() + self.places.capacity()) * 4
             + self.expected.capacity() * size_of::<Expected>()
             + self.covers.memory()
+            + self.dresses.capacity() * size_of::<Dress>()
     }
 
     /// Reads a payload section behind its kind. `left` bytes of plain size are not spent yet: no record needs more.
@@ -85,17 +90,59 @@ impl Decoder {
         if flags & flag::RESET != 0 {
             self.graph.reset();
             self.columns.reset();
+            self.dresses.clear();
         }
         let definitions = read_definitions(reader, flags)?;
+        let dressed = self.read_dresses(reader, flags)?;
         self.read_choices(reader, flags)?;
         let literals = self.go(&definitions, batch, left)?;
+        if dressed > self.graph.columns() as usize {
+            return Err(Error::Shape("a column's values wear something, and it is not defined"));
+        }
         self.covers.end(batch);
         for expected in &mut self.expected {
             expected.timestamps = self.covers.set_of(expected.id, expected.count as usize, batch);
         }
         self.sink.set_limit(usize::try_from(left - literals).unwrap_or(usize::MAX));
         reader.section = "columns";
-        self.columns.decode(reader, self.covers.sets(), &self.expected, &mut self.sink)
+        self.columns.decode(reader, self.covers.sets(), &self.expected, &mut self.sink)?;
+        match literals + self.sink.used() as u64 + self.worn() {
+            needed if needed > left => Err(Error::Shape("values are longer than the plain size allows")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads what values of new columns wear; returns how many columns there must be for that.
+    fn read_dresses(&mut self, reader: &mut Reader<'_>, flags: u8) -> Result<usize, Error> {
+        if flags & flag::DRESSES == 0 {
+            return Ok(0);
+        }
+        let mut most = 0;
+        for _ in 0..reader.count("dressed columns", 2, MAX_SHAPE_COLUMNS as u64)? {
+            let column = reader.number()?;
+            if column >= MAX_SHAPE_COLUMNS as u64 {
+                return Err(reader.out_of_range());
+            }
+            let column = column as usize;
+            if self.dresses.len() <= column {
+                self.dresses.resize(column + 1, Dress::Bare);
+            }
+            self.dresses[column] = Dress::read(reader)?;
+            most = most.max(column + 1);
+        }
+        Ok(most)
+    }
+
+    /// Bytes that the values of this parcel wear.
+    fn worn(&self) -> u64 {
+        let dressed = self.expected.iter().enumerate().filter_map(|(place, expected)| {
+            let dress = *self.dresses.get(expected.id as usize)?;
+            (dress != Dress::Bare).then(|| {
+                let bytes = |span: &Span| dress.extra(self.sink.value(*span)) as u64;
+                self.sink.column(place).iter().map(bytes).sum::<u64>()
+            })
+        });
+        dressed.sum()
     }
 
     fn read_choices(&mut self, reader: &mut Reader<'_>, flags: u8) -> Result<(), Error> {
@@ -253,8 +300,13 @@ impl Decoder {
         self.counts.iter_mut().for_each(|count| *count = 0);
         let begin = batch.arena.len();
         let (keys, values) = self.ways.split_at(self.first_value);
-        let mut builder =
-            Builder { graph: &self.graph, sink: &self.sink, places: &self.places, used: &mut self.counts };
+        let mut builder = Builder {
+            graph: &self.graph,
+            sink: &self.sink,
+            places: &self.places,
+            used: &mut self.counts,
+            dresses: &self.dresses,
+        };
         let (mut keys, mut values) = (keys.iter(), values.iter());
         for group in &mut batch.groups {
             for meta in &mut group.records {
@@ -280,6 +332,7 @@ struct Builder<'a> {
     sink: &'a Sink,
     places: &'a [u32],
     used: &'a mut [u32],
+    dresses: &'a [Dress],
 }
 
 impl Builder<'_> {
@@ -298,7 +351,11 @@ impl Builder<'_> {
             let column = (edge.target - START_NODES) as usize;
             let span = self.sink.column(self.places[column] as usize)[self.used[column] as usize];
             self.used[column] += 1;
-            arena.extend_from_slice(&self.sink.arena()[span.start as usize..span.end as usize]);
+            let value = self.sink.value(span);
+            if let Some(dress) = self.dresses.get(column) {
+                dress.put_before(value, arena);
+            }
+            arena.extend_from_slice(value);
         }
         true
     }

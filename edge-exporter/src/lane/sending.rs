@@ -17,13 +17,15 @@ use super::{
     command::{LaneEvent, Parcel},
     effort::Waits,
 };
-use crate::topic_check::Verdict;
+use crate::{schemas::Waiting, topic_check::Verdict};
 
 /// A lane within a session.
 pub(super) struct Running {
     pub(super) session: SessionId,
     pub(super) machine: sender::Lane,
     encoder: Encoder,
+    /// Schemas that the encoder could do with.
+    waiting: Waiting,
     parcels: mpsc::Sender<Parcel>,
     /// Something went wrong in a way that only a new session cures.
     failed: bool,
@@ -38,7 +40,12 @@ impl Running {
         level: i32,
     ) -> Result<Self, codec::Error> {
         let encoder = Encoder::new(EncoderSettings { level, ..EncoderSettings::default() })?;
-        Ok(Self { session, machine: sender::Lane::new(epoch, credit), encoder, parcels, failed: false })
+        let (machine, waiting) = (sender::Lane::new(epoch, credit), Waiting::default());
+        Ok(Self { session, machine, encoder, waiting, parcels, failed: false })
+    }
+
+    pub(super) fn encoder_mut(&mut self) -> &mut Encoder {
+        &mut self.encoder
     }
 
     pub(super) fn encoder(&self) -> &Encoder {
@@ -139,6 +146,7 @@ impl Lane {
                 return;
             }
         };
+        self.shared.schemas.follow(&mut running.waiting, &mut running.encoder);
         let header = running.machine.header(sizes.coded, sizes.plain);
         let now = Instant::now();
         let (assembly, ledger) = (&self.assembly, &mut self.ledger);
