@@ -49,7 +49,15 @@ impl Trials {
     }
 
     pub(crate) fn memory(&self) -> usize {
-        self.rows.capacity() + self.shapes.capacity() + self.compressed.capacity() + self.context.as_ref().map_or(0, CCtx::sizeof)
+        self.rows.capacity()
+            + self.shapes.capacity()
+            + self.compressed.capacity()
+            + self.context.as_ref().map_or(0, CCtx::sizeof)
+    }
+
+    /// Something is new that a trial might find better: it is held with the next parcel.
+    pub(crate) fn again(&mut self) {
+        (self.left, self.interval) = (0, FIRST_INTERVAL);
     }
 
     /// Layout of the next parcel, and whether [`compare`](Self::compare) wants to see both.

@@ -112,8 +112,13 @@ impl Way {
 
 impl Graph {
     pub(super) fn new() -> Self {
-        let mut graph =
-            Self { nodes: Vec::new(), edges: Vec::new(), literals: Vec::new(), guesses: Vec::new(), changes: 0 };
+        let mut graph = Self {
+            nodes: Vec::new(),
+            edges: Vec::new(),
+            literals: Vec::new(),
+            guesses: Vec::new(),
+            changes: 0,
+        };
         graph.reset();
         graph
     }

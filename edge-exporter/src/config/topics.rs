@@ -140,7 +140,7 @@ impl Rules {
 
 const MAX_PRIORITY: u16 = 100;
 
-fn compile(patterns: &[String]) -> Result<GlobSet, String> {
+pub(super) fn compile(patterns: &[String]) -> Result<GlobSet, String> {
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
         set.add(
