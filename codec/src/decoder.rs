@@ -5,7 +5,7 @@ use std::fmt;
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, ResetDirective};
 
 use crate::deflate::MAX_OPENED;
-use crate::format::{READABLE, ZSTD_MAGIC, flag};
+use crate::format::{READABLE, VERSION, ZSTD_MAGIC, flag};
 use crate::limits::{
     MAX_CODED, MAX_GROUPS, MAX_HEADERS, MAX_PLAIN, MAX_RECORDS, MAX_WINDOW_LOG, WINDOW_LOGS, serialized_bound,
 };
@@ -125,7 +125,8 @@ impl Decoder {
         if !READABLE.contains(&version) {
             return Err(Error::Version(version));
         }
-        if flags & !flag::KNOWN != 0 || flags & (flag::RAW | flag::FRAME) == flag::RAW | flag::FRAME {
+        let known = if version < VERSION { flag::KNOWN & !flag::OPENED } else { flag::KNOWN };
+        if flags & !known != 0 || flags & (flag::RAW | flag::FRAME) == flag::RAW | flag::FRAME {
             return Err(Error::Flags(flags));
         }
         let serialized = reader.number()?;
@@ -221,7 +222,6 @@ const BLOCK_HEADER: usize = 3;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::VERSION;
 
     #[test]
     fn nothing_is_allocated_for_what_is_refused() {

@@ -437,8 +437,8 @@ const ENOUGH: usize = 256;
 /// Fewest values for a trial of anything but a constant.
 const FEWEST: usize = 24;
 /// Bytes of candidates that may be coded: at first, at most, and per byte of values that passes (as a divisor).
-const FIRST_BUDGET: i64 = 1 << 20;
-const MOST_BUDGET: i64 = 2 << 20;
+const FIRST_BUDGET: i64 = 4 << 20;
+const MOST_BUDGET: i64 = 4 << 20;
 const BUDGET_SHARE: i64 = 16;
 /// Bytes that a candidate costs besides its own.
 const CANDIDATE: i64 = 256;
