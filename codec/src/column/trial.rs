@@ -140,7 +140,7 @@ pub(super) struct Sampled<'a> {
     from: u64,
     /// From how many parcels the values are.
     pub(super) parcels: usize,
-    binary: Option<Binary>,
+    pub(super) binary: Option<Binary>,
     /// What later columns may refer to, once it was asked for.
     cache: Option<Cache>,
 }

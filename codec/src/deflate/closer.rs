@@ -1,6 +1,5 @@
 //! The receiver's side: what values held to the values.
 
-use super::matcher::MOST;
 use super::member::{MAX_HEADER, TIME, Wrapper};
 use super::recipe::{Correction, Manner, Press, wrapper_of};
 use super::token::Token;
@@ -120,6 +119,8 @@ impl Closer {
         let closed = self.close_all(batch, plain, &mut values);
         values.clear();
         values.shrink_to(KEEP);
+        self.corrections.clear();
+        self.corrections.shrink_to(KEEP / size_of::<Correction>());
         self.value = values;
         closed
     }
@@ -185,4 +186,3 @@ impl Closer {
 const MAX_HEADERS: u64 = 256;
 /// Capacity that is kept for values.
 const KEEP: usize = 1 << 20;
-const _: () = assert!(MOST <= 9);

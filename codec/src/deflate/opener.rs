@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use super::inflate::Stream;
+use super::matcher::BY_FOUR;
 use super::member::{GZIP_HEADER, TIME, Wrapper, is_likely, parts};
-use super::recipe::{BLOCKS, Correction, Manner, Press, USUAL_BLOCK};
+use super::recipe::{BLOCKS, Correction, KEPT_TOKENS, Manner, Press, USUAL_BLOCK};
 use super::{MAX_OPENED, MAX_RATIO};
 use crate::batch::{Batch, Meta, NULL, length};
 use crate::limits::{MAX_PLAIN, MAX_REMEMBERED_SLOTS};
@@ -162,6 +163,10 @@ impl Opener {
         }
         self.opened.section.clear();
         tools.section.write(&mut self.opened.section);
+        tools.stream.tokens.clear();
+        tools.stream.tokens.shrink_to(KEPT_TOKENS);
+        tools.closed.clear();
+        tools.closed.shrink_to(KEEP);
         any
     }
 }
@@ -384,7 +389,7 @@ impl Section {
 /// What most programs use.
 const USUAL_LEVEL: u8 = 6;
 /// The order in which levels are tried: from the usual ones to the others.
-const SEARCHED: [u8; 9] = [6, 9, 1, 5, 4, 7, 8, 3, 2];
+const SEARCHED: [u8; 12] = [6, BY_FOUR + 6, 9, 1, 5, 4, 7, 8, 3, 2, BY_FOUR + 9, BY_FOUR + 1];
 const FIRST_PAUSE: u32 = 2;
 const LAST_PAUSE: u32 = 4096;
 const FIRST_INTERVAL: u32 = 8;
