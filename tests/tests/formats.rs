@@ -33,7 +33,8 @@ fn avro_by_the_registrys_schema_needs_fewer_bytes_and_arrives_exactly() {
         bridge.exporter.journal().events().iter().map(bytes).sum::<u64>()
     };
     let without = wire("formatsplain", "[codec]\nlevel = 3\n");
-    let with = wire("formats", &format!("[codec]\nlevel = 3\nschema_registry = {{ url = {:?} }}\n", registry()));
+    let with =
+        wire("formats", &format!("[codec]\nlevel = 3\nschema_registry = {{ url = {:?} }}\n", registry()));
     say(format_args!("{RECORDS} records: {without} bytes without their schema, {with} with it"));
     assert!(with * 10 < without * 9, "{with} {without}");
 }
@@ -46,8 +47,7 @@ fn registry() -> String {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let lines = BufReader::new(stream.try_clone().unwrap()).lines();
-            let head: Vec<String> =
-                lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+            let head: Vec<String> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
             let (status, body) = match head.first() {
                 Some(line) if line.starts_with("GET /schemas/ids/7 ") => {
                     (200, serde_json::json!({ "schema": SCHEMA }).to_string())
