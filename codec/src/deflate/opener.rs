@@ -6,7 +6,7 @@ use super::inflate::Stream;
 use super::matcher::BY_FOUR;
 use super::member::{GZIP_HEADER, TIME, Wrapper, is_likely, parts};
 use super::recipe::{BLOCKS, Correction, KEPT_TOKENS, Manner, Press, USUAL_BLOCK};
-use super::{MAX_OPENED, MAX_RATIO};
+use super::{MAX_HELD, MAX_OPENED, MAX_RATIO};
 use crate::batch::{Batch, Meta, NULL, length};
 use crate::limits::{MAX_PLAIN, MAX_REMEMBERED_SLOTS};
 #[cfg(test)]
@@ -53,6 +53,13 @@ impl Default for Slot {
         let manner = Manner { level: USUAL_LEVEL, block: USUAL_BLOCK };
         Self { manner, pause: 0, patience: FIRST_PAUSE, search: 0, search_patience: FIRST_PAUSE }
     }
+}
+
+/// What opened values may still come to in a parcel.
+struct Room {
+    /// More than they were closed.
+    growth: usize,
+    held: usize,
 }
 
 #[derive(Debug)]
@@ -137,7 +144,7 @@ impl Opener {
         tools.section.clear();
         // No more than the receiver lets a parcel grow.
         let most = u64::from(MAX_PLAIN).saturating_sub(batch.plain).min(MAX_OPENED.into());
-        let (mut any, mut room) = (false, most as usize);
+        let (mut any, mut room) = (false, Room { growth: most as usize, held: MAX_HELD });
         for group in &mut opened.groups {
             let mut slot = self.slots.get(&group.slot).copied().unwrap_or_default();
             let mut looked = false;
@@ -226,14 +233,14 @@ impl Tools {
         slot: &mut Slot,
         meta: &mut Meta,
         arena: &mut Vec<u8>,
-        room: &mut usize,
+        room: &mut Room,
         group_plain: &mut u64,
         batch_plain: &mut u64,
     ) -> bool {
         let row = arena.len();
         let key = meta.start as usize..meta.start as usize + length(meta.key);
         let size = meta.value as usize;
-        let most = (*room + size).min(size * MAX_RATIO);
+        let most = (room.growth + size).min(size * MAX_RATIO).min(room.held);
         // Copied, as what it holds goes to the same arena.
         let coded = arena[key.end..key.end + size].to_vec();
         arena.extend_from_within(key);
@@ -241,7 +248,8 @@ impl Tools {
         match self.value(slot, &coded, most, arena) {
             Some(()) => {
                 let held = arena.len() - begin;
-                *room = (*room + size).saturating_sub(held);
+                room.growth = (room.growth + size).saturating_sub(held);
+                room.held -= held;
                 for plain in [group_plain, batch_plain] {
                     *plain = *plain - size as u64 + held as u64;
                 }

@@ -50,7 +50,7 @@ impl Scan {
     #[inline]
     pub(super) fn value(self, bytes: &[u8], at: usize, end: usize) -> Option<(usize, usize)> {
         match self {
-            Self::Prefixed => prefixed(bytes, at, end, |length| Some(length)),
+            Self::Prefixed => prefixed(bytes, at, end, Some),
             Self::PrefixedSigned => prefixed(bytes, at, end, unsigned),
             Self::Optional(branches, Item::Prefixed) => {
                 if *bytes[..end].get(at)? == branches.none {
