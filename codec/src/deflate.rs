@@ -31,6 +31,8 @@ pub(crate) use opener::Opener;
 
 /// Most bytes that the values of one parcel may be longer than they were before they were opened.
 pub(crate) const MAX_OPENED: u32 = 4 << 20;
+/// Most bytes that all opened values of a parcel hold: what compressing them takes is bounded by it.
+const MAX_HELD: usize = 8 << 20;
 /// Most bytes that a value holds for each of its own: more than any text compresses.
 const MAX_RATIO: usize = 200;
 

@@ -5,8 +5,6 @@
 //! runs, as registries never change what an id stands for.
 
 mod registry;
-#[cfg(test)]
-mod tests;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -158,3 +156,6 @@ impl Answers {
 const MAX_ASKS: usize = 256;
 /// Ids that one lane waits for: what is no Avro may begin like it.
 const MAX_WAITING: usize = 256;
+
+#[cfg(test)]
+mod tests;

@@ -67,6 +67,11 @@ impl Binary {
         self.optional.is_some()
     }
 
+    /// Whether the numbers are more than integers of the usual size, of which sums say nothing.
+    pub(super) fn is_wide(self) -> bool {
+        !matches!(self.form, Form::Varint | Form::Zigzag | Form::Fixed32)
+    }
+
     pub(super) fn put(self, out: &mut Vec<u8>) {
         match self.form {
             Form::Varint => out.push(0),

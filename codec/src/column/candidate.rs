@@ -5,7 +5,7 @@ use super::choice::{Choice, Kind, Spelling};
 use super::copy::Original;
 use super::decimal::{self, DecimalShape};
 use super::encode::{Cache, Column, Earlier, Scratch, State, parse, write};
-use super::number::{self, Coding, Others, Pair, Predictor, Present, Scale, Source};
+use super::number::{self, Coding, Others, Pair, Predictor, Present, Scale, Source, Term};
 use super::time::TimeShape;
 use super::trial::{Known, Trials};
 use super::{Room, Span, Values};
@@ -237,27 +237,30 @@ impl Best<'_, '_> {
     /// The sum or difference of two earlier columns that is nearest to `head`, the numbers of some rows, and the bits
     /// that the differences have.
     fn pair(&self, present: &Present, head: &[i64]) -> Option<(usize, Pair)> {
-        let columns: Vec<(u32, Vec<i64>)> = self
+        self.binary?;
+        let columns: Vec<(Term, Vec<i64>)> = self
             .earlier
             .columns()
-            .take(MOST_PAIRED)
             .filter_map(|sampled| {
-                let numbers = self.earlier.numbers(Source::Column(sampled.id))?;
-                Some((sampled.id, present.pick(numbers)))
+                let binary = sampled.binary.filter(|binary| !binary.is_wide())?;
+                let term = Term { id: sampled.id, binary };
+                let rows = present.pick(&sampled.spans[..present.rows()]);
+                Some((term, rows.iter().map(|span| term.number(span.of(self.values.arena))).collect()))
             })
+            .take(MOST_PAIRED)
             .collect();
         let bits = |pair: Pair, left: &[i64], right: &[i64], rows: usize| -> usize {
             let of_row = |row: usize| number::zigzag(head[row].wrapping_sub(pair.of(left[row], right[row])));
             (0..rows).map(|row| 64 - of_row(row).leading_zeros() as usize).sum()
         };
         let mut best: Option<(usize, Pair, &[i64], &[i64])> = None;
-        for (at, (left_id, left)) in columns.iter().enumerate() {
-            for (other, (right_id, right)) in columns.iter().enumerate().filter(|(other, _)| *other != at) {
+        for (at, (left_term, left)) in columns.iter().enumerate() {
+            for (other, (right_term, right)) in columns.iter().enumerate().filter(|(other, _)| *other != at) {
                 for minus in [false, true] {
                     if !minus && other < at {
                         continue;
                     }
-                    let pair = Pair { left: *left_id, right: *right_id, minus };
+                    let pair = Pair { left: *left_term, right: *right_term, minus };
                     let bits = bits(pair, left, right, head.len().min(PROBED_ROWS));
                     if best.is_none_or(|(least, ..)| bits < least) {
                         best = Some((bits, pair, left, right));

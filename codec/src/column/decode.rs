@@ -6,7 +6,7 @@ use super::binary::Spelled;
 use super::choice::{Choice, Kind, Spelling};
 use super::decimal::Double;
 use super::dictionary::{self, Entries};
-use super::number::{self, Digits, Memory, Others, Predictor, Present, Source};
+use super::number::{self, Digits, Memory, Others, Predictor, Present, Source, Term};
 use super::pattern::Rows;
 use super::recurring::{self, ONE_KEY, Recent};
 use super::sink::Sink;
@@ -373,14 +373,16 @@ fn read(
                     }
                 }
                 Predictor::Combined(pair) => {
-                    let of = |id| earlier.numbers(Source::Column(id)).ok_or_else(|| wrong(column, id));
-                    let (left, right) = (of(pair.left)?, of(pair.right)?);
                     if order.is_some() {
                         return Err(bytes.fault(ColumnFault::Parameters));
                     }
+                    let of = |id| earlier.column(id).ok_or_else(|| wrong(column, id));
+                    let (left, right) = (of(pair.left.id)?.position, of(pair.right.id)?.position);
                     scratch.numbers.clear();
-                    let pairs = left.iter().zip(right);
-                    scratch.numbers.extend(pairs.map(|(left, right)| pair.of(*left, *right)));
+                    scratch.numbers.extend((0..count).map(|row| {
+                        let number = |term: Term, column| term.number(sink.value(sink.span(column, row)));
+                        pair.of(number(pair.left, left), number(pair.right, right))
+                    }));
                     others.numbers = &scratch.numbers;
                 }
                 Predictor::Zero | Predictor::Previous | Predictor::Slope => {}

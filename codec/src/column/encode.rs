@@ -3,7 +3,7 @@
 use super::binary::Binary;
 use super::choice::{Choice, Kind, Spelling};
 use super::dictionary::Dictionary;
-use super::number::{self, Memory, Others, Pair, Predictor, Present, Source};
+use super::number::{self, Memory, Others, Pair, Predictor, Present, Source, Term};
 use super::pattern::Rows;
 use super::recurring::{self, ONE_KEY, Recent};
 use super::trial::Trials;
@@ -471,7 +471,7 @@ pub(super) fn write(
                 // Not in another order: nobody chooses that.
                 Predictor::Combined(_) if choice.order.is_some() => return None,
                 Predictor::Combined(pair) => {
-                    combine(pair, earlier, numbers)?;
+                    combine(pair, values.arena, earlier, numbers)?;
                     others.numbers = numbers;
                 }
                 Predictor::Zero | Predictor::Previous | Predictor::Slope => {}
@@ -504,10 +504,12 @@ pub(super) fn write(
 }
 
 /// Fills `numbers` with what a pair of columns comes to.
-fn combine(pair: Pair, earlier: &dyn Earlier, numbers: &mut Vec<i64>) -> Option<()> {
-    let of = |id| earlier.numbers(Source::Column(id));
+fn combine(pair: Pair, arena: &[u8], earlier: &dyn Earlier, numbers: &mut Vec<i64>) -> Option<()> {
+    let (left, right) = (earlier.spans(pair.left.id)?, earlier.spans(pair.right.id)?);
+    let number = |term: Term, span: &Span| term.number(span.of(arena));
     numbers.clear();
-    numbers.extend(of(pair.left)?.iter().zip(of(pair.right)?).map(|(left, right)| pair.of(*left, *right)));
+    let rows = left.iter().zip(right);
+    numbers.extend(rows.map(|(left, right)| pair.of(number(pair.left, left), number(pair.right, right))));
     Some(())
 }
 

@@ -1,6 +1,7 @@
 //! Numbers: canonical decimals to integers and back, and integers as small differences.
 
 use super::Room;
+use super::binary::Binary;
 use super::range::{self, Model};
 use crate::Error;
 use crate::varint::{Reader, put, put_signed};
@@ -24,19 +25,44 @@ pub(super) enum Predictor {
     Combined(Pair),
 }
 
-/// Two columns of numbers.
+/// Two columns whose values are numbers in binary, whatever kind they are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pair {
-    pub(super) left: u32,
-    pub(super) right: u32,
+    pub(super) left: Term,
+    pub(super) right: Term,
     /// What the right one has is taken away, not added.
     pub(super) minus: bool,
+}
+
+/// A column, and how its values are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Term {
+    pub(super) id: u32,
+    pub(super) binary: Binary,
 }
 
 impl Pair {
     #[inline]
     pub(super) fn of(self, left: i64, right: i64) -> i64 {
         if self.minus { left.wrapping_sub(right) } else { left.wrapping_add(right) }
+    }
+}
+
+impl Term {
+    /// The number that a value of the column is; 0 if it is none.
+    #[inline]
+    pub(super) fn number(self, value: &[u8]) -> i64 {
+        self.binary.parse(value).flatten().unwrap_or_default()
+    }
+
+    fn put(self, out: &mut Vec<u8>) {
+        put(out, self.id.into());
+        self.binary.put(out);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, Error> {
+        let id = reader.number_u32()?;
+        Ok(Binary::read(reader)?.map(|binary| Self { id, binary }))
     }
 }
 
@@ -227,6 +253,11 @@ impl Present {
 
     pub(super) fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    /// All rows, with a number or without.
+    pub(super) fn rows(&self) -> usize {
+        self.all
     }
 
     /// What is in those rows.
@@ -424,8 +455,8 @@ pub(super) fn put_predictor(out: &mut Vec<u8>, predictor: Predictor, coding: Cod
         Predictor::Scaled(Source::Timestamps, _) => put(out, 0),
         Predictor::Scaled(Source::Column(id), _) => put(out, u64::from(id) + 1),
         Predictor::Combined(Pair { left, right, .. }) => {
-            put(out, left.into());
-            put(out, right.into());
+            left.put(out);
+            right.put(out);
         }
     }
 }
@@ -445,7 +476,9 @@ pub(super) fn read_predictor(reader: &mut Reader<'_>) -> Result<Option<(Predicto
         3 => Predictor::Keyed(reader.number_u32()?),
         4 => Predictor::KeyedSlope(reader.number_u32()?),
         tag @ (COMBINED | SUBTRACTED) => {
-            let (left, right) = (reader.number_u32()?, reader.number_u32()?);
+            let (Some(left), Some(right)) = (Term::read(reader)?, Term::read(reader)?) else {
+                return Ok(None);
+            };
             Predictor::Combined(Pair { left, right, minus: tag == SUBTRACTED })
         }
         tag @ 5..=11 => {

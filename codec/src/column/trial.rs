@@ -150,7 +150,7 @@ pub(super) struct Sampled<'a> {
     from: u64,
     /// From how many parcels the values are.
     pub(super) parcels: usize,
-    binary: Option<Binary>,
+    pub(super) binary: Option<Binary>,
     /// What later columns may refer to, once it was asked for.
     cache: Option<Cache>,
 }
@@ -453,8 +453,8 @@ const GROWTH_THRIFTY: u32 = 8;
 /// Fewest values for a trial of anything but a constant.
 const FEWEST: usize = 24;
 /// Bytes of candidates that may be coded: at first, at most, and per byte of values that passes (as a divisor).
-const FIRST_BUDGET: i64 = 1 << 20;
-const MOST_BUDGET: i64 = 2 << 20;
+const FIRST_BUDGET: i64 = 4 << 20;
+const MOST_BUDGET: i64 = 4 << 20;
 const BUDGET_SHARE: i64 = 16;
 /// Bytes that a candidate costs besides its own.
 const CANDIDATE: i64 = 256;

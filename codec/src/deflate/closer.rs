@@ -1,6 +1,6 @@
 //! The receiver's side: what values held to the values.
 
-use super::matcher::MOST;
+use super::MAX_HELD;
 use super::member::{MAX_HEADER, TIME, Wrapper};
 use super::recipe::{Correction, Manner, Press, wrapper_of};
 use super::token::Token;
@@ -120,6 +120,8 @@ impl Closer {
         let closed = self.close_all(batch, plain, &mut values);
         values.clear();
         values.shrink_to(KEEP);
+        self.corrections.clear();
+        self.corrections.shrink_to(KEEP / size_of::<Correction>());
         self.value = values;
         closed
     }
@@ -130,7 +132,7 @@ impl Closer {
         let press = press.get_or_insert_with(Press::new);
         let (mut times, mut ends, mut begin) = (times.iter(), ends.iter(), 0);
         let mut runs = runs.iter().copied();
-        let mut run = runs.next();
+        let (mut run, mut left) = (runs.next(), MAX_HELD);
         let begin_rows = batch.arena.len();
         let most = begin_rows as u64 + plain;
         batch.arena.reserve_exact(usize::try_from(plain).unwrap_or(0));
@@ -151,6 +153,9 @@ impl Closer {
                 if meta.value == NULL {
                     return Err(Error::Opened("is null"));
                 }
+                left = left
+                    .checked_sub(meta.value as usize)
+                    .ok_or(Error::Opened("holds more than all may that a parcel opens"))?;
                 let held = &batch.arena[start..start + meta.value as usize];
                 value.clear();
                 let mut stamped = [0; MAX_HEADER];
@@ -162,9 +167,9 @@ impl Closer {
                 }
                 let own = &corrections[begin..end];
                 begin = end;
-                press.close(held, stamped, current.manner, own, value).ok_or_else(|| {
-                    Error::Opened("does not come out of its description, or with too much work")
-                })?;
+                press
+                    .close(held, stamped, current.manner, own, value)
+                    .ok_or(Error::Opened("does not come out of its description, or with too much work"))?;
                 let row = batch.arena.len();
                 let key = meta.start as usize..start;
                 if (row + key.len() + value.len()) as u64 > most {
@@ -185,4 +190,3 @@ impl Closer {
 const MAX_HEADERS: u64 = 256;
 /// Capacity that is kept for values.
 const KEEP: usize = 1 << 20;
-const _: () = assert!(MOST <= 9);

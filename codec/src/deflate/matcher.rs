@@ -38,8 +38,14 @@ const LEVELS: [Level; 9] = [
     level(32, 258, 258, 4096, true),
 ];
 
-/// Highest level.
-pub(super) const MOST: u8 = LEVELS.len() as u8;
+/// Added to a level: matches are found by four bytes that are the same, not by three, so that those of three bytes are
+/// rare. It is how Chromium's zlib searches, which Node has too.
+pub(super) const BY_FOUR: u8 = 0x10;
+
+/// Whether there is such a level.
+pub(super) fn is_level(level: u8) -> bool {
+    (1..=LEVELS.len() as u8).contains(&(level & !BY_FOUR))
+}
 
 /// Hash chains, used for one piece of plain bytes after the other.
 #[derive(Debug)]
@@ -61,11 +67,12 @@ impl Matcher {
         (self.heads.capacity() + self.before.capacity()) * 4
     }
 
-    /// Begins with a piece of plain bytes. `level` is 1 to 9.
+    /// Begins with a piece of plain bytes. `level` is 1 to 9, perhaps [`BY_FOUR`].
     pub(super) fn predict<'a>(&'a mut self, plain: &'a [u8], level: u8) -> Predictor<'a> {
-        let level = LEVELS[usize::from(level.clamp(1, MOST)) - 1];
+        let by_four = level & BY_FOUR != 0;
+        let level = LEVELS[usize::from(level & !BY_FOUR).clamp(1, LEVELS.len()) - 1];
         let work = WORK_PER_BYTE * plain.len() + LEAST_WORK;
-        Predictor { matcher: self, plain, level, at: 0, known: 0, bottom: 0, waiting: None, work }
+        Predictor { matcher: self, plain, level, by_four, at: 0, known: 0, bottom: 0, waiting: None, work }
     }
 }
 
@@ -75,6 +82,7 @@ pub(super) struct Predictor<'a> {
     matcher: &'a mut Matcher,
     plain: &'a [u8],
     level: Level,
+    by_four: bool,
     at: usize,
     /// Bytes below this are in the chains.
     known: usize,
@@ -150,7 +158,13 @@ impl Predictor<'_> {
     #[inline]
     fn remember(&mut self, at: usize) {
         let Some([a, b, c]) = self.plain.get(at..).and_then(<[u8]>::first_chunk) else { return };
-        let hash = (usize::from(*a) << 10 ^ usize::from(*b) << 5 ^ usize::from(*c)) & (HASHES - 1);
+        let hash = if self.by_four {
+            // Behind the end there are zeros.
+            let word = u32::from_le_bytes([*a, *b, *c, self.plain.get(at + 3).copied().unwrap_or(0)]);
+            (word.wrapping_mul(MIX).wrapping_add(MIX) >> 16) as usize & (HASHES - 1)
+        } else {
+            (usize::from(*a) << 10 ^ usize::from(*b) << 5 ^ usize::from(*c)) & (HASHES - 1)
+        };
         let head = &mut self.matcher.heads[hash];
         self.matcher.before[at & (WINDOW - 1)] = *head;
         *head = self.matcher.base + at as u32;
@@ -231,6 +245,8 @@ fn common(bytes: &[u8], left: usize, right: usize, most: usize) -> usize {
 }
 
 const HASHES: usize = 1 << 15;
+/// Of Chromium's hash.
+const MIX: u32 = 66_521;
 pub(super) const WINDOW: usize = 1 << 15;
 /// Bytes that zlib wants to see ahead.
 const MIN_LOOKAHEAD: usize = MAX_MATCH + MIN_MATCH + 1;

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use super::inflate::Stream;
+use super::matcher::BY_FOUR;
 use super::member::{GZIP_HEADER, TIME, Wrapper, is_likely, parts};
-use super::recipe::{BLOCKS, Correction, Manner, Press, USUAL_BLOCK};
-use super::{MAX_OPENED, MAX_RATIO};
+use super::recipe::{BLOCKS, Correction, KEPT_TOKENS, Manner, Press, USUAL_BLOCK};
+use super::{MAX_HELD, MAX_OPENED, MAX_RATIO};
 use crate::batch::{Batch, Meta, NULL, length};
 use crate::limits::{MAX_PLAIN, MAX_REMEMBERED_SLOTS};
 #[cfg(test)]
@@ -52,6 +53,13 @@ impl Default for Slot {
         let manner = Manner { level: USUAL_LEVEL, block: USUAL_BLOCK };
         Self { manner, pause: 0, patience: FIRST_PAUSE, search: 0, search_patience: FIRST_PAUSE }
     }
+}
+
+/// What opened values may still come to in a parcel.
+struct Room {
+    /// More than they were closed.
+    growth: usize,
+    held: usize,
 }
 
 #[derive(Debug)]
@@ -136,7 +144,7 @@ impl Opener {
         tools.section.clear();
         // No more than the receiver lets a parcel grow.
         let most = u64::from(MAX_PLAIN).saturating_sub(batch.plain).min(MAX_OPENED.into());
-        let (mut any, mut room) = (false, most as usize);
+        let (mut any, mut room) = (false, Room { growth: most as usize, held: MAX_HELD });
         for group in &mut opened.groups {
             let mut slot = self.slots.get(&group.slot).copied().unwrap_or_default();
             let mut looked = false;
@@ -162,6 +170,10 @@ impl Opener {
         }
         self.opened.section.clear();
         tools.section.write(&mut self.opened.section);
+        tools.stream.tokens.clear();
+        tools.stream.tokens.shrink_to(KEPT_TOKENS);
+        tools.closed.clear();
+        tools.closed.shrink_to(KEEP);
         any
     }
 }
@@ -221,14 +233,14 @@ impl Tools {
         slot: &mut Slot,
         meta: &mut Meta,
         arena: &mut Vec<u8>,
-        room: &mut usize,
+        room: &mut Room,
         group_plain: &mut u64,
         batch_plain: &mut u64,
     ) -> bool {
         let row = arena.len();
         let key = meta.start as usize..meta.start as usize + length(meta.key);
         let size = meta.value as usize;
-        let most = (*room + size).min(size * MAX_RATIO);
+        let most = (room.growth + size).min(size * MAX_RATIO).min(room.held);
         // Copied, as what it holds goes to the same arena.
         let coded = arena[key.end..key.end + size].to_vec();
         arena.extend_from_within(key);
@@ -236,7 +248,8 @@ impl Tools {
         match self.value(slot, &coded, most, arena) {
             Some(()) => {
                 let held = arena.len() - begin;
-                *room = (*room + size).saturating_sub(held);
+                room.growth = (room.growth + size).saturating_sub(held);
+                room.held -= held;
                 for plain in [group_plain, batch_plain] {
                     *plain = *plain - size as u64 + held as u64;
                 }
@@ -384,7 +397,7 @@ impl Section {
 /// What most programs use.
 const USUAL_LEVEL: u8 = 6;
 /// The order in which levels are tried: from the usual ones to the others.
-const SEARCHED: [u8; 9] = [6, 9, 1, 5, 4, 7, 8, 3, 2];
+const SEARCHED: [u8; 12] = [6, BY_FOUR + 6, 9, 1, 5, 4, 7, 8, 3, 2, BY_FOUR + 9, BY_FOUR + 1];
 const FIRST_PAUSE: u32 = 2;
 const LAST_PAUSE: u32 = 4096;
 const FIRST_INTERVAL: u32 = 8;

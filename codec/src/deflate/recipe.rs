@@ -1,6 +1,6 @@
 //! How a value is compressed again.
 
-use super::matcher::{MOST, Matcher};
+use super::matcher::{Matcher, is_level};
 use super::member::{Wrapper, parts};
 use super::token::{MAX_MATCH, MIN_MATCH, Token};
 use super::trees::{Trees, Writer};
@@ -8,7 +8,7 @@ use super::trees::{Trees, Writer};
 /// What all values of a run have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Manner {
-    /// zlib's level, 1 to 9.
+    /// zlib's level, 1 to 9, perhaps [`BY_FOUR`](super::matcher::BY_FOUR).
     pub(super) level: u8,
     /// Tokens after which a block is full.
     pub(super) block: u32,
@@ -24,7 +24,7 @@ pub(super) struct Correction {
 
 impl Manner {
     pub(super) fn is_sound(self) -> bool {
-        (1..=MOST).contains(&self.level) && BLOCKS.contains(&self.block)
+        is_level(self.level) && BLOCKS.contains(&self.block)
     }
 }
 
@@ -32,6 +32,9 @@ impl Manner {
 pub(super) const BLOCKS: std::ops::RangeInclusive<u32> = 64..=1 << 17;
 /// The usual one.
 pub(super) const USUAL_BLOCK: u32 = (1 << 14) - 1;
+
+/// Tokens for which memory is kept.
+pub(super) const KEPT_TOKENS: usize = 1 << 18;
 
 /// What compressing takes, to be used again and again.
 #[derive(Debug)]
@@ -104,6 +107,8 @@ impl Press {
         let done = self.predict(plain, manner.level, corrections, &mut tokens).is_some()
             && self.blocks(plain, &tokens, manner.block as usize, &mut writer);
         writer.end();
+        tokens.clear();
+        tokens.shrink_to(KEPT_TOKENS);
         self.tokens = tokens;
         done
     }

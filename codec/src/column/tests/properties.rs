@@ -6,7 +6,7 @@ use super::super::binary::{Binary, Branches, Form, Spelled};
 use super::super::choice::{Choice, Kind, Spelling};
 use super::super::copy::Original;
 use super::super::decimal::DecimalShape;
-use super::super::number::{Coding, Pair, Predictor, Scale, Source};
+use super::super::number::{Coding, Pair, Predictor, Scale, Source, Term};
 use super::super::packed::Packing;
 use super::super::pattern::Pattern;
 use super::super::time::TimeShape;
@@ -168,8 +168,9 @@ fn any_choice(n: u64, values: &[Vec<u8>]) -> Choice {
         5 => Predictor::Scaled(Source::Timestamps, Scale((n >> 20) as u8 % 6)),
         6 => Predictor::Scaled(Source::Column(earlier), Scale((n >> 20) as u8 % 7)),
         _ => {
-            let right = (n >> 22) as u32 % 6;
-            Predictor::Combined(Pair { left: earlier, right, minus: n & 16 != 0 })
+            let term = |id, n| Term { id, binary: any_binary(n) };
+            let (left, right) = (term(earlier, n >> 30), term((n >> 22) as u32 % 6, n >> 34));
+            Predictor::Combined(Pair { left, right, minus: n & 16 != 0 })
         }
     };
     let first = stripped.get(0);
