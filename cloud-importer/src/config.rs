@@ -306,6 +306,12 @@ impl Link {
         if self.replication.is_some_and(|replication| replication < 1) {
             return refuse("replication", "write 1 or more".into());
         }
+        let prefix = &self.map.prefix;
+        if !prefix.is_empty()
+            && (!proto::policy::is_legal_topic(&format!("{prefix}t")) || proto::policy::is_internal(prefix))
+        {
+            return refuse("map.prefix", format!("\"{prefix}\" is not how a target topic's name may begin"));
+        }
         let mut targets = BTreeMap::new();
         for (source, target) in &self.map.rename {
             if !proto::policy::is_legal_topic(target) || proto::policy::is_internal(target) {
@@ -379,6 +385,13 @@ listen = "127.0.0.1:9601"
             ("spiffe://", "http://", "links[0].identity"),
             ("name = \"fra-to-aws\"", "name = \"fra/aws\"", "links[0].name"),
             ("map = { prefix = \"\" }", "map = { rename = { a = \"__b\" } }", "__b"),
+            ("map = { prefix = \"\" }", "map = { prefix = \"__eu.\" }", "links[0].map.prefix"),
+            ("map = { prefix = \"\" }", "map = { prefix = \"eu/\" }", "links[0].map.prefix"),
+            (
+                "listen = \"0.0.0.0:7443\"",
+                "listen = \"cloud:7443\"",
+                "`listen`: expected an IP address and a port",
+            ),
             ("map = { prefix = \"\" }", "map = { rename = { a = \"c\", b = \"c\" } }", "both become"),
             ("map = { prefix = \"\" }", "map = { rename = { a = \"orders\" } }", "the granted \"orders\""),
             ("bootstrap = \"cloud-1:9092\"", "bootstrap = \" \"", "kafka.bootstrap"),

@@ -15,6 +15,7 @@ mod commit;
 mod open;
 mod pending;
 mod record;
+mod tail;
 mod takeover;
 mod words;
 

@@ -45,6 +45,8 @@ pub struct Target {
     pub id: TopicId,
     /// Offset of the last record written there; `None` when there is none yet.
     pub last: Option<i64>,
+    /// Whether that record outlives compaction: it has a key and a value. False too where that is not known.
+    pub lasting: bool,
 }
 
 /// A range of a source partition with what was in it. Ranges add up.
@@ -122,6 +124,7 @@ impl Entry {
             target_topic: self.target.topic.to_string(),
             target_id: self.target.id.0.to_vec(),
             target_last: self.target.last,
+            target_lasting: self.target.lasting,
             unaudited_from: tally.from.0,
             unaudited_first: tally.records.map(|(first, _)| first),
             unaudited_last: tally.records.map(|(_, last)| last),
@@ -228,6 +231,8 @@ struct Record {
     target_id: Vec<u8>,
     #[prost(int64, optional, tag = "6")]
     target_last: Option<i64>,
+    #[prost(bool, tag = "15")]
+    target_lasting: bool,
     #[prost(int64, tag = "7")]
     unaudited_from: i64,
     #[prost(int64, optional, tag = "8")]
@@ -266,6 +271,7 @@ impl Record {
                 topic: self.target_topic.into(),
                 id: TopicId::from_slice(&self.target_id)?,
                 last: self.target_last,
+                lasting: self.target_lasting,
             },
             unaudited: Tally {
                 from: Offset(self.unaudited_from),
@@ -298,7 +304,7 @@ mod tests {
             topic: "orders".into(),
             next: Offset(next),
             leader_epoch: Some(0),
-            target: Target { topic: "eu.orders".into(), id: TopicId([9; 16]), last: Some(41) },
+            target: Target { topic: "eu.orders".into(), id: TopicId([9; 16]), last: Some(41), lasting: true },
             unaudited: Tally {
                 from: Offset(3),
                 records: Some((4, next - 1)),
@@ -345,6 +351,17 @@ mod tests {
         assert_eq!(table.apply(Some(b"some key"), Some(b"x")), Err(Unreadable));
         assert_eq!(table.apply(Some(&key_of(&partition(0))), Some(b"\xff")), Err(Unreadable));
         assert_eq!(table.apply(Some(&Owner::key()), None), Err(Unreadable));
+    }
+
+    #[test]
+    fn a_last_record_of_which_nothing_is_noted_is_not_taken_for_a_lasting_one() {
+        let mut noted = entry(20).encode();
+        assert_eq!(noted.split_off(noted.len() - 2), [15 << 3, 1], "the note is the last field");
+        let mut table = Table::default();
+        table.apply(Some(&key_of(&partition(0))), Some(&noted)).unwrap();
+        let mut expected = entry(20);
+        expected.target.lasting = false;
+        assert_eq!(table.entries[&partition(0)], expected);
     }
 
     /// Format 1, as written by the first release. It must stay readable.

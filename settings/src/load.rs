@@ -73,6 +73,10 @@ fn humane(message: &str, path: &str) -> String {
         let known = known.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
         return format!("expected one of {known}, found \"{found}\"{hint}");
     }
+    // What std says of an address that it cannot read.
+    if message == "invalid socket address syntax" {
+        return "expected an IP address and a port, such as \"127.0.0.1:9600\" or \"[::]:9600\"".to_owned();
+    }
     let Some((found, expected)) =
         ["invalid type: ", "invalid value: "].iter().find_map(|start| between(message, start, ", expected "))
     else {

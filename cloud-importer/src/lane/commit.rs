@@ -15,8 +15,8 @@ use proto::{
 
 use super::{
     MAX_SPARE, Stopped, Worker,
-    open::went_back,
     pending::{Accepted, Part, Pending},
+    tail::went_back,
     takeover::Owned,
     words::{explain, missing_right, own_topics_unauthorised},
 };
@@ -50,6 +50,8 @@ struct Share {
     /// Target offsets of the first and the last record.
     first: Option<i64>,
     last: Option<i64>,
+    /// Whether the last record has what compaction keeps: a key and a value.
+    lasting: bool,
     /// The first refusal, and the source offset of its record.
     refusal: Option<(KafkaCode, i64)>,
     /// A failure that says nothing of the record itself.
@@ -335,6 +337,7 @@ fn produce_group(
     for record in accepted.batch.records(group) {
         let tag = (index as u64) << 32 | shares[index].sources.len() as u64;
         shares[index].sources.push(record.offset);
+        shares[index].lasting = record.key.is_some() && record.value.is_some();
         loop {
             match owned.producer.produce(
                 &topic,
@@ -457,7 +460,9 @@ fn produce_progress(
         let mut entry = before.clone();
         entry.next = Offset(share.next);
         entry.leader_epoch = share.leader_epoch;
-        entry.target.last = share.last.or(entry.target.last);
+        if share.last.is_some() {
+            (entry.target.last, entry.target.lasting) = (share.last, share.lasting);
+        }
         entry.unaudited.add(&share.tally);
         let key = key_of(partition);
         put(owned, true, lane, &key, &entry.encode())?;
@@ -551,6 +556,7 @@ impl Share {
             runs: Runs::default(),
             first: None,
             last: None,
+            lasting: false,
             refusal: None,
             failure: None,
             next: 0,

@@ -249,7 +249,7 @@ mod tests {
     fn what_could_not_be_put_on_record_is_not_forgotten_with_the_next_recycle() {
         let table = |partition, next| {
             let at = SourcePartition { cluster: "c".into(), topic: TopicId([1; 16]), partition };
-            let target = Target { topic: "t".into(), id: TopicId([2; 16]), last: None };
+            let target = Target { topic: "t".into(), id: TopicId([2; 16]), last: None, lasting: false };
             let entry = Entry {
                 topic: "t".into(),
                 next: Offset(next),

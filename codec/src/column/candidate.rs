@@ -379,7 +379,7 @@ const BEST_PREDICTORS: usize = 2;
 /// Values from which a range coder is tried.
 const FEWEST_RANGED: usize = 128;
 /// Bits that a value must be smaller by for a range coder to be worth its time, where time counts.
-const RANGED_PRICE: usize = 3;
+const RANGED_PRICE: usize = 2;
 /// Rows that an estimate looks at.
 const ESTIMATED_ROWS: usize = 256;
 /// Values below which a kind must be clearly better than text.

@@ -4,6 +4,7 @@
 
 mod compression;
 mod link;
+mod paced;
 mod programs;
 mod recovery;
 mod report;
@@ -11,10 +12,11 @@ mod site;
 mod speed;
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use report::Results;
 use site::Site;
@@ -55,9 +57,43 @@ struct Options {
     /// How often each is repeated; the median counts
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
+    /// Only these parts: all of them unless named, `paced` with --input
+    #[arg(long, value_name = "PART", value_enum)]
+    only: Vec<Part>,
+    /// Only these records of `speed` and `delay`
+    #[arg(long, value_name = "KIND", value_parser = ["100B", "1kB"])]
+    payload: Vec<String>,
+    /// Records for `paced`: a topic for each file (.kds.zst, .jsonl, or text with a record a line)
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    input: Vec<PathBuf>,
     /// The result as one JSON object on stdout, the table on stderr
     #[arg(long)]
     json: bool,
+}
+
+/// What can be measured by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// A full topic at full speed
+    Speed,
+    /// A trickle
+    Delay,
+    /// Start, new topic, kill -9
+    Recovery,
+    /// 2,000 records a second from files: bytes on the link
+    Paced,
+}
+
+impl Options {
+    fn wants(&self, part: Part) -> bool {
+        let named = self.only.is_empty() || self.only.contains(&part);
+        named && (part != Part::Paced || !self.input.is_empty())
+    }
+
+    fn payloads(&self) -> impl Iterator<Item = speed::Payload> {
+        let wanted = |name: &str| self.payload.is_empty() || self.payload.iter().any(|it| it == name);
+        speed::PAYLOADS.into_iter().filter(move |payload| wanted(payload.name))
+    }
 }
 
 fn main() -> ExitCode {
@@ -85,12 +121,24 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<bool> {
     let site = Site::start()?;
     let mut results = Results::new(options.seconds, options.runs);
-    for payload in speed::PAYLOADS {
-        results.speed.push(speed::measure(&site, payload, options.seconds, options.runs)?);
+    for payload in options.payloads() {
+        if options.wants(Part::Speed) {
+            results.speed.push(speed::measure(&site, payload, options.seconds, options.runs)?);
+        }
+        if options.wants(Part::Delay) {
+            results.delay.push(speed::low_load(&site, payload, options.seconds)?);
+        }
     }
-    results.start = recovery::start(&site, options.runs)?;
-    results.new_topic = recovery::new_topic(&site, options.runs)?;
-    results.kills = recovery::kills(&site, options.runs)?;
+    if options.wants(Part::Paced) {
+        for file in &options.input {
+            results.paced.push(paced::measure(&site, file)?);
+        }
+    }
+    if options.wants(Part::Recovery) {
+        results.start = recovery::start(&site, options.runs)?;
+        results.new_topic = recovery::new_topic(&site, options.runs)?;
+        results.kills = recovery::kills(&site, options.runs)?;
+    }
     let exact = results.is_exact();
     let table = report::table(&results);
     if options.json {

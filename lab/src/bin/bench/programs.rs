@@ -1,5 +1,7 @@
 //! An exporter and an importer as processes, and what the kernel and their admin endpoints tell of them.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
@@ -36,8 +38,16 @@ pub(crate) struct Program<'a> {
 /// What a process has used so far.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
-    pub(crate) cpu_seconds: f64,
+    pub(crate) user_seconds: f64,
+    pub(crate) system_seconds: f64,
     pub(crate) peak_memory_bytes: u64,
+}
+
+/// Which compression levels an exporter's lanes encoded with while they carried something, and for how many looks.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Levels {
+    looks: BTreeMap<i64, u32>,
+    looked: Option<Instant>,
 }
 
 impl<'a> Programs<'a> {
@@ -110,17 +120,39 @@ impl Program<'_> {
         };
         let (stat, status) = (read("stat")?, read("status")?);
         // The name, in parentheses, may hold anything; user and system time are the 12th and 13th field after it.
-        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
-        let ticks = fields.map(str::parse::<u64>).sum::<Result<u64, _>>().context("/proc/ID/stat")?;
+        let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11);
+        let mut seconds = || -> Result<f64> {
+            let ticks: u64 = fields.next().unwrap_or_default().parse().context("/proc/ID/stat")?;
+            Ok(ticks as f64 / TICKS_PER_SECOND)
+        };
+        let (user_seconds, system_seconds) = (seconds()?, seconds()?);
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
         let peak = peak.trim().trim_end_matches(" kB").parse::<u64>().context("VmHWM in /proc/ID/status")?;
-        Ok(Usage { cpu_seconds: ticks as f64 / TICKS_PER_SECOND, peak_memory_bytes: peak * 1024 })
+        Ok(Usage { user_seconds, system_seconds, peak_memory_bytes: peak * 1024 })
     }
 
     /// `/api/status`, once it answers.
     pub(crate) fn status(&self) -> Result<serde_json::Value> {
         let text = self.get("/api/status")?;
         serde_json::from_str(&text).with_context(|| format!("{} answered {text:?}", self.name))
+    }
+
+    /// The values of a metric by their labels, once it answers.
+    pub(crate) fn metric(&self, name: &str) -> Result<Vec<(String, f64)>> {
+        let text = self.get("/metrics")?;
+        let of_name = text.lines().filter_map(|line| line.strip_prefix(name));
+        Ok(of_name
+            .filter_map(|rest| rest.rsplit_once(' '))
+            .filter_map(|(labels, value)| Some((labels.to_owned(), value.parse().ok()?)))
+            .collect())
+    }
+
+    /// What this end put on the wire so far, by cause: together what a carrier counts.
+    pub(crate) fn link_bytes(&self) -> Result<Vec<(String, u64)>> {
+        let side = if self.name == "edge-exporter" { "exporter" } else { "importer" };
+        let causes = self.metric(&format!("longhaul_{side}_link_sent_bytes_total"))?;
+        let cause = |labels: &str| labels.split('"').nth_back(1).unwrap_or_default().to_owned();
+        Ok(causes.into_iter().map(|(labels, bytes)| (cause(&labels), bytes as u64)).collect())
     }
 
     fn get(&self, path: &str) -> Result<String> {
@@ -140,6 +172,39 @@ impl Program<'_> {
         format!("{}:\n{}", self.log.display(), lines[lines.len().saturating_sub(10)..].join("\n"))
     }
 }
+
+impl Levels {
+    /// Looks, when it is time again.
+    pub(crate) fn look(&mut self, exporter: &Program<'_>) -> Result<()> {
+        if self.looked.is_some_and(|looked| looked.elapsed() < LEVELS_INTERVAL) {
+            return Ok(());
+        }
+        self.looked = Some(Instant::now());
+        let carrying = exporter.metric("longhaul_exporter_codec_ratio")?;
+        for (lane, level) in exporter.metric("longhaul_exporter_codec_level")? {
+            if carrying.iter().any(|(other, ratio)| *other == lane && *ratio > 0.0) {
+                *self.looks.entry(level as i64).or_default() += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Each level with its share of the time.
+impl fmt::Display for Levels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: u32 = self.looks.values().sum();
+        let words: Vec<String> = self
+            .looks
+            .iter()
+            .map(|(level, looks)| format!("{level} ({:.0} %)", f64::from(*looks) * 100.0 / f64::from(all)))
+            .collect();
+        f.write_str(if words.is_empty() { "unknown" } else { "" })?;
+        f.write_str(&words.join(", "))
+    }
+}
+
+const LEVELS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Asks until there is an answer; an error names what is waited for and shows the logs.
 pub(crate) fn wait_for<T>(

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use longhaul_lab::checker::{Anomaly, Report};
 use serde_json::{Value, json};
 
+use crate::paced;
+use crate::programs::Levels;
 use crate::speed::Payload;
 
 /// MirrorMaker 2 of Apache Kafka 4.3.1, measured for this project beside the target cluster: OpenJDK 17, 2 cores that it
@@ -40,6 +42,8 @@ pub(crate) struct Results {
     seconds: u32,
     runs: u32,
     pub(crate) speed: Vec<Speed>,
+    pub(crate) delay: Vec<Delay>,
+    pub(crate) paced: Vec<paced::Outcome>,
     /// Seconds, each run.
     pub(crate) start: Vec<f64>,
     /// Seconds, each run.
@@ -55,8 +59,13 @@ pub(crate) struct Speed {
     pub(crate) bytes_per_record: f64,
     /// Of the median run.
     pub(crate) cost: Cost,
-    pub(crate) delay_p50_ms: u64,
-    pub(crate) delay_p99_ms: u64,
+}
+
+/// Of single records at low load.
+pub(crate) struct Delay {
+    pub(crate) payload: Payload,
+    pub(crate) p50_ms: u64,
+    pub(crate) p99_ms: u64,
 }
 
 /// One run at full speed, from the first record to the last. Bytes are those of keys, values and headers.
@@ -67,7 +76,9 @@ pub(crate) struct Cost {
     pub(crate) wire_share: f64,
     pub(crate) carried_records: f64,
     pub(crate) carried_bytes: f64,
-    pub(crate) cpu_seconds: [f64; 2],
+    pub(crate) user_seconds: [f64; 2],
+    pub(crate) system_seconds: [f64; 2],
+    pub(crate) levels: Levels,
     pub(crate) peak_memory_bytes: [u64; 2],
 }
 
@@ -87,6 +98,8 @@ impl Results {
             seconds,
             runs,
             speed: Vec::new(),
+            delay: Vec::new(),
+            paced: Vec::new(),
             start: Vec::new(),
             new_topic: Vec::new(),
             kills: Kills::default(),
@@ -100,15 +113,24 @@ impl Results {
 }
 
 impl Cost {
-    fn cpu_per_gb(&self, side: usize) -> f64 {
-        self.cpu_seconds[side] / self.carried_bytes * 1e9
+    pub(crate) fn cpu_per_gb(&self, side: usize) -> f64 {
+        self.cpu_seconds(side) / self.carried_bytes * 1e9
     }
 
     fn cpu_per_million(&self, side: usize) -> f64 {
-        self.cpu_seconds[side] / self.carried_records * 1e6
+        self.cpu_seconds(side) / self.carried_records * 1e6
     }
 
-    fn of_both(&self, of: impl Fn(&Self, usize) -> f64) -> f64 {
+    fn cpu_seconds(&self, side: usize) -> f64 {
+        self.user_seconds[side] + self.system_seconds[side]
+    }
+
+    /// Share of the processor time that the kernel spent, on sockets above all.
+    fn system_share(&self, side: usize) -> f64 {
+        self.system_seconds[side] / self.cpu_seconds(side)
+    }
+
+    pub(crate) fn of_both(&self, of: impl Fn(&Self, usize) -> f64) -> f64 {
         of(self, 0) + of(self, 1)
     }
 }
@@ -118,7 +140,11 @@ pub(crate) fn table(results: &Results) -> String {
     let mut text = String::new();
     // A string takes everything.
     let _ = speed_table(&mut text, results);
-    let _ = time_table(&mut text, results);
+    let _ = delay_table(&mut text, results);
+    let _ = paced::table(&mut text, &results.paced);
+    if !results.start.is_empty() {
+        let _ = time_table(&mut text, results);
+    }
     text
 }
 
@@ -131,7 +157,7 @@ fn speed_table(text: &mut String, results: &Results) -> std::fmt::Result {
     )?;
     for speed in &results.speed {
         let (cost, mm2) = (&speed.cost, mm2_of(speed));
-        let Speed { payload, records, bytes_per_record, delay_p50_ms, delay_p99_ms, .. } = speed;
+        let Speed { payload, records, bytes_per_record, .. } = speed;
         writeln!(
             text,
             "{} records: {}, {bytes_per_record:.0} B each, {records} of them",
@@ -144,15 +170,20 @@ fn speed_table(text: &mut String, results: &Results) -> std::fmt::Result {
             cost.bytes_per_second / 1e6,
             cost.wire_share
         )?;
-        writeln!(text, "  delay            p50 {delay_p50_ms} ms   p99 {delay_p99_ms} ms")?;
-        writeln!(text, "  {:<16} {:>10} {:>12} {:>14}", "", "CPU s/GB", "CPU s/Mrec", "peak MiB")?;
+        writeln!(text, "  level            {}", cost.levels)?;
+        writeln!(
+            text,
+            "  {:<16} {:>10} {:>12} {:>14} {:>14}",
+            "", "CPU s/GB", "CPU s/Mrec", "peak MiB", "in the kernel"
+        )?;
         for (side, name) in SIDES.iter().enumerate() {
             let mebibytes = cost.peak_memory_bytes[side] as f64 / f64::from(1 << 20);
             writeln!(
                 text,
-                "  {name:<16} {:>10.2} {:>12.2} {mebibytes:>14.0}",
+                "  {name:<16} {:>10.2} {:>12.2} {mebibytes:>14.0} {:>12.0} %",
                 cost.cpu_per_gb(side),
-                cost.cpu_per_million(side)
+                cost.cpu_per_million(side),
+                cost.system_share(side) * 100.0
             )?;
         }
         writeln!(
@@ -175,6 +206,13 @@ fn speed_table(text: &mut String, results: &Results) -> std::fmt::Result {
         )?;
     }
     Ok(())
+}
+
+fn delay_table(text: &mut String, results: &Results) -> std::fmt::Result {
+    for Delay { payload, p50_ms, p99_ms } in &results.delay {
+        writeln!(text, "{} records, delay: p50 {p50_ms} ms, p99 {p99_ms} ms", payload.name)?;
+    }
+    writeln!(text)
 }
 
 fn time_table(text: &mut String, results: &Results) -> std::fmt::Result {
@@ -221,7 +259,8 @@ pub(crate) fn json(results: &Results) -> Value {
     json!({
         "seconds": results.seconds,
         "runs": results.runs,
-        "speed": results.speed.iter().map(speed_json).collect::<Vec<_>>(),
+        "speed": results.speed.iter().map(|speed| speed_json(speed, &results.delay)).collect::<Vec<_>>(),
+        "paced": results.paced.iter().map(paced::json).collect::<Vec<_>>(),
         "start_seconds": timed(&results.start),
         "new_topic_seconds": timed(&results.new_topic),
         "kill_exporter_seconds": timed(&results.kills.exporter),
@@ -232,12 +271,14 @@ pub(crate) fn json(results: &Results) -> Value {
     })
 }
 
-fn speed_json(speed: &Speed) -> Value {
+fn speed_json(speed: &Speed, delays: &[Delay]) -> Value {
     let (cost, mm2) = (&speed.cost, mm2_of(speed));
+    let delay = delays.iter().find(|delay| delay.payload.name == speed.payload.name);
     let side = |side: usize| {
         json!({
             "cpu_seconds_per_gb": round(cost.cpu_per_gb(side)),
             "cpu_seconds_per_million_records": round(cost.cpu_per_million(side)),
+            "share_in_the_kernel": round(cost.system_share(side)),
             "peak_memory_bytes": cost.peak_memory_bytes[side],
         })
     };
@@ -249,8 +290,9 @@ fn speed_json(speed: &Speed) -> Value {
         "records_per_second": round(cost.records_per_second),
         "megabytes_per_second": round(cost.bytes_per_second / 1e6),
         "wire_bytes_per_byte": round(cost.wire_share),
-        "delay_p50_ms": speed.delay_p50_ms,
-        "delay_p99_ms": speed.delay_p99_ms,
+        "levels": cost.levels.to_string(),
+        "delay_p50_ms": delay.map(|delay| delay.p50_ms),
+        "delay_p99_ms": delay.map(|delay| delay.p99_ms),
         "exporter": side(0),
         "importer": side(1),
         "cpu_seconds_per_gb": round(cost.of_both(Cost::cpu_per_gb)),
@@ -266,7 +308,7 @@ fn median(values: &[f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-fn round(value: f64) -> f64 {
+pub(crate) fn round(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 

@@ -11,8 +11,8 @@ use longhaul_lab::pace::Paced;
 use longhaul_lab::record::Record;
 use longhaul_lab::tail::Tail;
 
-use crate::programs::{Programs, Usage, wait_for};
-use crate::report::{Cost, Speed};
+use crate::programs::{Levels, Programs, Usage, wait_for};
+use crate::report::{Cost, Delay, Speed};
 use crate::say;
 use crate::site::{PARTITIONS, Site};
 
@@ -55,7 +55,7 @@ impl Payload {
     }
 }
 
-/// A full topic carried at full speed, several times, and a trickle for the delay.
+/// A full topic carried at full speed, several times.
 pub(crate) fn measure(site: &Site, payload: Payload, seconds: u32, runs: u32) -> Result<Speed> {
     let topic = format!("speed.{}", payload.name);
     site.create_topic(&topic)?;
@@ -67,25 +67,23 @@ pub(crate) fn measure(site: &Site, payload: Payload, seconds: u32, runs: u32) ->
     for run in 0..runs {
         let cost = full_speed(site, &topic, run, loaded.visible, loaded.visible_bytes)?;
         say(&format!(
-            "{}: run {} of {runs}: {:.0} records/s, {:.1} MB/s",
+            "{}: run {} of {runs}: {:.0} records/s, {:.1} MB/s, {:.2} CPU s/GB",
             payload.name,
             run + 1,
             cost.records_per_second,
-            cost.bytes_per_second / 1e6
+            cost.bytes_per_second / 1e6,
+            cost.of_both(Cost::cpu_per_gb)
         ));
         site.delete_copy(&topic)?;
         costs.push(cost);
     }
     costs.sort_by(|a, b| a.records_per_second.total_cmp(&b.records_per_second));
     let median = costs.swap_remove(costs.len() / 2);
-    let (delay_p50_ms, delay_p99_ms) = low_load(site, payload, seconds)?;
     Ok(Speed {
         payload,
         records: loaded.visible,
         bytes_per_record: loaded.visible_bytes as f64 / loaded.visible.max(1) as f64,
         cost: median,
-        delay_p50_ms,
-        delay_p99_ms,
     })
 }
 
@@ -106,8 +104,10 @@ fn full_speed(site: &Site, topic: &str, run: u32, records: u64, bytes: u64) -> R
         Ok((records > 0).then_some((records, wire)))
     })?;
     let (started, before) = (Instant::now(), usage(&programs)?);
+    let mut levels = Levels::default();
     let last = wait_for(&programs, "the last record", PATIENCE, || {
         let (now, wire) = delivered(&programs);
+        levels.look(&programs.exporter)?;
         // Asking costs a little: not more often than can be seen in the result.
         std::thread::sleep(ASK_INTERVAL);
         Ok((now >= records).then_some((now, wire)))
@@ -116,22 +116,25 @@ fn full_speed(site: &Site, topic: &str, run: u32, records: u64, bytes: u64) -> R
     programs.stop();
     let carried = (last.0 - first.0) as f64;
     let carried_bytes = carried * bytes as f64 / records as f64;
-    let cpu = |side: usize| after[side].cpu_seconds - before[side].cpu_seconds;
+    let user = |side: usize| after[side].user_seconds - before[side].user_seconds;
+    let system = |side: usize| after[side].system_seconds - before[side].system_seconds;
     Ok(Cost {
         records_per_second: carried / elapsed,
         bytes_per_second: carried_bytes / elapsed,
         wire_share: (last.1 - first.1) as f64 / carried_bytes,
         carried_records: carried,
         carried_bytes,
-        cpu_seconds: [cpu(0), cpu(1)],
+        user_seconds: [user(0), user(1)],
+        system_seconds: [system(0), system(1)],
+        levels,
         peak_memory_bytes: [after[0].peak_memory_bytes, after[1].peak_memory_bytes],
     })
 }
 
-const ASK_INTERVAL: Duration = Duration::from_millis(20);
+const ASK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Delay of single records at low load: median and 99th of a hundred, in milliseconds.
-fn low_load(site: &Site, payload: Payload, seconds: u32) -> Result<(u64, u64)> {
+/// Delay of single records at low load: median and 99th of a hundred.
+pub(crate) fn low_load(site: &Site, payload: Payload, seconds: u32) -> Result<Delay> {
     let topic = format!("delay.{}", payload.name);
     site.create_topic(&topic)?;
     let mut programs = Programs::new(site, &topic, &[&topic])?;
@@ -152,7 +155,7 @@ fn low_load(site: &Site, payload: Payload, seconds: u32) -> Result<(u64, u64)> {
     programs.stop();
     let delays = tail.stop()?.swap_remove(0);
     let quantile = |share| delays.quantile_ms(share).context("no record was measured");
-    Ok((quantile(MEDIAN)?, quantile(MOST)?))
+    Ok(Delay { payload, p50_ms: quantile(MEDIAN)?, p99_ms: quantile(MOST)? })
 }
 
 const WARM_UP_SECONDS: u32 = 2;
