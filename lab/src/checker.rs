@@ -134,6 +134,11 @@ impl Check {
         let target_partitions = target.partitions(&pair.target)?;
         for partition in 0..source_partitions.max(target_partitions) {
             let place = (pair.source.clone(), partition);
+            // The target first: what the link brings meanwhile would have no partner among what was read before.
+            let mut arrived = Vec::new();
+            if partition < target_partitions {
+                target.read(&pair.target, partition, &mut |seen| arrived.push(Print::of(&seen)))?;
+            }
             let mut visible = Vec::new();
             if partition < source_partitions {
                 let from = self.source_from.get(&place).copied().unwrap_or(0);
@@ -148,9 +153,7 @@ impl Check {
                 comparison.silent_gaps(partition, &visible, end, trail);
             }
             let mut ordered = comparison.partition(partition, visible);
-            if partition < target_partitions {
-                target.read(&pair.target, partition, &mut |seen| ordered.target(Print::of(&seen)))?;
-            }
+            arrived.into_iter().for_each(|print| ordered.target(print));
             let allowance = Allowance {
                 gaps: self.trails().flat_map(|(_, trail)| trail.gaps(&place)).collect(),
                 committed: self.committed.get(&place).copied(),

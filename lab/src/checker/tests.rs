@@ -180,6 +180,48 @@ fn a_group_offset_above_what_arrived_is_named_even_while_the_link_works() {
     assert!(found.2.contains("orders [0] @ 66"), "{}", found.2);
 }
 
+/// One end of a link at work: each look at a partition of either end is followed by a record that crosses the link.
+struct AtWork<'a> {
+    ends: &'a std::cell::RefCell<(MemoryHistory, MemoryHistory)>,
+    is_source: bool,
+}
+
+impl AtWork<'_> {
+    fn now(&self) -> MemoryHistory {
+        let ends = self.ends.borrow();
+        if self.is_source { ends.0.clone() } else { ends.1.clone() }
+    }
+}
+
+impl History for AtWork<'_> {
+    fn topics(&self) -> Result<Vec<String>, Error> {
+        self.now().topics()
+    }
+
+    fn partitions(&self, topic: &str) -> Result<i32, Error> {
+        self.now().partitions(topic)
+    }
+
+    fn read(&self, topic: &str, partition: i32, visit: &mut dyn FnMut(Seen<'_>)) -> Result<(), Error> {
+        self.now().read(topic, partition, visit)?;
+        let (source, target) = &mut *self.ends.borrow_mut();
+        let number = 1000 + i64::try_from(source.partition(topic, partition).len()).unwrap();
+        source.push(topic, record(partition, number));
+        target.push(topic, record(partition, number));
+        Ok(())
+    }
+}
+
+#[test]
+fn what_arrives_while_the_two_ends_are_read_is_not_foreign() {
+    let ends = std::cell::RefCell::new(histories());
+    let end = |is_source| AtWork { ends: &ends, is_source };
+    let check = Check { in_flight: true, ..Check::of(&["orders"]) };
+    let report = check.run(&end(true), &end(false)).unwrap();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.topics[0].pending, 2, "a record of each partition came after the target was read");
+}
+
 #[test]
 fn records_before_the_start_are_not_missed() {
     let (source, mut target) = histories();
