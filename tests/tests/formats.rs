@@ -76,7 +76,7 @@ fn reading(n: u64) -> Record {
     let sensor = format!("sensor-{:02}", random % 40);
     value.push(sensor.len() as u8 * 2);
     value.extend(sensor.bytes());
-    if random % 9 == 0 {
+    if random.is_multiple_of(9) {
         value.push(0);
     } else {
         value.push(2);
