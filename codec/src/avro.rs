@@ -36,15 +36,22 @@ pub enum SchemaError {
     #[error("schema is not JSON: {0}")]
     Json(#[from] serde_json::Error),
     /// A type is neither built in nor defined before its use.
-    #[error("schema uses {0}, which is no type of Avro and not defined before")]
-    Unknown(String),
+    #[error("schema uses {name} at {at}, which is no type of Avro and not defined before")]
+    Unknown {
+        /// What is used as a type.
+        name: String,
+        /// Where, from the outermost type: `Flight.Origin`.
+        at: String,
+    },
     /// A definition lacks what its type needs.
-    #[error("schema's {of} has no {missing}")]
+    #[error("schema's {of} at {at} has no {missing}")]
     Missing {
         /// The type.
         of: &'static str,
         /// The attribute.
         missing: &'static str,
+        /// Where, from the outermost type: `Flight.Origin`.
+        at: String,
     },
     /// Types are nested too deeply or are too many.
     #[error("schema has more than {0} types or is nested too deeply")]
@@ -58,7 +65,7 @@ impl Schema {
     /// What is wrong with it.
     pub fn parse(json: &str) -> Result<Self, SchemaError> {
         let value: Value = serde_json::from_str(json)?;
-        let mut parser = Parser { types: Vec::new(), names: HashMap::new() };
+        let mut parser = Parser { types: Vec::new(), names: HashMap::new(), path: Vec::new() };
         let root = parser.read(&value, "", 0)?;
         Ok(Self { types: parser.types, root })
     }
@@ -76,6 +83,8 @@ struct Parser {
     types: Vec<Type>,
     /// Full names of records, enumerations and fixed types.
     names: HashMap<String, usize>,
+    /// Names of records and fields around what is being read.
+    path: Vec<String>,
 }
 
 impl Parser {
@@ -93,7 +102,7 @@ impl Parser {
                 Ok(place)
             }
             Value::Object(_) => self.complex(value, namespace, depth),
-            other => Err(SchemaError::Unknown(other.to_string())),
+            other => Err(self.unknown(other.to_string())),
         }
     }
 
@@ -107,24 +116,23 @@ impl Parser {
             "bytes" | "string" => Type::Prefixed,
             _ => {
                 let known = self.names.get(&full_name(name, namespace)).or_else(|| self.names.get(name));
-                return known.copied().ok_or_else(|| SchemaError::Unknown(name.to_owned()));
+                return known.copied().ok_or_else(|| self.unknown(name.to_owned()));
             }
         };
         Ok(self.add(simple))
     }
 
     fn complex(&mut self, value: &Value, namespace: &str, depth: usize) -> Result<usize, SchemaError> {
-        let missing = |of, missing| SchemaError::Missing { of, missing };
         let kind = match &value["type"] {
             Value::String(kind) => kind.as_str(),
-            Value::Null => return Err(missing("type", "type")),
+            Value::Null => return Err(self.missing("type", "type")),
             nested => return self.read(nested, namespace, depth + 1),
         };
         let namespace = value["namespace"].as_str().unwrap_or(namespace);
         let place = match kind {
             "record" | "error" | "enum" | "fixed" => {
                 let place = self.add(Type::Number);
-                let name = value["name"].as_str().ok_or_else(|| missing("named type", "name"))?;
+                let name = value["name"].as_str().ok_or_else(|| self.missing("named type", "name"))?;
                 self.names.insert(full_name(name, namespace), place);
                 place
             }
@@ -136,21 +144,44 @@ impl Parser {
             "enum" => Type::Number,
             "fixed" => {
                 let size = value["size"].as_u64().and_then(|size| u32::try_from(size).ok());
-                Type::Bytes(size.ok_or_else(|| missing("fixed", "size"))?)
+                Type::Bytes(size.ok_or_else(|| self.missing("fixed", "size"))?)
             }
             "array" => Type::Array(self.read(&value["items"], namespace, depth + 1)?),
             "map" => Type::Map(self.read(&value["values"], namespace, depth + 1)?),
-            _ => {
-                let fields = value["fields"].as_array().ok_or_else(|| missing("record", "fields"))?;
-                let mut read = Vec::with_capacity(fields.len());
-                for field in fields {
-                    let name = field["name"].as_str().ok_or_else(|| missing("field", "name"))?;
-                    read.push((name.to_owned(), self.read(&field["type"], namespace, depth + 1)?));
-                }
-                Type::Record(read)
-            }
+            _ => Type::Record(self.fields(value, namespace, depth)?),
         };
         Ok(place)
+    }
+
+    fn fields(
+        &mut self,
+        record: &Value,
+        namespace: &str,
+        depth: usize,
+    ) -> Result<Vec<(String, usize)>, SchemaError> {
+        self.path.push(record["name"].as_str().unwrap_or("record").to_owned());
+        let fields = record["fields"].as_array().ok_or_else(|| self.missing("record", "fields"))?;
+        let mut read = Vec::with_capacity(fields.len());
+        for field in fields {
+            let name = field["name"].as_str().ok_or_else(|| self.missing("field", "name"))?;
+            self.path.push(name.to_owned());
+            read.push((name.to_owned(), self.read(&field["type"], namespace, depth + 1)?));
+            self.path.pop();
+        }
+        self.path.pop();
+        Ok(read)
+    }
+
+    fn unknown(&self, name: String) -> SchemaError {
+        SchemaError::Unknown { name, at: self.place() }
+    }
+
+    fn missing(&self, of: &'static str, missing: &'static str) -> SchemaError {
+        SchemaError::Missing { of, missing, at: self.place() }
+    }
+
+    fn place(&self) -> String {
+        if self.path.is_empty() { "the outermost type".to_owned() } else { self.path.join(".") }
     }
 
     fn add(&mut self, new: Type) -> usize {
@@ -199,6 +230,11 @@ mod tests {
         assert!(error(r#"{"type":"record","name":"x"}"#).contains("fields"));
         assert!(error(r#"{"type":"fixed","name":"x"}"#).contains("size"));
         assert!(error(r#"{"name":"x"}"#).contains("type"));
+        let deep = r#"{"type":"record","name":"R","fields":[{"name":"a","type":["null","decimal"]}]}"#;
+        assert_eq!(
+            error(deep),
+            "schema uses decimal at R.a, which is no type of Avro and not defined before"
+        );
         let deep = format!("{}\"int\"{}", "{\"type\":\"array\",\"items\":".repeat(100), "}".repeat(100));
         assert!(error(&deep).contains("deeply"));
     }

@@ -22,6 +22,7 @@
 //! - A column refers to earlier columns of the same parcel only, with as many values as it has itself.
 //! - The decoder checks every count, length, number and reference before use, and what it makes is bounded by the sink.
 
+mod binary;
 mod candidate;
 mod choice;
 mod copy;
@@ -43,6 +44,7 @@ mod text;
 mod time;
 mod trial;
 
+pub(crate) use binary::{Binary, Branches, Form};
 pub(crate) use decode::{ColumnDecoders, Expected};
 pub(crate) use encode::{ColumnEncoders, Input};
 pub use fault::ColumnFault;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, ResetDirective};
 
+use crate::deflate::MAX_OPENED;
 use crate::format::{READABLE, ZSTD_MAGIC, flag};
 use crate::limits::{
     MAX_CODED, MAX_GROUPS, MAX_HEADERS, MAX_PLAIN, MAX_RECORDS, MAX_WINDOW_LOG, WINDOW_LOGS, serialized_bound,
@@ -100,7 +101,7 @@ impl Decoder {
             Some(&first) if first & 0x0f == flag::REST => self.rest(coded, plain),
             _ => self
                 .expand(coded, plain, &mut batch.arena)
-                .and_then(|()| self.parser.parse(batch, plain, &self.limits)),
+                .and_then(|opened| self.parser.parse(batch, plain, opened, &self.limits)),
         };
         match decoded {
             Ok(()) => self.poisoned = false,
@@ -123,14 +124,22 @@ impl Decoder {
         Ok(())
     }
 
-    /// Checks the declared sizes and fills `arena` with the serialized batch.
-    fn expand(&mut self, coded: &[u8], plain: u32, arena: &mut Vec<u8>) -> Result<(), Error> {
+    /// Checks the declared sizes and fills `arena` with the serialized batch. Returns the size with values opened, if some
+    /// are open.
+    fn expand(&mut self, coded: &[u8], plain: u32, arena: &mut Vec<u8>) -> Result<Option<u32>, Error> {
         within("coded bytes", coded.len() as u64, self.limits.max_coded.into())?;
         within("plain bytes", plain.into(), self.limits.max_plain.into())?;
         let mut reader = Reader::new(coded, "preface");
         let flags = version_and_flags(reader.byte()?)?;
         let serialized = reader.number()?;
-        within("serialized bytes", serialized, serialized_bound(plain))?;
+        let mut opened = None;
+        if flags & flag::OPENED != 0 {
+            let size = reader.number()?;
+            let limit = plain.saturating_add(MAX_OPENED).min(MAX_PLAIN);
+            within("bytes with values opened", size, limit.into())?;
+            opened = Some(size as u32);
+        }
+        within("serialized bytes", serialized, serialized_bound(opened.unwrap_or(plain)))?;
         let serialized = serialized as usize;
         let body = &coded[reader.at()..];
         if flags & flag::RAW != 0 {
@@ -144,9 +153,9 @@ impl Decoder {
         arena.reserve_exact(serialized + self.parser.appended_bound() + 1);
         if flags & flag::RAW != 0 {
             arena.extend_from_slice(body);
-            return Ok(());
+            return Ok(opened);
         }
-        self.decompress(body, serialized, arena)
+        self.decompress(body, serialized, arena).map(|()| opened)
     }
 
     /// Looks at the frame header itself, before zstd allocates what it asks for (RFC 8878, 3.1.1.1). The magic number

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ResetDirective};
 
+use crate::deflate::Opener;
 use crate::format::{VERSION, flag};
 use crate::layout::Trials;
 use crate::limits::{LEVELS, WINDOW_LOGS};
-use crate::serialize::{self, Serializer};
+use crate::serialize::{self, Beside, Serializer};
 use crate::shape::Counts;
 use crate::skip::Skip;
 use crate::{Batch, Error, avro, varint};
@@ -48,6 +49,8 @@ pub struct Encoder {
     serialized: Vec<u8>,
     trials: Trials,
     skip: Skip,
+    /// None when values stay closed.
+    opener: Option<Opener>,
     level: i32,
     /// Level of the frame that is open, if one is.
     frame_level: Option<i32>,
@@ -74,6 +77,7 @@ impl Encoder {
             serialized: Vec::new(),
             trials: Trials::new(),
             skip: Skip::new(),
+            opener: Some(Opener::default()),
             level,
             frame_level: None,
             poisoned: false,
@@ -91,17 +95,21 @@ impl Encoder {
         }
         let counts = serialize::check(batch)?;
         self.serialized.clear();
-        self.serialized.reserve(batch.plain_size() as usize);
         warm(&batch.arena);
+        let opened = self.opener.as_mut().and_then(|opener| opener.open(batch));
+        let beside = Beside { original: batch, opened: opened.map(|opened| opened.section.as_slice()) };
+        let inside = opened.map_or(batch, |opened| &opened.batch);
+        self.serialized.reserve(inside.plain_size() as usize);
         self.serializer.shapes.set_thrifty(self.level < RICH_LEVEL);
-        let (layout, compare) = self.trials.next(batch);
-        let payload = self.serializer.write(batch, counts, layout, &mut self.serialized);
+        let (layout, compare) = self.trials.next(inside);
+        let payload = self.serializer.write(inside, counts, layout, beside, &mut self.serialized);
         if compare {
             let definitions = self.serializer.shapes.defined_bytes();
-            self.trials.compare(|out| serialize::rows(batch, out), &self.serialized[payload], definitions);
+            self.trials.compare(|out| serialize::rows(inside, out), &self.serialized[payload], definitions);
         }
         let start = out.len();
-        if let Err(error) = self.write_parcel(out) {
+        let opened_size = beside.opened.map(|_| inside.plain_size());
+        if let Err(error) = self.write_parcel(opened_size, out) {
             out.truncate(start);
             self.poisoned = true;
             return Err(error);
@@ -150,10 +158,32 @@ impl Encoder {
         self.level
     }
 
-    /// Cuts keys and values that follow this Avro schema into columns: those behind schema id `id` as a schema registry
-    /// gives it, or any, with or without an id. Other records are not touched, and the decoder needs no schema.
-    pub fn use_avro(&mut self, id: Option<u32>, schema: Arc<avro::Schema>) {
-        self.serializer.shapes.use_avro(id, schema);
+    /// Cuts keys and values that follow this Avro schema into columns: of the source partition with this slot, or of all;
+    /// those behind schema id `id` as a schema registry gives it, or any, with or without an id. Other records are not
+    /// touched, and the decoder needs no schema.
+    pub fn use_avro(&mut self, slot: Option<u32>, id: Option<u32>, schema: Arc<avro::Schema>) {
+        self.serializer.shapes.use_avro(slot, id, schema);
+        self.trials.again();
+    }
+
+    /// Notes from now on which schema ids stand before records and were not given with [`use_avro`](Self::use_avro).
+    pub fn note_schema_ids(&mut self) {
+        self.serializer.shapes.note_schema_ids();
+    }
+
+    /// The ids that were noted since the last call, at most 64. A record that only looks as if it had one is among them.
+    pub fn unknown_schema_ids(&mut self) -> Vec<u32> {
+        self.serializer.shapes.unknown_schema_ids()
+    }
+
+    /// Whether values that are gzip or zlib are opened, which takes processor time at both ends, and as a rule saves most
+    /// of their bytes. They are at first.
+    pub fn set_opening(&mut self, opening: bool) {
+        match (opening, &self.opener) {
+            (true, None) => self.opener = Some(Opener::default()),
+            (false, Some(_)) => self.opener = None,
+            _ => {}
+        }
     }
 
     /// What became of the keys and values so far: how many followed a known shape.
@@ -163,11 +193,14 @@ impl Encoder {
 
     /// Bytes of memory held for this lane: zstd's, the shapes and columns, one serialized batch.
     pub fn memory(&self) -> usize {
-        let context = self.context.as_ref().map_or(0, CCtx::sizeof);
-        context + self.serializer.memory() + self.trials.memory() + self.serialized.capacity()
+        self.context.as_ref().map_or(0, CCtx::sizeof)
+            + self.serializer.memory()
+            + self.trials.memory()
+            + self.serialized.capacity()
+            + self.opener.as_ref().map_or(0, Opener::memory)
     }
 
-    fn write_parcel(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
+    fn write_parcel(&mut self, opened: Option<u64>, out: &mut Vec<u8>) -> Result<(), Error> {
         let size = self.serialized.len();
         let context = match &mut self.context {
             Some(context) => context,
@@ -175,7 +208,7 @@ impl Encoder {
         };
         if self.skip.next(&self.serialized) {
             out.reserve_exact(size + PREFACE);
-            preface(out, flag::RAW, size);
+            preface(out, flag::RAW, size, opened);
             out.extend_from_slice(&self.serialized);
             return Ok(());
         }
@@ -187,7 +220,7 @@ impl Encoder {
             flags = flag::FRAME;
         }
         let start = out.len();
-        preface(out, flags, size);
+        preface(out, flags, size, opened);
         compress(context, &self.serialized, out)?;
         self.skip.compressed(size, out.len() - start);
         Ok(())
@@ -233,10 +266,14 @@ fn warm(bytes: &[u8]) {
     }
 }
 
-/// Appends the first bytes of a parcel: version and flags, serialized size.
-fn preface(out: &mut Vec<u8>, flags: u8, serialized: usize) {
-    out.push(VERSION << 4 | flags);
+/// Appends the first bytes of a parcel: version and flags, serialized size, opened size if values are open.
+fn preface(out: &mut Vec<u8>, flags: u8, serialized: usize, opened: Option<u64>) {
+    let open = if opened.is_some() { flag::OPENED } else { 0 };
+    out.push(VERSION << 4 | flags | open);
     varint::put(out, serialized as u64);
+    if let Some(opened) = opened {
+        varint::put(out, opened);
+    }
 }
 
 fn setting<T: Into<i64> + Copy>(name: &'static str, value: i64, range: std::ops::RangeInclusive<T>) -> Error {
@@ -247,6 +284,6 @@ fn setting<T: Into<i64> + Copy>(name: &'static str, value: i64, range: std::ops:
 const RICH_LEVEL: i32 = 6;
 const CACHE_LINE: usize = 64;
 /// Most bytes of a preface.
-const PREFACE: usize = 11;
+const PREFACE: usize = 21;
 /// Capacity that is kept from one batch to the next; a larger one is given back.
 const KEEP: usize = 2 * 1024 * 1024;

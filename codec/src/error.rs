@@ -151,6 +151,9 @@ pub enum Error {
     /// What the payload section says of shapes does not hold together.
     #[error("payload by shapes: {0}")]
     Shape(&'static str),
+    /// A value that travels opened cannot be closed again.
+    #[error("a value that travels opened {0}")]
+    Opened(&'static str),
     /// A column of the payload section is not one that an encoder writes.
     #[error("column {column}: {fault}")]
     Column {

@@ -13,12 +13,14 @@ pub(crate) mod flag {
     pub(crate) const FRAME: u8 = 2;
     /// Nothing follows; all that both ends remember is forgotten. From version 2 on.
     pub(crate) const REST: u8 = 4;
+    /// Some values lie opened: what the batch comes to like that follows the serialized size. From version 2 on.
+    pub(crate) const OPENED: u8 = 8;
 
     /// Whether a parcel of `version` can have these.
     pub(crate) fn known(version: u8, flags: u8) -> bool {
-        match flags {
-            0 | RAW | FRAME => true,
-            REST => version >= 2,
+        match flags & !OPENED {
+            0 | RAW | FRAME => version >= 2 || flags & OPENED == 0,
+            REST => version >= 2 && flags == REST,
             _ => false,
         }
     }
@@ -44,6 +46,8 @@ pub(crate) mod kind {
     pub(crate) const PAYLOAD_ROWS: u8 = 0x20;
     /// Payload: by shapes, in columns.
     pub(crate) const PAYLOAD_SHAPES: u8 = 0x21;
+    /// Opened values: how they are compressed again.
+    pub(crate) const OPENED: u8 = 0x30;
     /// Lengths: one number each.
     pub(crate) const LENGTHS: u8 = 0x28;
 }

@@ -55,6 +55,11 @@ impl Trials {
             + self.context.as_ref().map_or(0, CCtx::sizeof)
     }
 
+    /// Something is new that a trial might find better: it is held with the next parcel.
+    pub(crate) fn again(&mut self) {
+        (self.left, self.interval) = (0, FIRST_INTERVAL);
+    }
+
     /// Layout of the next parcel, and whether [`compare`](Self::compare) wants to see both.
     pub(crate) fn next(&mut self, batch: &Batch) -> (Layout, bool) {
         if batch.record_count() == 0 {

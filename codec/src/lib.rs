@@ -35,8 +35,9 @@
 //! parcel body
 //! | 1 byte                      | varint                 | rest                                             |
 //! | version << 4 | flags        | size of the serialized | RAW: the serialized batch as it is               |
-//! | flags: 1 RAW, 2 FRAME       | batch                  | else: zstd blocks, flushed; a whole number of them |
-//! | 4 REST                      |                        | neither size nor rest                            |
+//! | flags: 1 RAW, 2 FRAME       | batch; if OPENED,      | else: zstd blocks, flushed; a whole number of them |
+//! | 8 OPENED                    | varint opened size     |                                                    |
+//! | 4 REST                      |                        | neither size nor rest                              |
 //!
 //! serialized batch: each section begins with its kind
 //! | groups     | 01 | varint groups, then for each:                                                          |
@@ -51,6 +52,7 @@
 //! |            |    | then the bytes of all values                                                           |
 //! | payload    | 20 | 28, length of each key | 28, length of each value | key and value of each, side by side |
 //! |         or | 21 | shapes, then columns: below                                                            |
+//! | opened     | 30 | if OPENED: how values are compressed again, see the module `deflate`                   |
 //! | checksum   | xxh3-64 over what the batch says, 8 bytes little endian                                     |
 //! ```
 //!
@@ -66,6 +68,9 @@
 //!   `next` is `prev_next` + records + missing; when none is missing, offsets need no bytes.
 //! - *Timestamps*: the first of a group differs from the first of the last group that had records.
 //! - *Names*: 0 spelled out, 1 spelled out and given the next number, n + 2 for number n.
+//! - *OPENED*: values that are gzip or zlib themselves lie in the payload as what they hold. The opened size is the plain
+//!   size with these in their place; it bounds what is allocated, as the plain size does otherwise. The checksum is of the
+//!   batch as it was, with all values closed again.
 //! - The plain size is no part of the body: it comes with the parcel's header and must come out exactly.
 //!
 //! Version 1 has neither the sections `11`, `12` and `21` nor columns nor REST. A decoder reads both; an encoder writes version 2.
@@ -78,10 +83,13 @@
 //!
 //! ```text
 //! payload 21
-//! | flags       | 1 RESET: all shapes and columns are forgotten first; 2 DEFINITIONS, 4 CHOICES follow          |
+//! | flags       | 1 RESET: all shapes and columns are forgotten first; 2 DEFINITIONS, 8 DRESSES, 4 CHOICES follow |
 //! | DEFINITIONS | varint edges, for each: varint keys and values begun since the definition before (keys come   |
 //! |             | first), varint from (0: where the one before leads, else node + 1), varint to (0: the end,    |
 //! |             | else node; one above the last is a new one), varint length, text                              |
+//! | DRESSES     | varint columns, for each: varint column, what stands before each of its values: 1 its length,   |
+//! |             | 2 its length zigzag, 3 branch, other branch: the byte of a branch and the length zigzag, or     |
+//! |             | nothing before a value that is the byte of the other branch                                     |
 //! | CHOICES     | varint branches, for each: varint nodes left out, varint choices, then each: 0 as guessed,    |
 //! |             | else the edge's place at its node, from 1                                                     |
 //! | columns     | those that have values, of keys first, by their numbers                                       |
@@ -113,6 +121,7 @@
 //! | `21` | payload | by shapes, in columns |
 //! | `22`-`27` | payload | reserved |
 //! | `28` | lengths | one number each |
+//! | `30` | opened | how values are compressed again |
 //! | `29`-`2f` | lengths | reserved: constant |
 //! | `40` | column | constant |
 //! | `41`, `42` | column | text, a value a line; lengths, then bytes |
@@ -124,7 +133,9 @@
 //! | `48` | column | dictionary that lives with the lane epoch |
 //! | `49` | column | copy of an earlier column |
 //! | `4a` | column | as the last value beside the same entry of an earlier column |
-//! | `4b`-`7f` | column | reserved |
+//! | `4b` | column | numbers in binary, by difference |
+//! | `4c`, `4d` | column | as `48` and `4a`, new entries behind their length |
+//! | `4e`-`7f` | column | reserved |
 //! | `80`-`ff` | | reserved |
 
 pub mod avro;
@@ -132,6 +143,7 @@ pub mod batch;
 mod checksum;
 mod column;
 mod decoder;
+mod deflate;
 pub mod digest;
 mod encoder;
 mod error;

@@ -8,6 +8,7 @@ use crate::batch::{Batch, GapReason, Group, HeaderSpan, Meta, NULL, length};
 use crate::checksum;
 use crate::column::SeriesDecoder;
 use crate::decoder::DecodeLimits;
+use crate::deflate::Closer;
 use crate::format::{CHECKSUM, MIN_GROUP, MIN_HEADER, group, header, kind};
 use crate::layout::Layout;
 use crate::limits::{GROUP_OVERHEAD, HEADER_OVERHEAD, RECORD_OVERHEAD};
@@ -22,6 +23,7 @@ pub(crate) struct Parser {
     names: Names,
     shapes: shape::Decoder,
     series: SeriesDecoder,
+    closer: Closer,
     /// Differences of the timestamps of this parcel, when they come by range coder.
     deltas: Vec<i64>,
     /// Names from earlier parcels that this one uses; they follow the serialized batch in its arena.
@@ -37,6 +39,7 @@ impl Parser {
             names: Names::default(),
             shapes: shape::Decoder::new(),
             series: SeriesDecoder::default(),
+            closer: Closer::default(),
             deltas: Vec::new(),
             appended: Vec::new(),
             counts: Vec::new(),
@@ -47,6 +50,7 @@ impl Parser {
     pub(crate) fn memory(&self) -> usize {
         self.shapes.memory()
             + self.series.memory()
+            + self.closer.memory()
             + self.deltas.capacity() * 8
             + self.names.total_bytes()
             + self.appended.capacity()
@@ -58,16 +62,18 @@ impl Parser {
         self.names.total_bytes()
     }
 
-    /// Makes a batch of the serialized one in `batch.arena`, whose bytes its records then point to.
+    /// Makes a batch of the serialized one in `batch.arena`, whose bytes its records then point to. Its size is `plain`,
+    /// and before its open values were closed, if there are some, `opened`.
     pub(crate) fn parse(
         &mut self,
         batch: &mut Batch,
         plain: u32,
+        opened: Option<u32>,
         limits: &DecodeLimits,
     ) -> Result<(), Error> {
         let arena = std::mem::take(&mut batch.arena);
-        let mut budget = Budget::new(plain);
-        let parsed = self.sections(&arena, batch, &mut budget, limits);
+        let mut budget = Budget::new(opened.unwrap_or(plain));
+        let parsed = self.sections(&arena, batch, &mut budget, opened.is_some(), limits);
         batch.arena = arena;
         let (expected, layout) = parsed?;
         batch.arena.extend_from_slice(&self.appended);
@@ -76,6 +82,13 @@ impl Parser {
             budget.spend(self.shapes.build(batch))?;
         }
         budget.spent()?;
+        if opened.is_some() {
+            self.closer.close(batch, plain.into())?;
+            let actual = batch.groups.iter().map(|group| GROUP_OVERHEAD + group.plain).sum();
+            if actual != u64::from(plain) {
+                return Err(Error::SizeMismatch { what: "plain batch", declared: plain.into(), actual });
+            }
+        }
         batch.plain = plain.into();
         let actual = checksum::of_batch(batch);
         if actual == expected { Ok(()) } else { Err(Error::Checksum { expected, actual }) }
@@ -87,6 +100,7 @@ impl Parser {
         arena: &[u8],
         batch: &mut Batch,
         budget: &mut Budget,
+        opened: bool,
         limits: &DecodeLimits,
     ) -> Result<(u64, Layout), Error> {
         let (body, sum) =
@@ -101,6 +115,10 @@ impl Parser {
             self.timestamps(&mut reader, batch)?;
             self.headers(&mut reader, batch, budget, limits, arena.len() as u32)?;
             layout = self.payload(&mut reader, batch, budget)?;
+        }
+        if opened {
+            expect_kind(&mut reader, "opened values", &[kind::OPENED])?;
+            self.closer.read(&mut reader, records)?;
         }
         match reader.remaining() {
             0 => Ok((u64::from_le_bytes(*sum), layout)),

@@ -24,6 +24,15 @@ pub(crate) struct Serializer {
     pub(crate) shapes: shape::Encoder,
 }
 
+/// What is written beside the batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Beside<'a> {
+    /// Of which the checksum is.
+    pub(crate) original: &'a Batch,
+    /// How opened values are closed again, if some are open.
+    pub(crate) opened: Option<&'a [u8]>,
+}
+
 /// What [`check`] counted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Counts {
@@ -99,6 +108,7 @@ impl Serializer {
         batch: &Batch,
         counts: Counts,
         layout: Layout,
+        beside: Beside<'_>,
         out: &mut Vec<u8>,
     ) -> Range<usize> {
         self.groups(batch, out);
@@ -122,7 +132,11 @@ impl Serializer {
             }
         }
         payload.end = out.len();
-        out.extend_from_slice(&checksum::of_batch(batch).to_le_bytes());
+        if let Some(section) = beside.opened {
+            out.push(kind::OPENED);
+            out.extend_from_slice(section);
+        }
+        out.extend_from_slice(&checksum::of_batch(beside.original).to_le_bytes());
         payload
     }
 
@@ -292,7 +306,8 @@ mod tests {
     fn written(serializer: &mut Serializer, batch: &Batch) -> Vec<u8> {
         let mut out = Vec::new();
         let counts = check(batch).expect("a sound batch");
-        serializer.write(batch, counts, Layout::Rows, &mut out);
+        let beside = Beside { original: batch, opened: None };
+        serializer.write(batch, counts, Layout::Rows, beside, &mut out);
         out
     }
 

@@ -6,11 +6,13 @@
 //! oddly, comes back as it was. A record without a shape is one value.
 //!
 //! ```text
-//! flags: 1 RESET, 2 DEFINITIONS, 4 CHOICES
+//! flags: 1 RESET, 2 DEFINITIONS, 4 CHOICES, 8 DRESSES
 //! DEFINITIONS: varint edges, for each: varint records since the last definition (keys count, then values),
 //!     varint from (0: where the last one led, else node + 1), varint to (0: the end, else node),
 //!     varint length, text
 //! CHOICES: varint branches, for each: varint nodes left out, varint choices, for each 0 as guessed, else edge + 1
+//! DRESSES: varint columns, for each: varint column, 1 length, 2 signed length, 3 byte of a branch and signed length
+//!     or else byte of the other branch
 //! then the columns that have values, those of keys first, in the order of their numbers
 //! ```
 //!
@@ -21,6 +23,7 @@ mod build;
 mod chain;
 mod cover;
 mod decoder;
+mod dress;
 mod encoder;
 mod follow;
 mod graph;
@@ -38,7 +41,9 @@ mod flag {
     pub(super) const RESET: u8 = 1;
     pub(super) const DEFINITIONS: u8 = 2;
     pub(super) const CHOICES: u8 = 4;
-    pub(super) const KNOWN: u8 = RESET | DEFINITIONS | CHOICES;
+    /// Values of some columns have something before them that is not in the column.
+    pub(super) const DRESSES: u8 = 8;
+    pub(super) const KNOWN: u8 = RESET | DEFINITIONS | CHOICES | DRESSES;
 }
 
 /// What became of the keys and values that an encoder has seen since it began. Null and empty ones are not counted.

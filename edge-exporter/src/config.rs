@@ -8,7 +8,7 @@ mod codec;
 mod skip;
 mod topics;
 
-pub use codec::{Codec, Priority};
+pub use codec::{AvroSchema, Codec, Priority, SchemaRegistry};
 pub use skip::Skip;
 pub use topics::{Precedence, Start, Topics};
 

@@ -31,6 +31,7 @@ use crate::{
     metrics::Meters,
     partition::Cluster,
     reload::{self, Reload},
+    schemas::Schemas,
     session::{Parts, Session},
     source::{News, Source},
     status::Status,
@@ -123,6 +124,10 @@ impl Engine {
             config.instance.clone().unwrap_or_else(|| instance(&config.audit.file)).into();
         let (audit, journal) = open_audit(&config, &instance, &identity)?;
         let (meters, metrics) = Meters::new(&config.link);
+        let (schemas, registry) =
+            Schemas::new(&config.codec, Arc::clone(&meters.schemas)).map_err(|(key, what)| {
+                settings::Error::BadValue { place: "the configuration".into(), key, what }
+            })?;
         let view = View {
             link: config.link.as_str().into(),
             instance,
@@ -171,6 +176,7 @@ impl Engine {
             facts: Arc::clone(&view.facts),
             events,
             stop: stop.clone(),
+            schemas,
             _alive: Arc::clone(&alive),
         };
         let lanes = Lanes::new(shared);
@@ -188,7 +194,8 @@ impl Engine {
         let reload = Reload::new(&parts.config, seen, Arc::clone(&parts.dialer), &view);
         let session = tokio::spawn(Session::new(parts).run());
         let hurry = Arc::<Notify>::default();
-        let helpers = vec![tokio::spawn(view.clone().tick()), tokio::spawn(reload.run(hurry.clone()))];
+        let mut helpers = vec![tokio::spawn(view.clone().tick()), tokio::spawn(reload.run(hurry.clone()))];
+        helpers.extend(registry.map(|registry| tokio::spawn(registry.run())));
         Ok(Handle { view, stop, leave, session, helpers, threads, alive, commit, admin, hurry })
     }
 }

@@ -31,17 +31,18 @@ use effort::Effort;
 use kafka::{Event, KafkaCode, SourceConsumer, SourceError, SourceOptions};
 use ledger::Ledger;
 use observe::Audit;
-use proto::ids::{Lane as LaneId, Offset, SessionId, Slot};
+use proto::ids::{Lane as LaneId, LaneEpoch, Offset, SessionId, Slot};
 use sending::Running;
 use tokio::sync::mpsc;
 
 use crate::{
     commit::Commit,
-    config::Config,
+    config::{Config, Priority},
     journal::Journal,
     metrics::Meters,
     partition::{Cluster, Topic},
     repeats::Repeats,
+    schemas::Schemas,
     status::LinkFacts,
     stop::Stop,
     topic_check::{Asker, Loss},
@@ -60,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) facts: Arc<LinkFacts>,
     pub(crate) events: mpsc::Sender<LaneEvent>,
     pub(crate) stop: Stop,
+    pub(crate) schemas: Schemas,
     /// Held for as long as the lane's thread runs.
     pub(crate) _alive: Arc<()>,
 }
@@ -241,7 +243,7 @@ impl Lane {
         match command {
             Command::Begin { session, epoch, credit, parcels } => {
                 self.end_session();
-                match Running::new(session, epoch, credit, parcels, self.effort.level()) {
+                match self.begin(session, epoch, credit, parcels) {
                     Ok(running) => self.running = Some(running),
                     Err(error) => {
                         self.outbox.push_back(LaneEvent::Failed { session, what: error.to_string() })
@@ -256,7 +258,7 @@ impl Lane {
             Command::Drain => self.draining = true,
             Command::Reset { session, epoch, credit, parcels } if self.is_current(session) => {
                 self.drop_everything();
-                match Running::new(session, epoch, credit, parcels, self.effort.level()) {
+                match self.begin(session, epoch, credit, parcels) {
                     Ok(running) => self.running = Some(running),
                     Err(error) => self.tell(|session| LaneEvent::Failed { session, what: error.to_string() }),
                 }
@@ -280,6 +282,21 @@ impl Lane {
         }
     }
 
+    fn begin(
+        &self,
+        session: SessionId,
+        epoch: LaneEpoch,
+        credit: u64,
+        parcels: mpsc::Sender<Parcel>,
+    ) -> Result<Running, codec::Error> {
+        let mut running = Running::new(session, epoch, credit, parcels, self.effort.level())?;
+        let encoder = running.encoder_mut();
+        self.shared.schemas.begin(encoder);
+        // Deflate is dear at both ends.
+        encoder.set_opening(self.shared.config.codec.priority != Priority::Cpu);
+        Ok(running)
+    }
+
     fn is_current(&self, session: SessionId) -> bool {
         self.running.as_ref().is_some_and(|running| running.session == session)
     }
@@ -292,6 +309,7 @@ impl Lane {
         }
         if let Some(running) = &mut self.running {
             running.machine.resume(slot, resume_epoch, next);
+            self.shared.schemas.of_topic(&partition.topic.name, slot.0, running.encoder_mut());
         }
         let journal = self.shared.journal.clone();
         self.ledger.adopt(&partition, || journal.left(&partition), Instant::now());

@@ -31,6 +31,7 @@ mod partition;
 mod position;
 mod reload;
 mod repeats;
+mod schemas;
 mod session;
 mod source;
 mod stop;

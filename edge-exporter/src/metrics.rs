@@ -12,6 +12,7 @@ use proto::{hold, ids::Lane as LaneId};
 use crate::{
     lane::Settled,
     partition::{Partition, State, Table},
+    schemas,
     status::LinkFacts,
 };
 
@@ -25,6 +26,8 @@ pub(crate) struct Meters {
     cpu_share: Family<Lane, FloatGauge>,
     hit_ratio: Family<Lane, FloatGauge>,
     memory: Family<Lane, Gauge>,
+    /// Of the schema registry.
+    pub(crate) schemas: Arc<schemas::Meters>,
 }
 
 impl Meters {
@@ -44,7 +47,8 @@ impl Meters {
             "Share of keys and values of a known shape, since the lane's stream began",
         );
         let memory = metrics.gauges("codec_memory_bytes", "Memory that the lane's encoder holds");
-        let meters = Self { link: link.into(), flow, level, ratio, cpu_share, hit_ratio, memory };
+        let schemas = Arc::new(schemas::Meters::new(&mut metrics));
+        let meters = Self { link: link.into(), flow, level, ratio, cpu_share, hit_ratio, memory, schemas };
         (Arc::new(meters), Arc::new(metrics))
     }
 

@@ -383,7 +383,13 @@ fn marked_block(document: &str, mark: &str) -> String {
 fn accepted(folder: &Path, text: &str, what: &str) {
     let secret = folder.join("kafka-password");
     fs::write(&secret, "secret\n").expect("a secret can be written");
-    let text = text.replace("secrets/kafka-password", &secret.display().to_string());
+    let schema = folder.join("flight.avsc");
+    fs::write(&schema, "\"string\"").expect("a schema can be written");
+    let secret = secret.display().to_string();
+    let text = text
+        .replace("secrets/kafka-password", &secret)
+        .replace("secrets/registry-password", &secret)
+        .replace("schemas/flight.avsc", &schema.display().to_string());
     let file = folder.join("config.toml");
     fs::write(&file, &text).expect("a configuration can be written");
     let is_importer = text.lines().any(|line| line.starts_with("listen = ") && !line.contains("127.0.0.1"));

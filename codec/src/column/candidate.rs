@@ -1,10 +1,11 @@
 //! The candidates of one trial, and what each would cost.
 
+use super::binary::Binary;
 use super::choice::{Choice, Kind, Spelling};
 use super::copy::Original;
 use super::decimal::{self, DecimalShape};
 use super::encode::{Cache, Column, Earlier, Scratch, State, parse, write};
-use super::number::{self, Coding, Others, Predictor, Scale, Source};
+use super::number::{self, Coding, Others, Pair, Predictor, Present, Scale, Source, Term};
 use super::time::TimeShape;
 use super::trial::{Known, Trials};
 use super::{Room, Span, Values};
@@ -16,6 +17,10 @@ pub(super) struct Best<'a, 's> {
     pub(super) values: Values<'s>,
     pub(super) scratch: &'a mut Scratch,
     pub(super) column: &'a mut Column,
+    /// How the values are read as numbers, if they are binary.
+    pub(super) binary: Option<Binary>,
+    /// Entries of dictionaries are behind their length, as values hold newlines or may soon.
+    pub(super) framed: bool,
     pub(super) cost: usize,
     pub(super) choice: Choice,
 }
@@ -48,7 +53,7 @@ impl Best<'_, '_> {
         let choice = self.column.choice.clone();
         match choice.kind {
             Kind::Numbers(_, Predictor::Keyed(key) | Predictor::KeyedSlope(key), _)
-            | Kind::Recurring(Some(key)) => {
+            | Kind::Recurring(Some(key), _) => {
                 self.consider_keyed(key, choice);
             }
             // Costs what it really has to add; see there.
@@ -150,34 +155,43 @@ impl Best<'_, '_> {
         }
         // In small parcels zstd has little to work on, and what a kind costs per parcel counts.
         let plain = self.trials.body.len() + self.scratch.tail.len();
-        let counted = matches!(choice.kind, Kind::Copy(..) | Kind::Recurring(_));
+        let counted = matches!(choice.kind, Kind::Copy(..) | Kind::Recurring(..));
         Some((compressed * 3 + plain) / 4 + if counted { parcels } else { 0 })
     }
 
     /// Values that go with a key.
     pub(super) fn recurring(&mut self, quoted: bool) {
-        self.consider(Choice { quoted, order: None, kind: Kind::Recurring(None) });
+        let framed = self.framed;
+        self.consider(Choice { quoted, order: None, kind: Kind::Recurring(None, framed) });
         for key in self.earlier.keys().take(MOST_KEYS) {
-            self.consider_keyed(key, Choice { quoted, order: None, kind: Kind::Recurring(Some(key)) });
+            let kind = Kind::Recurring(Some(key), framed);
+            self.consider_keyed(key, Choice { quoted, order: None, kind });
         }
     }
 
     /// Numbers in the first spelling that fits, with the most promising predictors; returns the best of them.
     pub(super) fn numbers(&mut self, quoted: bool, values: Values<'_>) -> Option<(Spelling, Predictor)> {
         let (mut numbers, mut counts) = (Vec::new(), Vec::new());
-        let spelling = spellings(values)
-            .into_iter()
-            .find(|spelling| parse(*spelling, values, &mut numbers, &mut counts))?;
-        let head = &numbers[..numbers.len().min(ESTIMATED_ROWS)];
+        let spellings = match self.binary {
+            Some(binary) => binary.candidates(values.iter()).into_iter().map(Spelling::Binary).collect(),
+            None => spellings(values),
+        };
+        let spelling =
+            spellings.into_iter().find(|spelling| parse(*spelling, values, &mut numbers, &mut counts))?;
+        let rows = numbers.len().min(ESTIMATED_ROWS);
+        let marks = if spelling.is_optional() { &counts[..rows] } else { &[0; ESTIMATED_ROWS][..rows] };
+        let present = Present::of(marks)?;
+        let head = &present.pick(&numbers)[..];
         let mut predictors: Vec<(usize, Predictor)> = Vec::new();
         let mut add = |predictor: Predictor, others: Others<'_>| {
-            predictors.push((number::estimate(predictor, head, others), predictor));
+            predictors
+                .push((present.with(others, |others| number::estimate(predictor, head, others)), predictor));
         };
         for predictor in [Predictor::Zero, Predictor::Previous, Predictor::Slope] {
             add(predictor, Others::default());
         }
         for id in self.earlier.keys().take(MOST_KEYS) {
-            let ids = self.earlier.ids(id).map_or(&[][..], |ids| &ids[..head.len()]);
+            let ids = self.earlier.ids(id).map_or(&[][..], |ids| &ids[..rows]);
             for predictor in [Predictor::Keyed(id), Predictor::KeyedSlope(id)] {
                 add(predictor, Others { ids, ..Others::default() });
             }
@@ -188,9 +202,12 @@ impl Best<'_, '_> {
             for scale in Scale::ALL {
                 add(
                     Predictor::Scaled(source, scale),
-                    Others { numbers: &others[..head.len()], ..Others::default() },
+                    Others { numbers: &others[..rows], ..Others::default() },
                 );
             }
+        }
+        if let Some((bits, pair)) = self.pair(&present, head) {
+            predictors.push((bits, Predictor::Combined(pair)));
         }
         predictors.sort_by_key(|(bits, _)| *bits);
         let best = predictors.first().map(|(_, predictor)| *predictor)?;
@@ -217,27 +234,67 @@ impl Best<'_, '_> {
         Some((spelling, best))
     }
 
+    /// The sum or difference of two earlier columns that is nearest to `head`, the numbers of some rows, and the bits
+    /// that the differences have.
+    fn pair(&self, present: &Present, head: &[i64]) -> Option<(usize, Pair)> {
+        self.binary?;
+        let columns: Vec<(Term, Vec<i64>)> = self
+            .earlier
+            .columns()
+            .filter_map(|sampled| {
+                let binary = sampled.binary.filter(|binary| !binary.is_wide())?;
+                let term = Term { id: sampled.id, binary };
+                let rows = present.pick(&sampled.spans[..present.rows()]);
+                Some((term, rows.iter().map(|span| term.number(span.of(self.values.arena))).collect()))
+            })
+            .take(MOST_PAIRED)
+            .collect();
+        let bits = |pair: Pair, left: &[i64], right: &[i64], rows: usize| -> usize {
+            let of_row = |row: usize| number::zigzag(head[row].wrapping_sub(pair.of(left[row], right[row])));
+            (0..rows).map(|row| 64 - of_row(row).leading_zeros() as usize).sum()
+        };
+        let mut best: Option<(usize, Pair, &[i64], &[i64])> = None;
+        for (at, (left_term, left)) in columns.iter().enumerate() {
+            for (other, (right_term, right)) in columns.iter().enumerate().filter(|(other, _)| *other != at) {
+                for minus in [false, true] {
+                    if !minus && other < at {
+                        continue;
+                    }
+                    let pair = Pair { left: *left_term, right: *right_term, minus };
+                    let bits = bits(pair, left, right, head.len().min(PROBED_ROWS));
+                    if best.is_none_or(|(least, ..)| bits < least) {
+                        best = Some((bits, pair, left, right));
+                    }
+                }
+            }
+        }
+        let (_, pair, left, right) = best?;
+        Some((bits(pair, left, right, head.len()), pair))
+    }
+
     /// A dictionary. At the first look its entries are charged by how many the next values will add (Good-Turing: as many
     /// as were met once), since ids are paid each time and entries once; later, by what the one in use really had to add.
     pub(super) fn dictionary(&mut self, quoted: bool) {
         let values = if quoted { Values { strip: 1, ..self.values } } else { self.values };
-        let (mut ids, mut room) = (Vec::new(), Room::default());
-        let choice = Choice { quoted, order: None, kind: Kind::Dictionary { wide: false, kept: false } };
+        let (mut ids, mut room, framed) = (Vec::new(), Room::default(), self.framed);
+        let choice =
+            Choice { quoted, order: None, kind: Kind::Dictionary { wide: false, kept: false, framed } };
         let in_use =
-            matches!(self.column.choice.kind, Kind::Dictionary { .. }) && self.column.choice.quoted == quoted;
+            matches!(self.column.choice.kind, Kind::Dictionary { .. }) && self.column.choice.is_like(&choice);
         let body = &mut self.trials.body;
         body.clear();
         if in_use {
             let dictionary = &mut self.column.state.dictionary;
             let known = dictionary.entries.len();
-            if dictionary.encode(values, &mut room, &mut ids, body).is_some() {
+            if dictionary.encode((values, framed), &mut room, &mut ids, body).is_some() {
                 dictionary.truncate(known, &mut room);
                 let cost = self.trials.compressed();
                 self.offer(choice, cost - cost / 32);
             }
             return;
         }
-        let Some(wide) = State::default().dictionary.encode(values, &mut room, &mut ids, body) else {
+        let Some(wide) = State::default().dictionary.encode((values, framed), &mut room, &mut ids, body)
+        else {
             return;
         };
         let whole = self.trials.compressed();
@@ -314,6 +371,9 @@ impl Earlier for Firsts<'_> {
 const MOST_ORIGINALS: usize = 64;
 const MOST_KEYS: usize = 4;
 const MOST_ORDERS: usize = 3;
+/// Earlier columns of which sums and differences are looked at, and rows of the first look.
+const MOST_PAIRED: usize = 48;
+const PROBED_ROWS: usize = 32;
 /// Predictors that are compressed, of all that are estimated, unless time counts.
 const BEST_PREDICTORS: usize = 2;
 /// Values from which a range coder is tried.

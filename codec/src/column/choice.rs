@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::binary::Binary;
 use super::copy::Original;
 use super::decimal::DecimalShape;
 use super::number::{self, Coding, Predictor};
@@ -25,6 +26,9 @@ mod kind {
     pub(super) const DICTIONARY: u8 = 0x48;
     pub(super) const COPY: u8 = 0x49;
     pub(super) const RECURRING: u8 = 0x4a;
+    pub(super) const BINARY: u8 = 0x4b;
+    pub(super) const FRAMED_DICTIONARY: u8 = 0x4c;
+    pub(super) const FRAMED_RECURRING: u8 = 0x4d;
 }
 
 /// Marks a change that is for this parcel only.
@@ -64,9 +68,12 @@ pub(super) enum Kind {
         wide: bool,
         /// The entries stay: only the width changes.
         kept: bool,
+        /// New entries are behind their length, not on a line.
+        framed: bool,
     },
     /// The last value for the same entry of an earlier dictionary column, or of the row before, but for exceptions.
-    Recurring(Option<u32>),
+    /// If the last is set, new entries are behind their length.
+    Recurring(Option<u32>, bool),
     /// Values of an earlier column, perhaps with text around them, but for exceptions.
     Copy(Arc<Original>),
 }
@@ -77,6 +84,14 @@ pub(super) enum Spelling {
     Integer,
     Time(TimeShape),
     Decimal(DecimalShape),
+    Binary(Binary),
+}
+
+impl Spelling {
+    /// Whether there are rows without a number, whose marks stand before the numbers.
+    pub(super) fn is_optional(self) -> bool {
+        matches!(self, Self::Binary(shape) if shape.is_optional())
+    }
 }
 
 /// What a column is before it was ever said to be something else.
@@ -92,6 +107,12 @@ impl Choice {
         matches!(self.kind, Kind::Numbers(_, _, coding) if coding.has_tail(count))
     }
 
+    /// Whether entries of the other's dictionary can stay.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let framed = |kind: &Kind| matches!(kind, Kind::Dictionary { framed: true, .. });
+        self.quoted == other.quoted && framed(&self.kind) == framed(&other.kind)
+    }
+
     pub(super) fn plain(kind: Kind) -> Self {
         Self { quoted: false, order: None, kind }
     }
@@ -105,11 +126,14 @@ impl Choice {
             Kind::Numbers(Spelling::Integer, ..) => kind::INTEGERS,
             Kind::Numbers(Spelling::Time(_), ..) => kind::TIMES,
             Kind::Numbers(Spelling::Decimal(_), ..) => kind::DECIMALS,
+            Kind::Numbers(Spelling::Binary(_), ..) => kind::BINARY,
             Kind::Packed(_) => kind::PACKED,
             Kind::Pattern(_) => kind::PATTERN,
-            Kind::Dictionary { .. } => kind::DICTIONARY,
+            Kind::Dictionary { framed: false, .. } => kind::DICTIONARY,
+            Kind::Dictionary { .. } => kind::FRAMED_DICTIONARY,
             Kind::Copy(..) => kind::COPY,
-            Kind::Recurring(_) => kind::RECURRING,
+            Kind::Recurring(_, false) => kind::RECURRING,
+            Kind::Recurring(..) => kind::FRAMED_RECURRING,
         };
         out.push(kind | if once { ONCE } else { 0 });
         out.push(if self.quoted { QUOTED } else { 0 } | if self.order.is_some() { ORDERED } else { 0 });
@@ -118,7 +142,7 @@ impl Choice {
         }
         match &self.kind {
             Kind::Text | Kind::Lengths => {}
-            Kind::Recurring(key) => put(out, key.map_or(0, |key| u64::from(key) + 1)),
+            Kind::Recurring(key, _) => put(out, key.map_or(0, |key| u64::from(key) + 1)),
             Kind::Constant(value) => {
                 put(out, value.len() as u64);
                 out.extend_from_slice(value);
@@ -128,12 +152,13 @@ impl Choice {
                     Spelling::Integer => {}
                     Spelling::Time(shape) => shape.put(out),
                     Spelling::Decimal(shape) => shape.put(out),
+                    Spelling::Binary(shape) => shape.put(out),
                 }
                 number::put_predictor(out, *predictor, *coding);
             }
             Kind::Packed(packing) => packing.put(out),
             Kind::Pattern(pattern) => pattern.put(out),
-            Kind::Dictionary { wide, kept } => out.push(u8::from(*wide) | u8::from(*kept) << 1),
+            Kind::Dictionary { wide, kept, .. } => out.push(u8::from(*wide) | u8::from(*kept) << 1),
             Kind::Copy(original) => original.put(out),
         }
     }
@@ -169,19 +194,29 @@ impl Choice {
                 let shape = DecimalShape::read(reader)?.ok_or_else(wrong)?;
                 spelled(reader, Spelling::Decimal(shape))?
             }
+            kind::BINARY => {
+                let shape = Binary::read(reader)?.ok_or_else(wrong)?;
+                spelled(reader, Spelling::Binary(shape))?
+            }
             kind::PACKED => Kind::Packed(Packing::read(reader)?.ok_or_else(wrong)?),
             kind::PATTERN => Kind::Pattern(Arc::new(Pattern::read(reader)?.ok_or_else(wrong)?)),
-            kind::DICTIONARY => match reader.byte()? {
-                byte @ 0..=3 => Kind::Dictionary { wide: byte & 1 != 0, kept: byte & 2 != 0 },
+            number @ (kind::DICTIONARY | kind::FRAMED_DICTIONARY) => match reader.byte()? {
+                byte @ 0..=3 => Kind::Dictionary {
+                    wide: byte & 1 != 0,
+                    kept: byte & 2 != 0,
+                    framed: number == kind::FRAMED_DICTIONARY,
+                },
                 _ => return Err(wrong()),
             },
-            kind::RECURRING => Kind::Recurring(reader.number_u32()?.checked_sub(1)),
+            number @ (kind::RECURRING | kind::FRAMED_RECURRING) => {
+                Kind::Recurring(reader.number_u32()?.checked_sub(1), number == kind::FRAMED_RECURRING)
+            }
             kind::COPY => Kind::Copy(Arc::new(Original::read(reader)?.ok_or_else(wrong)?)),
             kind => return Err(Error::UnknownKind { section: "column", kind }),
         };
         let allowed = match kind {
             Kind::Constant(_) | Kind::Copy(..) => 0,
-            Kind::Dictionary { .. } | Kind::Recurring(_) => QUOTED,
+            Kind::Dictionary { .. } | Kind::Recurring(..) => QUOTED,
             _ => QUOTED | ORDERED,
         };
         if flags & !allowed != 0 || order.is_some_and(|id| id >= MAX_COLUMNS) {

@@ -119,7 +119,7 @@ impl Original {
             }
             let mut span = sink.span(original, row);
             if self.bare {
-                if !is_quoted(span.of(sink.arena())) {
+                if !is_quoted(sink.value(span)) {
                     return Err(bytes.fault(ColumnFault::Number));
                 }
                 (span.start, span.end) = (span.start + 1, span.end - 1);

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::binary::Spelled;
 use super::choice::{Choice, Kind, Spelling};
 use super::decimal::Double;
 use super::dictionary::{self, Entries};
-use super::number::{self, Digits, Memory, Others, Predictor, Source};
+use super::number::{self, Digits, Memory, Others, Predictor, Present, Source, Term};
 use super::pattern::Rows;
 use super::recurring::{self, ONE_KEY, Recent};
 use super::sink::Sink;
@@ -96,6 +97,16 @@ impl<'a> Bytes<'_, 'a> {
             next = row + 1;
         }
         Ok(())
+    }
+
+    /// A new entry of a dictionary: behind its length if framed, else a line.
+    #[inline]
+    pub(super) fn entry(&mut self, framed: bool) -> Result<&'a [u8], Error> {
+        if !framed {
+            return self.line();
+        }
+        let length = self.reader.number_u32()?;
+        self.reader.take(length as usize)
     }
 
     /// The bytes before the next newline.
@@ -319,10 +330,10 @@ fn read(
         }
         Kind::Text => text::read_lines(quoted, count, bytes, sink)?,
         Kind::Lengths => text::read_lengths(quoted, count, bytes, &mut scratch.lengths, sink)?,
-        Kind::Dictionary { wide, .. } => {
-            dictionary::decode(&mut state.entries, (*wide, quoted), count, bytes, room, ids, sink)?;
+        Kind::Dictionary { wide, framed, .. } => {
+            dictionary::decode(&mut state.entries, (*wide, quoted, *framed), count, bytes, room, ids, sink)?;
         }
-        Kind::Recurring(key) => {
+        Kind::Recurring(key, framed) => {
             let keys = match key {
                 Some(key) => earlier.ids(*key).ok_or_else(|| wrong(bytes.column, *key))?,
                 None => {
@@ -332,7 +343,7 @@ fn read(
                 }
             };
             let memory = (&mut state.entries, &mut state.recent);
-            recurring::decode(memory, quoted, keys, bytes, room, (&mut scratch.ids, ids), sink)?;
+            recurring::decode(memory, (quoted, *framed), keys, bytes, room, (&mut scratch.ids, ids), sink)?;
         }
         Kind::Copy(copied) => {
             let original = earlier.column(copied.id).ok_or_else(|| wrong(bytes.column, copied.id))?.position;
@@ -361,16 +372,47 @@ fn read(
                         others.numbers = &scratch.numbers;
                     }
                 }
+                Predictor::Combined(pair) => {
+                    if order.is_some() {
+                        return Err(bytes.fault(ColumnFault::Parameters));
+                    }
+                    let of = |id| earlier.column(id).ok_or_else(|| wrong(column, id));
+                    let (left, right) = (of(pair.left.id)?.position, of(pair.right.id)?.position);
+                    scratch.numbers.clear();
+                    scratch.numbers.extend((0..count).map(|row| {
+                        let number = |term: Term, column| term.number(sink.value(sink.span(column, row)));
+                        pair.of(number(pair.left, left), number(pair.right, right))
+                    }));
+                    others.numbers = &scratch.numbers;
+                }
                 Predictor::Zero | Predictor::Previous | Predictor::Slope => {}
             }
             let counts = match spelling {
                 Spelling::Decimal(shape) if shape.is_counted() => bytes.take(count)?,
+                spelling if spelling.is_optional() => bytes.take(count)?,
                 _ => &[],
             };
             let mut none = Reader::new(&[], bytes.reader.section);
             let tail = bytes.tail.as_deref_mut().unwrap_or(&mut none);
-            let (how, memory) = ((*predictor, *coding), (&mut state.memory, room));
-            number::decode(how, count, others, memory, (bytes.reader, tail), numbers)?;
+            let how = (*predictor, coding.of_rows(count));
+            let memory = (&mut state.memory, room);
+            if spelling.is_optional() {
+                let there =
+                    Present::of(counts).ok_or(Error::Column { column, fault: ColumnFault::Number })?;
+                there.with(others, |others| {
+                    number::decode(
+                        how,
+                        there.len(),
+                        others,
+                        (memory.0, memory.1),
+                        (bytes.reader, tail),
+                        numbers,
+                    )
+                })?;
+                there.spread(numbers);
+            } else {
+                number::decode(how, count, others, memory, (bytes.reader, tail), numbers)?;
+            }
             spell((*spelling, counts), numbers, quoted, sink).map_err(|fault| bytes.fault(fault))?;
             if order.is_some() {
                 numbers.clear();
@@ -408,6 +450,14 @@ fn spell(
             for number in numbers {
                 shape.spell(*number, &mut digits)?;
                 sink.push_digits(&digits, quoted)?;
+            }
+        }
+        Spelling::Binary(shape) => {
+            let mut spelled = Spelled::default();
+            for (row, number) in numbers.iter().enumerate() {
+                let is_there = counts.get(row).is_none_or(|none| *none == 0);
+                shape.spell(is_there.then_some(*number), &mut spelled)?;
+                sink.push(spelled.as_bytes(), quoted)?;
             }
         }
         Spelling::Time(shape) => {

@@ -3,6 +3,7 @@
 //! ```text
 //! body | ids: one plane of bytes, or (wide) the high bytes, then the low bytes; 0: not known | per 0: value '\n' |
 //! ```
+//! Values that may hold a newline are behind their length in place of before one: then the dictionary is *framed*.
 //! A value that is not known is an entry from then on at both ends, unless it is too long, the dictionary is full, or the
 //! [`Room`] of the lane is used up; then it goes like this each time.
 
@@ -10,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::sink::Sink;
 use super::{ColumnFault, Room, Span, Values, equal};
+use crate::varint::put;
 
 /// Most entries whose ids fit one byte.
 const NARROW: usize = u8::MAX as usize;
@@ -95,10 +97,10 @@ impl Dictionary {
     }
 
     /// Fills `ids` and appends the body. Returns whether ids are wide, or nothing (and changes nothing) when a value that
-    /// is not known holds a newline.
+    /// is not known holds a newline and new ones are not framed.
     pub(super) fn encode(
         &mut self,
-        values: Values<'_>,
+        (values, framed): (Values<'_>, bool),
         room: &mut Room,
         ids: &mut Vec<u32>,
         out: &mut Vec<u8>,
@@ -118,12 +120,10 @@ impl Dictionary {
                 }
                 (last, last_id) = (value, id);
                 if new {
-                    if value.contains(&b'\n') {
+                    if !put_entry(value, framed, &mut unknown) {
                         self.truncate(known, room);
                         return None;
                     }
-                    unknown.extend_from_slice(value);
-                    unknown.push(b'\n');
                     ids.push(id | NEW);
                     continue;
                 }
@@ -192,10 +192,25 @@ impl Dictionary {
     }
 }
 
+/// Appends a new entry; false (and nothing) when it holds a newline and is not to be framed.
+pub(super) fn put_entry(value: &[u8], framed: bool, out: &mut Vec<u8>) -> bool {
+    if framed {
+        put(out, value.len() as u64);
+        out.extend_from_slice(value);
+        return true;
+    }
+    let fits = !value.contains(&b'\n');
+    if fits {
+        out.extend_from_slice(value);
+        out.push(b'\n');
+    }
+    fits
+}
+
 /// Reads a body: pushes the values, fills `ids`.
 pub(super) fn decode(
     entries: &mut Entries,
-    (wide, quoted): (bool, bool),
+    (wide, quoted, framed): (bool, bool, bool),
     count: usize,
     bytes: &mut super::decode::Bytes<'_, '_>,
     room: &mut Room,
@@ -214,7 +229,7 @@ pub(super) fn decode(
             sink.push_part(part.0, part.1, part.2, quoted).map_err(|fault| bytes.fault(fault))?;
             ids.push(id);
         } else {
-            let value = bytes.line()?;
+            let value = bytes.entry(framed)?;
             sink.push(value, quoted).map_err(|fault| bytes.fault(fault))?;
             ids.push(entries.add(value, room));
         }

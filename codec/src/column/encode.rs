@@ -1,8 +1,9 @@
 //! Columns of a parcel to their bytes. [`decode`](super::decode) is the mirror.
 
+use super::binary::Binary;
 use super::choice::{Choice, Kind, Spelling};
 use super::dictionary::Dictionary;
-use super::number::{self, Memory, Others, Predictor, Source};
+use super::number::{self, Memory, Others, Pair, Predictor, Present, Source, Term};
 use super::pattern::Rows;
 use super::recurring::{self, ONE_KEY, Recent};
 use super::trial::Trials;
@@ -19,6 +20,8 @@ pub(crate) struct Input<'a> {
     /// Which set of timestamps has one for each of the values, of the record that the value is from; any other number
     /// if none has.
     pub(crate) timestamps: u32,
+    /// How its values are read as numbers, if they are binary.
+    pub(crate) binary: Option<Binary>,
 }
 
 /// All columns of a lane epoch, encoding.
@@ -273,7 +276,7 @@ impl ColumnEncoders {
         timestamps: &[Vec<i64>],
         inputs: &[Input<'_>],
     ) -> bool {
-        let Input { id, spans, timestamps: set } = inputs[position];
+        let Input { id, spans, timestamps: set, .. } = inputs[position];
         let timestamps = timestamps.get(set as usize).map_or(&[][..], Vec::as_slice);
         let mut column = std::mem::take(&mut self.columns[id as usize]);
         (column.parcel, column.count) = (self.parcel, spans.len());
@@ -353,7 +356,7 @@ impl ColumnEncoders {
 /// The choice with the width that a dictionary's ids have now.
 fn widened(choice: Choice, wide: bool, kept: bool) -> Choice {
     match choice.kind {
-        Kind::Dictionary { .. } => Choice { kind: Kind::Dictionary { wide, kept }, ..choice },
+        Kind::Dictionary { framed, .. } => Choice { kind: Kind::Dictionary { wide, kept, framed }, ..choice },
         _ => choice,
     }
 }
@@ -428,8 +431,10 @@ pub(super) fn write(
             text::put_lengths(values, out);
             true
         }
-        Kind::Dictionary { .. } => return state.dictionary.encode(values, room, &mut cache.ids, out),
-        Kind::Recurring(key) => {
+        Kind::Dictionary { framed, .. } => {
+            return state.dictionary.encode((values, *framed), room, &mut cache.ids, out);
+        }
+        Kind::Recurring(key, framed) => {
             let memory = (&mut state.dictionary, &mut state.recent);
             let keys = match key {
                 Some(key) => earlier.ids(*key)?,
@@ -439,7 +444,7 @@ pub(super) fn write(
                     ids
                 }
             };
-            recurring::encode(memory, values, keys, room, &mut cache.ids, out)
+            recurring::encode(memory, (values, *framed), keys, room, &mut cache.ids, out)
         }
         Kind::Copy(original) => original.put_values(values, earlier.spans(original.id)?, exceptions, out),
         Kind::Packed(packing) => packing.put_values(values, out),
@@ -463,6 +468,12 @@ pub(super) fn write(
                         others.numbers = numbers;
                     }
                 }
+                // Not in another order: nobody chooses that.
+                Predictor::Combined(_) if choice.order.is_some() => return None,
+                Predictor::Combined(pair) => {
+                    combine(pair, values.arena, earlier, numbers)?;
+                    others.numbers = numbers;
+                }
                 Predictor::Zero | Predictor::Previous | Predictor::Slope => {}
             }
             if !parse(*spelling, values, &mut cache.numbers, counts) {
@@ -472,7 +483,14 @@ pub(super) fn write(
             let memory = (&mut state.memory, room);
             let start = out.len();
             out.extend_from_slice(counts);
-            let fits = number::encode((*predictor, *coding), &cache.numbers, others, memory, (out, tail));
+            let how = (*predictor, coding.of_rows(values.len()));
+            let fits = match Present::of(counts).filter(|_| spelling.is_optional()) {
+                None => number::encode(how, &cache.numbers, others, memory, (out, tail)),
+                Some(present) => {
+                    let numbers = present.pick(&cache.numbers);
+                    present.with(others, |others| number::encode(how, &numbers, others, memory, (out, tail)))
+                }
+            };
             if !fits {
                 out.truncate(start);
             }
@@ -483,6 +501,16 @@ pub(super) fn write(
         }
     };
     fits.then_some(false)
+}
+
+/// Fills `numbers` with what a pair of columns comes to.
+fn combine(pair: Pair, arena: &[u8], earlier: &dyn Earlier, numbers: &mut Vec<i64>) -> Option<()> {
+    let (left, right) = (earlier.spans(pair.left.id)?, earlier.spans(pair.right.id)?);
+    let number = |term: Term, span: &Span| term.number(span.of(arena));
+    numbers.clear();
+    let rows = left.iter().zip(right);
+    numbers.extend(rows.map(|(left, right)| pair.of(number(pair.left, left), number(pair.right, right))));
+    Some(())
 }
 
 /// The numbers of all values, and what is counted apart; false if one is spelled otherwise.
@@ -516,6 +544,13 @@ pub(super) fn parse(
         Spelling::Decimal(shape) => (0..values.len()).all(|index| {
             let (start, end) = values.range(index);
             push(shape.parse(arena, start, end))
+        }),
+        Spelling::Binary(shape) => values.iter().all(|value| {
+            let parsed = shape.parse(value);
+            if shape.is_optional() {
+                counts.push(u8::from(parsed == Some(None)));
+            }
+            push(parsed.map(Option::unwrap_or_default))
         }),
         Spelling::Time(shape) => {
             let mut parser = shape.parser();

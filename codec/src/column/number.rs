@@ -1,6 +1,7 @@
 //! Numbers: canonical decimals to integers and back, and integers as small differences.
 
 use super::Room;
+use super::binary::Binary;
 use super::range::{self, Model};
 use crate::Error;
 use crate::varint::{Reader, put, put_signed};
@@ -20,6 +21,49 @@ pub(super) enum Predictor {
     KeyedSlope(u32),
     /// The number of the same row in an earlier column (or the record's timestamp), scaled.
     Scaled(Source, Scale),
+    /// Sum or difference of the numbers of the same row in two earlier columns.
+    Combined(Pair),
+}
+
+/// Two columns whose values are numbers in binary, whatever kind they are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pair {
+    pub(super) left: Term,
+    pub(super) right: Term,
+    /// What the right one has is taken away, not added.
+    pub(super) minus: bool,
+}
+
+/// A column, and how its values are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Term {
+    pub(super) id: u32,
+    pub(super) binary: Binary,
+}
+
+impl Pair {
+    #[inline]
+    pub(super) fn of(self, left: i64, right: i64) -> i64 {
+        if self.minus { left.wrapping_sub(right) } else { left.wrapping_add(right) }
+    }
+}
+
+impl Term {
+    /// The number that a value of the column is; 0 if it is none.
+    #[inline]
+    pub(super) fn number(self, value: &[u8]) -> i64 {
+        self.binary.parse(value).flatten().unwrap_or_default()
+    }
+
+    fn put(self, out: &mut Vec<u8>) {
+        put(out, self.id.into());
+        self.binary.put(out);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Option<Self>, Error> {
+        let id = reader.number_u32()?;
+        Ok(Binary::read(reader)?.map(|binary| Self { id, binary }))
+    }
 }
 
 /// How differences become bytes.
@@ -36,9 +80,14 @@ pub(super) enum Coding {
 }
 
 impl Coding {
-    /// Whether this many numbers have a part in the parcel's tail.
-    pub(super) fn has_tail(self, count: usize) -> bool {
-        self == Self::Ranged && count >= FEWEST_RANGED
+    /// Whether a column of this many rows has a part in the parcel's tail.
+    pub(super) fn has_tail(self, rows: usize) -> bool {
+        self == Self::Ranged && rows >= FEWEST_RANGED
+    }
+
+    /// What is in use in a column of this many rows.
+    pub(super) fn of_rows(self, rows: usize) -> Self {
+        if self == Self::Ranged && !self.has_tail(rows) { Self::Varints } else { self }
     }
 }
 
@@ -58,7 +107,7 @@ pub(super) enum Source {
 pub(super) struct Scale(pub(super) u8);
 
 impl Scale {
-    pub(super) const ALL: [Self; 6] = [Self(0), Self(1), Self(2), Self(3), Self(4), Self(5)];
+    pub(super) const ALL: [Self; 7] = [Self(0), Self(1), Self(2), Self(3), Self(4), Self(5), Self(6)];
 
     #[inline]
     fn apply(self, number: i64) -> i64 {
@@ -68,7 +117,9 @@ impl Scale {
             2 => number.wrapping_mul(1_000_000),
             3 => number.wrapping_mul(1_000_000_000),
             4 => number.div_euclid(1000),
-            _ => number.div_euclid(1_000_000),
+            5 => number.div_euclid(1_000_000),
+            // Days, of milliseconds.
+            _ => number.div_euclid(86_400_000),
         }
     }
 }
@@ -170,15 +221,68 @@ impl Memory {
                     step(row, scale.apply(*other));
                 }
             }
+            Predictor::Combined(_) => others.numbers.iter().enumerate().for_each(|(row, other)| {
+                step(row, *other);
+            }),
         }
     }
 }
 
-/// What a predictor refers to: ids for the keyed ones, numbers for the scaled one, each of as many rows as the column.
+/// What a predictor refers to: ids for the keyed ones, numbers for the scaled and combined ones, each of as many rows as
+/// the column.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Others<'a> {
     pub(super) ids: &'a [u32],
     pub(super) numbers: &'a [i64],
+}
+
+/// The rows that have a number, of a column where there may be none.
+#[derive(Debug)]
+pub(super) struct Present {
+    rows: Vec<u32>,
+    all: usize,
+}
+
+impl Present {
+    /// By the mark of each row: 0 for a number, 1 for none. Nothing if one is another.
+    pub(super) fn of(marks: &[u8]) -> Option<Self> {
+        let sound = marks.iter().all(|mark| *mark <= 1);
+        let rows = marks.iter().zip(0..).filter(|(mark, _)| **mark == 0).map(|(_, row)| row);
+        sound.then(|| Self { rows: rows.collect(), all: marks.len() })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// All rows, with a number or without.
+    pub(super) fn rows(&self) -> usize {
+        self.all
+    }
+
+    /// What is in those rows.
+    pub(super) fn pick<T: Copy>(&self, all: &[T]) -> Vec<T> {
+        // What a predictor does not refer to has no rows.
+        self.rows.iter().filter_map(|row| all.get(*row as usize).copied()).collect()
+    }
+
+    /// The same of what a predictor refers to.
+    pub(super) fn with<T>(&self, others: Others<'_>, use_them: impl FnOnce(Others<'_>) -> T) -> T {
+        if self.rows.len() == self.all {
+            return use_them(others);
+        }
+        let (ids, numbers) = (self.pick(others.ids), self.pick(others.numbers));
+        use_them(Others { ids: &ids, numbers: &numbers })
+    }
+
+    /// Moves as many numbers as there are to their rows; the others are 0.
+    pub(super) fn spread(&self, numbers: &mut Vec<i64>) {
+        numbers.resize(self.all, 0);
+        for (place, row) in self.rows.iter().enumerate().rev() {
+            let number = std::mem::take(&mut numbers[place]);
+            numbers[*row as usize] = number;
+        }
+    }
 }
 
 /// Appends `numbers` as differences to the body, or to the tail. False (and nothing changes) without room for a model.
@@ -189,7 +293,7 @@ pub(super) fn encode(
     (memory, room): (&mut Memory, &mut Room),
     (body, tail): (&mut Vec<u8>, &mut Vec<u8>),
 ) -> bool {
-    if coding != Coding::Planes && !coding.has_tail(numbers.len()) {
+    if coding == Coding::Varints {
         body.reserve(numbers.len() * 2);
         memory.run(predictor, others, room, numbers.len(), |row, expected| {
             put_signed(body, numbers[row].wrapping_sub(expected));
@@ -275,7 +379,7 @@ pub(super) fn decode(
     numbers: &mut Vec<i64>,
 ) -> Result<(), Error> {
     numbers.clear();
-    if coding.has_tail(count) {
+    if coding == Coding::Ranged {
         let model = memory.model(room).ok_or_else(|| tail.out_of_range())?;
         read_ranged(model, count, tail, numbers)?;
     } else if coding == Coding::Planes {
@@ -285,7 +389,7 @@ pub(super) fn decode(
         }
         let bytes = reader.take(width * count)?;
         numbers.resize(count, 0);
-        for plane in bytes.chunks_exact(count) {
+        for plane in bytes.chunks_exact(count.max(1)) {
             for (number, byte) in numbers.iter_mut().zip(plane) {
                 *number = *number << 8 | i64::from(*byte);
             }
@@ -329,6 +433,10 @@ pub(super) fn unzigzag(number: u64) -> i64 {
     (number >> 1) as i64 ^ -((number & 1) as i64)
 }
 
+/// Numbers of a combined predictor: of a sum, of a difference.
+const COMBINED: u8 = 16;
+const SUBTRACTED: u8 = COMBINED + 1;
+
 /// Appends a predictor: its number and coding, then what it refers to.
 pub(super) fn put_predictor(out: &mut Vec<u8>, predictor: Predictor, coding: Coding) {
     let tag = match predictor {
@@ -338,6 +446,7 @@ pub(super) fn put_predictor(out: &mut Vec<u8>, predictor: Predictor, coding: Cod
         Predictor::Keyed(_) => 3,
         Predictor::KeyedSlope(_) => 4,
         Predictor::Scaled(_, scale) => 5 + scale.0,
+        Predictor::Combined(Pair { minus, .. }) => COMBINED + u8::from(minus),
     };
     out.push(tag | (coding as u8) << 6);
     match predictor {
@@ -345,6 +454,10 @@ pub(super) fn put_predictor(out: &mut Vec<u8>, predictor: Predictor, coding: Cod
         Predictor::Keyed(id) | Predictor::KeyedSlope(id) => put(out, id.into()),
         Predictor::Scaled(Source::Timestamps, _) => put(out, 0),
         Predictor::Scaled(Source::Column(id), _) => put(out, u64::from(id) + 1),
+        Predictor::Combined(Pair { left, right, .. }) => {
+            left.put(out);
+            right.put(out);
+        }
     }
 }
 
@@ -362,7 +475,13 @@ pub(super) fn read_predictor(reader: &mut Reader<'_>) -> Result<Option<(Predicto
         2 => Predictor::Slope,
         3 => Predictor::Keyed(reader.number_u32()?),
         4 => Predictor::KeyedSlope(reader.number_u32()?),
-        tag @ 5..=10 => {
+        tag @ (COMBINED | SUBTRACTED) => {
+            let (Some(left), Some(right)) = (Term::read(reader)?, Term::read(reader)?) else {
+                return Ok(None);
+            };
+            Predictor::Combined(Pair { left, right, minus: tag == SUBTRACTED })
+        }
+        tag @ 5..=11 => {
             let source = match reader.number_u32()? {
                 0 => Source::Timestamps,
                 id => Source::Column(id - 1),

@@ -2,13 +2,13 @@
 //! (without such a column) what it was in the row before.
 //!
 //! ```text
-//! body | exceptions, their gaps | high bytes of their ids | low bytes | per id 0: value '\n' |
+//! body | exceptions, their gaps | high bytes of their ids | low bytes | per id 0: value '\n', or length and value |
 //! ```
 //! The column has a [dictionary](super::dictionary) of its own, in which exceptions are looked up.
 
 use super::choice::KEY_UNKNOWN;
 use super::decode::Bytes;
-use super::dictionary::{Dictionary, Entries};
+use super::dictionary::{Dictionary, Entries, put_entry};
 use super::sink::Sink;
 use super::{ColumnFault, Room, Values, equal};
 use crate::Error;
@@ -63,10 +63,10 @@ impl Recent {
     }
 }
 
-/// Appends the body and fills `ids`; false (and nothing changes) if a new value holds a newline or there is no room.
+/// Appends the body and fills `ids`; false (and nothing changes) if a new value holds a newline and is not framed, or there is no room.
 pub(super) fn encode(
     (dictionary, recent): (&mut Dictionary, &mut Recent),
-    values: Values<'_>,
+    (values, framed): (Values<'_>, bool),
     keys: &[u32],
     room: &mut Room,
     ids: &mut Vec<u32>,
@@ -86,16 +86,12 @@ pub(super) fn encode(
             continue;
         }
         let (id, new) = dictionary.refer(value, room);
-        if new && value.contains(&b'\n') {
+        if new && !put_entry(value, framed, &mut unknown) {
             dictionary.truncate(known, room);
             before.into_iter().rev().for_each(|(key, entry)| recent.set(key, entry));
             recent.forget(remembered, room);
             ids.clear();
             return false;
-        }
-        if new {
-            unknown.extend_from_slice(value);
-            unknown.push(b'\n');
         }
         before.push((*key, expected));
         recent.set(*key, id);
@@ -118,7 +114,7 @@ pub(super) fn encode(
 /// Reads what [`encode`] wrote.
 pub(super) fn decode(
     (entries, recent): (&mut Entries, &mut Recent),
-    quoted: bool,
+    (quoted, framed): (bool, bool),
     keys: &[u32],
     bytes: &mut Bytes<'_, '_>,
     room: &mut Room,
@@ -138,7 +134,7 @@ pub(super) fn decode(
         let id = match exception {
             None => recent.of(*key),
             Some((_, (0, 0))) => {
-                let value = bytes.line()?;
+                let value = bytes.entry(framed)?;
                 sink.push(value, quoted).map_err(|fault| bytes.fault(fault))?;
                 let id = entries.add(value, room);
                 recent.set(*key, id);

@@ -41,10 +41,16 @@ impl Sink {
         &self.starts
     }
 
-    /// The value at `index` among all.
+    /// Where the value at `index` among all lies.
     #[inline]
-    pub(crate) fn value(&self, index: usize) -> Span {
+    pub(crate) fn nth(&self, index: usize) -> Span {
         self.spans[index]
+    }
+
+    /// The bytes of a value.
+    #[inline]
+    pub(crate) fn value(&self, span: Span) -> &[u8] {
+        span.of(&self.arena)
     }
 
     /// What all values of the column at `index` in the list are, if they are one value.
@@ -53,7 +59,6 @@ impl Sink {
     }
 
     /// Values of the column at `index` in the list that was decoded.
-    #[cfg(test)]
     pub(crate) fn column(&self, index: usize) -> &[Span] {
         let end = self.starts.get(index + 1).copied().unwrap_or(self.spans.len());
         &self.spans[self.starts[index]..end]

@@ -33,7 +33,7 @@ impl Ends {
         let inputs: Vec<_> = columns
             .iter()
             .zip(&spans)
-            .map(|((id, _), spans)| Input { id: *id, spans, timestamps: 0 })
+            .map(|((id, _), spans)| Input { id: *id, spans, timestamps: 0, binary: None })
             .collect();
         self.bytes.clear();
         let timestamps = [timestamps.to_vec()];

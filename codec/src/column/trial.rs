@@ -6,6 +6,7 @@
 
 use zstd_safe::{CCtx, CParameter};
 
+use super::binary::Binary;
 use super::candidate::Best;
 use super::choice::{Choice, Kind};
 use super::encode::{Cache, Column, Earlier, Input, Scratch, State, parse};
@@ -71,7 +72,7 @@ impl Evidence {
         if bytes > MOST_EVIDENCE {
             return;
         }
-        for Input { id, spans, timestamps: set } in inputs.iter().filter(few) {
+        for Input { id, spans, timestamps: set, .. } in inputs.iter().filter(few) {
             let (mut last, mut copied) = (None, Span::default());
             if self.columns.len() <= *id as usize {
                 self.columns.resize_with(*id as usize + 1, Gathered::default);
@@ -149,6 +150,7 @@ pub(super) struct Sampled<'a> {
     from: u64,
     /// From how many parcels the values are.
     pub(super) parcels: usize,
+    pub(super) binary: Option<Binary>,
     /// What later columns may refer to, once it was asked for.
     cache: Option<Cache>,
 }
@@ -198,7 +200,7 @@ impl Trials {
         let gathered: Vec<bool> =
             inputs.iter().map(|input| due(input) && input.spans.len() < enough).collect();
         if parcel.contains(&true) {
-            let of_parcel = inputs.iter().map(|&Input { id, spans, timestamps: set }| {
+            let of_parcel = inputs.iter().map(|&Input { id, spans, timestamps: set, binary }| {
                 let timestamps = timestamps.get(set as usize).map_or(&[][..], Vec::as_slice);
                 Sampled {
                     id,
@@ -206,6 +208,7 @@ impl Trials {
                     timestamps: recent(timestamps),
                     from: 0,
                     parcels: 1,
+                    binary,
                     cache: None,
                 }
             });
@@ -216,14 +219,16 @@ impl Trials {
             let evidence = std::mem::take(&mut self.evidence);
             // What is not in the evidence stands with no values, so that places stay those of the parcel.
             let of_input = |input: &Input<'_>| {
+                let (id, binary) = (input.id, input.binary);
                 let none =
-                    Sampled { id: input.id, spans: &[], timestamps: &[], from: 0, parcels: 0, cache: None };
+                    Sampled { id, spans: &[], timestamps: &[], from: 0, parcels: 0, binary, cache: None };
                 evidence.columns.get(input.id as usize).map_or(none, |gathered| Sampled {
                     id: input.id,
                     spans: recent(&gathered.spans),
                     timestamps: recent(&gathered.timestamps),
                     from: gathered.from,
                     parcels: gathered.parcels,
+                    binary,
                     cache: None,
                 })
             };
@@ -264,7 +269,7 @@ impl Trials {
             column.review.dictionary_lost |= was_dictionary && !is_dictionary;
             column.review.tried(spans.len(), if self.thrifty { GROWTH_THRIFTY } else { GROWTH });
             // A dictionary that stays a dictionary keeps its entries.
-            let same = was_dictionary && is_dictionary && choice.quoted == column.choice.quoted;
+            let same = was_dictionary && is_dictionary && choice.is_like(&column.choice);
             column.pending = (!same).then_some(choice);
         }
     }
@@ -279,7 +284,11 @@ impl Trials {
     ) -> Choice {
         let all = Values { arena: sample.arena, spans: sample.columns[index].spans, strip: 0 };
         let earlier = Known { sample, index };
+        let binary = sample.columns[index].binary;
+        let framed = binary.is_some() || all.iter().any(|value| memchr::memchr(b'\n', value).is_some());
         let mut best = Best {
+            binary,
+            framed,
             trials: self,
             earlier: &earlier,
             values: all,
@@ -358,9 +367,9 @@ impl Sample<'_> {
                 values = stripped;
             }
             match &choice.kind {
-                Kind::Dictionary { .. } | Kind::Recurring(_) => {
+                Kind::Dictionary { .. } | Kind::Recurring(..) => {
                     let _ = State::default().dictionary.encode(
-                        values,
+                        (values, true),
                         &mut Room::default(),
                         &mut cache.ids,
                         &mut Vec::new(),
@@ -443,8 +452,8 @@ const GROWTH_THRIFTY: u32 = 8;
 /// Fewest values for a trial of anything but a constant.
 const FEWEST: usize = 24;
 /// Bytes of candidates that may be coded: at first, at most, and per byte of values that passes (as a divisor).
-const FIRST_BUDGET: i64 = 1 << 20;
-const MOST_BUDGET: i64 = 2 << 20;
+const FIRST_BUDGET: i64 = 4 << 20;
+const MOST_BUDGET: i64 = 4 << 20;
 const BUDGET_SHARE: i64 = 16;
 /// Bytes that a candidate costs besides its own.
 const CANDIDATE: i64 = 256;

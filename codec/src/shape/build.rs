@@ -5,6 +5,7 @@
 //! what comes next, which is written afterwards.
 
 use super::chain::{ChainId, Chains};
+use super::dress::Dress;
 use super::graph::{END, Graph, NULL, START_NODES};
 use crate::column::Sink;
 
@@ -28,10 +29,20 @@ struct Piece {
     length: u32,
     /// The place of the column among those of the parcel.
     place: u32,
+    /// What its values wear.
+    dress: Dress,
 }
 
-/// Keys and values of one parcel: shapes, the places of their columns, the values.
-type Parts<'a> = (&'a Graph, &'a Chains, &'a [u32], &'a Sink);
+/// What keys and values of one parcel are made of.
+pub(super) struct Parts<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) chains: &'a Chains,
+    /// By column: its place among those of the parcel.
+    pub(super) places: &'a [u32],
+    /// By column: what its values wear; bare are those beyond the last.
+    pub(super) dresses: &'a [Dress],
+    pub(super) sink: &'a Sink,
+}
 
 impl Builder {
     /// Bytes held.
@@ -61,10 +72,10 @@ impl Builder {
     pub(super) fn record(
         &mut self,
         way: &mut std::slice::Iter<'_, ChainId>,
-        parts: Parts<'_>,
+        parts: &Parts<'_>,
         arena: &mut [u8],
     ) -> bool {
-        let (_, chains, _, sink) = parts;
+        let (chains, sink) = (parts.chains, parts.sink);
         let mut at = self.at;
         for &id in way {
             let mut piece = match self.plans.get(id as usize) {
@@ -72,14 +83,17 @@ impl Builder {
                 _ => self.plan(id, parts),
             };
             loop {
-                let Piece { start, length, place } = self.pieces[piece];
+                let Piece { start, length, place, dress } = self.pieces[piece];
                 at = copy(&self.text, start as usize, length as usize, arena, at);
                 if place == NO_COLUMN {
                     break;
                 }
                 let next = &mut self.next[place as usize];
-                let span = sink.value(*next as usize);
+                let span = sink.nth(*next as usize);
                 *next += 1;
+                if dress != Dress::Bare {
+                    at = dress.write_before(sink.value(span), arena, at);
+                }
                 at = copy(sink.arena(), span.start as usize, (span.end - span.start) as usize, arena, at);
                 piece += 1;
             }
@@ -95,12 +109,13 @@ impl Builder {
 
     /// Makes the pieces of a chain.
     #[cold]
-    fn plan(&mut self, id: ChainId, (graph, chains, places, sink): Parts<'_>) -> usize {
+    fn plan(&mut self, id: ChainId, parts: &Parts<'_>) -> usize {
+        let &Parts { graph, chains, places, dresses, sink } = parts;
         let first = self.pieces.len();
         let mut start = self.text.len();
-        let mut end_piece = |text: &[u8], place: u32, start: &mut usize| {
+        let mut end_piece = |text: &[u8], place: u32, dress: Dress, start: &mut usize| {
             let length = (text.len() - *start) as u32;
-            self.pieces.push(Piece { start: *start as u32, length, place });
+            self.pieces.push(Piece { start: *start as u32, length, place, dress });
             *start = text.len();
         };
         for edge in chains.edges_of(id).iter().map(|&id| graph.edge(id)) {
@@ -108,15 +123,18 @@ impl Builder {
             if edge.target == END || edge.target == NULL {
                 break;
             }
-            let place = places[(edge.target - START_NODES) as usize];
+            let column = (edge.target - START_NODES) as usize;
+            let (place, dress) = (places[column], dresses.get(column).copied().unwrap_or_default());
             match sink.repeated(place as usize) {
                 Some(span) => {
-                    self.text.extend_from_slice(&sink.arena()[span.start as usize..span.end as usize]);
+                    let value = sink.value(span);
+                    dress.put_before(value, &mut self.text);
+                    self.text.extend_from_slice(value);
                 }
-                None => end_piece(&self.text, place, &mut start),
+                None => end_piece(&self.text, place, dress, &mut start),
             }
         }
-        end_piece(&self.text, NO_COLUMN, &mut start);
+        end_piece(&self.text, NO_COLUMN, Dress::Bare, &mut start);
         if self.plans.len() <= id as usize {
             self.plans.resize(chains.len(), 0);
         }

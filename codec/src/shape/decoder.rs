@@ -4,14 +4,15 @@
 //! between them comes to. Then the columns are decoded, within what is left of the declared size. The second pass puts
 //! everything one behind the other.
 
-use super::build::Builder;
+use super::build::{Builder, Parts};
 use super::chain::{self, ChainId, Chains};
 use super::cover::Covers;
+use super::dress::Dress;
 use super::flag;
 use super::graph::{END, EdgeId, Graph, KEYS, NULL, Node, Refused, START_NODES, VALUES, Way};
 use crate::Error;
 use crate::batch::{self, Batch};
-use crate::column::{ColumnDecoders, Expected, Sink};
+use crate::column::{ColumnDecoders, Expected, Sink, Span};
 use crate::limits::{MAX_COLUMN_VALUES, MAX_SHAPE_COLUMNS, MAX_SHAPE_EDGES, MAX_SHAPE_LITERAL};
 use crate::varint::Reader;
 
@@ -38,6 +39,10 @@ pub(crate) struct Decoder {
     choices: Vec<Told>,
     listed: Vec<Node>,
     covers: Covers,
+    /// By column: what its values wear; bare are those beyond the last.
+    dresses: Vec<Dress>,
+    /// Bytes of what the values of this parcel wear.
+    worn: u64,
 }
 
 /// The choices that were told for one node, and how many are used up.
@@ -74,6 +79,8 @@ impl Decoder {
             choices: Vec::new(),
             listed: Vec::new(),
             covers: Covers::default(),
+            dresses: Vec::new(),
+            worn: 0,
         }
     }
 
@@ -91,6 +98,7 @@ impl Decoder {
             + self.builder.memory()
             + self.expected.capacity() * size_of::<Expected>()
             + self.covers.memory()
+            + self.dresses.capacity() * size_of::<Dress>()
     }
 
     /// Reads a payload section behind its kind. `left` bytes of plain size are not spent yet: no record needs more.
@@ -102,17 +110,60 @@ impl Decoder {
         if flags & flag::RESET != 0 {
             self.graph.reset();
             self.columns.reset();
+            self.dresses.clear();
         }
         let definitions = read_definitions(reader, flags)?;
+        let dressed = self.read_dresses(reader, flags)?;
         self.read_choices(reader, flags)?;
         self.go(&definitions, batch, left)?;
+        if dressed > self.graph.columns() as usize {
+            return Err(Error::Shape("a column's values wear something, and it is not defined"));
+        }
         self.covers.end(batch);
         for expected in &mut self.expected {
             expected.timestamps = self.covers.set_of(expected.id, expected.count as usize, batch);
         }
         self.sink.set_limit(usize::try_from(left - self.text).unwrap_or(usize::MAX));
         reader.section = "columns";
-        self.columns.decode(reader, self.covers.sets(), &self.expected, &mut self.sink)
+        self.columns.decode(reader, self.covers.sets(), &self.expected, &mut self.sink)?;
+        self.worn = self.worn();
+        match self.text + self.sink.used() as u64 + self.worn {
+            needed if needed > left => Err(Error::Shape("values are longer than the plain size allows")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads what values of new columns wear; returns how many columns there must be for that.
+    fn read_dresses(&mut self, reader: &mut Reader<'_>, flags: u8) -> Result<usize, Error> {
+        if flags & flag::DRESSES == 0 {
+            return Ok(0);
+        }
+        let mut most = 0;
+        for _ in 0..reader.count("dressed columns", 2, MAX_SHAPE_COLUMNS as u64)? {
+            let column = reader.number()?;
+            if column >= MAX_SHAPE_COLUMNS as u64 {
+                return Err(reader.out_of_range());
+            }
+            let column = column as usize;
+            if self.dresses.len() <= column {
+                self.dresses.resize(column + 1, Dress::Bare);
+            }
+            self.dresses[column] = Dress::read(reader)?;
+            most = most.max(column + 1);
+        }
+        Ok(most)
+    }
+
+    /// Bytes that the values of this parcel wear.
+    fn worn(&self) -> u64 {
+        let dressed = self.expected.iter().enumerate().filter_map(|(place, expected)| {
+            let dress = *self.dresses.get(expected.id as usize)?;
+            (dress != Dress::Bare).then(|| {
+                let bytes = |span: &Span| dress.extra(self.sink.value(*span)) as u64;
+                self.sink.column(place).iter().map(bytes).sum::<u64>()
+            })
+        });
+        dressed.sum()
     }
 
     fn read_choices(&mut self, reader: &mut Reader<'_>, flags: u8) -> Result<(), Error> {
@@ -279,17 +330,23 @@ impl Decoder {
     /// bytes of the plain size that took.
     pub(crate) fn build(&mut self, batch: &mut Batch) -> u64 {
         let begin = batch.arena.len();
-        let bytes = self.text as usize + self.sink.used();
+        let bytes = (self.text + self.worn) as usize + self.sink.used();
         self.builder.begin(&self.sink, begin, &mut batch.arena, bytes);
         let (keys, values) = self.ways.split_at(self.first_value);
         let (mut keys, mut values) = (keys.iter(), values.iter());
-        let parts = (&self.graph, &self.chains, self.places.as_slice(), &self.sink);
+        let parts = Parts {
+            graph: &self.graph,
+            chains: &self.chains,
+            places: &self.places,
+            dresses: &self.dresses,
+            sink: &self.sink,
+        };
         for group in &mut batch.groups {
             for meta in &mut group.records {
                 let start = self.builder.at();
-                let key = self.builder.record(&mut keys, parts, &mut batch.arena);
+                let key = self.builder.record(&mut keys, &parts, &mut batch.arena);
                 let middle = self.builder.at();
-                let value = self.builder.record(&mut values, parts, &mut batch.arena);
+                let value = self.builder.record(&mut values, &parts, &mut batch.arena);
                 let end = self.builder.at();
                 let size = |present: bool, bytes: usize| if present { bytes as u32 } else { batch::NULL };
                 meta.start = start as u32;

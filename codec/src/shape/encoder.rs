@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use super::chain::ChainId;
 use super::cover::Covers;
+use super::dress::Dress;
 use super::follow::{Known, Paths};
 use super::graph::{
     CHOICE_EMPTY, CHOICE_NULL, CHOICE_WHOLE, END, EdgeId, Graph, Node, START_NODES, WHOLE_KEYS, WHOLE_VALUES,
     Way,
 };
 use super::parcel::Parcel;
-use super::token::{self, Schemas, Token};
+use super::token::{self, Schemas, Scope, Token};
 use super::topic::{Half, Topics};
 use super::{Counts, flag};
 use crate::avro::Schema;
@@ -103,9 +104,19 @@ impl Encoder {
         self.parcel.defined_bytes()
     }
 
-    /// Cuts records by an Avro schema from now on: those of this id, or all.
-    pub(crate) fn use_avro(&mut self, id: Option<u32>, schema: Arc<Schema>) {
-        self.schemas.add(id, schema);
+    /// Cuts records by an Avro schema from now on: those of this source partition, or all; of this id, or any.
+    pub(crate) fn use_avro(&mut self, slot: Option<u32>, id: Option<u32>, schema: Arc<Schema>) {
+        self.schemas.add(Scope { slot, id }, schema);
+        self.topics.learn_again();
+    }
+
+    /// Notes from now on which schema ids are not known.
+    pub(crate) fn note_schema_ids(&mut self) {
+        self.schemas.note_unknown();
+    }
+
+    pub(crate) fn unknown_schema_ids(&mut self) -> Vec<u32> {
+        self.schemas.take_unknown()
     }
 
     /// Counts a batch, by shapes or not.
@@ -143,7 +154,10 @@ impl Encoder {
         let covers = &mut self.covers;
         let input = |(id, spans): (u32, &'_ [Span])| (id, covers.set_of(id, spans.len(), batch));
         let sets: Vec<(u32, u32)> = self.parcel.used().map(input).collect();
-        let with_spans = |(id, timestamps)| Input { id, spans: self.parcel.spans(id), timestamps };
+        let with_spans = |(id, timestamps)| {
+            let binary = self.topics.scan(id as usize).binary();
+            Input { id, spans: self.parcel.spans(id), timestamps, binary }
+        };
         let inputs: Vec<Input<'_>> = sets.into_iter().map(with_spans).collect();
         self.columns.encode(&batch.arena, self.covers.sets(), &inputs, out);
     }
@@ -164,7 +178,7 @@ impl Encoder {
                 topic
             }
             None => {
-                token::cut(&batch.arena[start..end], &self.schemas, &mut self.tokens);
+                token::cut(&batch.arena[start..end], slot, &mut self.schemas, &mut self.tokens);
                 self.topics.nearest(&self.tokens, MAX_SHAPE_TOPICS)
             }
         };
@@ -277,11 +291,12 @@ impl Encoder {
             }
             at += edge.length as usize;
             node = edge.target;
-            let Some(stop) = self.topics.scan((node - START_NODES) as usize).end(bytes, at, end) else {
+            let scan = self.topics.scan((node - START_NODES) as usize);
+            let Some((start, stop)) = scan.value(bytes, at, end) else {
                 break;
             };
             self.way.push(id);
-            self.parcel.push(node, at, stop);
+            self.parcel.push(node, start, stop);
             at = stop;
             found = match graph.only(node) {
                 Some(edge) => graph.stands_at(edge, bytes, at, end).then_some(edge),
@@ -336,9 +351,9 @@ impl Encoder {
     /// Cuts a record of unknown shape and adds what is new of it to the graph. False when it has no shape, or one that
     /// does not fit; its values are not in their columns then.
     fn learn(&mut self, record: Record<'_>, room: usize) -> bool {
-        let Record { bytes, start, end, topic, half, .. } = record;
+        let Record { bytes, start, end, slot, topic, half } = record;
         self.way.clear();
-        token::cut(&bytes[start..end], &self.schemas, &mut self.tokens);
+        token::cut(&bytes[start..end], slot, &mut self.schemas, &mut self.tokens);
         let cost = if self.tokens.is_empty() { (end - start) / 2 } else { 64 };
         self.topics.pay(topic, half, cost);
         if self.tokens.is_empty() || self.tokens.len() > room {
@@ -367,9 +382,16 @@ impl Encoder {
             let edge = self.edge(record, node, &bytes[at..start + token.start], target)?;
             if known.is_none() {
                 self.topics.add_column(topic, half, token, target);
+                self.parcel.dress(target, token.scan.dress());
             }
             self.way.push(edge);
-            self.parcel.push(target, start + token.start, start + token.end);
+            let scan = self.topics.scan((target - START_NODES) as usize);
+            let inner = match scan.dress() {
+                Dress::Bare => start + token.start,
+                // Of a known path with another scan: as if it led nowhere.
+                _ => scan.value(bytes, start + token.start, start + token.end)?.0,
+            };
+            self.parcel.push(target, inner, start + token.end);
             (node, at) = (target, start + token.end);
         }
         let edge = self.edge(record, node, &bytes[at..end], END)?;

@@ -133,7 +133,7 @@ impl Paths {
             if placing {
                 self.places.push(at as u32);
             }
-            let stop = if !piece.stands_at(&self.text, bytes, at, end) {
+            let value = if !piece.stands_at(&self.text, bytes, at, end) {
                 None
             } else if piece.node == END {
                 at += piece.length as usize;
@@ -141,15 +141,17 @@ impl Paths {
             } else {
                 at += piece.length as usize;
                 match piece.scan {
-                    Scan::Json if bytes.get(at) == Some(&b'"') => scan::json_string(&bytes[..end], at),
-                    scan => scan.end(bytes, at, end),
+                    Scan::Json if bytes.get(at) == Some(&b'"') => {
+                        scan::json_string(&bytes[..end], at).map(|stop| (at, stop))
+                    }
+                    scan => scan.value(bytes, at, end),
                 }
             };
-            let Some(stop) = stop else {
+            let Some((start, stop)) = value else {
                 pieces[..index].iter().for_each(|piece| parcel.pop(piece.node));
                 return None;
             };
-            parcel.push(piece.node, at, stop);
+            parcel.push(piece.node, start, stop);
             at = stop;
         }
         if self.chains.get(id).target == END && at != end {
@@ -222,14 +224,15 @@ impl Paths {
             // Its end must be seen by what follows, or it could be the beginning of a longer value.
             let shut = next.is_some_and(|next| next.length > 0 || next.target == END);
             let value = known.columns.constant(node - START_NODES).filter(|_| shut);
+            let scan = known.topics.scan((node - START_NODES) as usize);
             if let Some(value) = value {
                 let piece = (self.pieces.len() - first) as u32;
+                scan.dress().put_before(value, &mut self.text);
                 let (offset, length) = ((self.text.len() - start) as u32, value.len() as u32);
                 self.constants.push(Constant { node, piece, offset, length, span: Span::default() });
                 self.text.extend_from_slice(value);
                 continue;
             }
-            let scan = known.topics.scan((node - START_NODES) as usize);
             self.pieces.push(Piece::new(&self.text, start, node, scan));
             start = self.text.len();
         }

@@ -1,5 +1,6 @@
 //! What the coder gathers for one parcel, and how it lies on the wire.
 
+use super::dress::Dress;
 use super::flag;
 use super::graph::{END, EdgeId, Graph, Node, START_NODES, Way};
 use crate::column::Span;
@@ -22,6 +23,8 @@ pub(super) struct Parcel {
     ordinal: u64,
     last_ordinal: u64,
     last_target: Node,
+    dresses: Vec<u8>,
+    dressed: u64,
 }
 
 /// Choices at one node: 0 as guessed, else its position and one more. Those behind the last such are not told.
@@ -38,12 +41,12 @@ impl Parcel {
         let lists = self.spans.capacity() * size_of::<Vec<Span>>()
             + self.choices.capacity() * size_of::<Choices>()
             + (self.used.capacity() + self.branches.capacity()) * 4;
-        spans + choices + lists + self.definitions.capacity()
+        spans + choices + lists + self.definitions.capacity() + self.dresses.capacity()
     }
 
     /// Bytes of the definitions.
     pub(super) fn defined_bytes(&self) -> usize {
-        self.definitions.len()
+        self.definitions.len() + self.dresses.len()
     }
 
     pub(super) fn begin(&mut self, graph: &Graph) {
@@ -65,6 +68,8 @@ impl Parcel {
         self.definitions.clear();
         (self.values, self.defined, self.ordinal, self.last_ordinal) = (0, 0, 0, 0);
         self.last_target = END;
+        self.dresses.clear();
+        self.dressed = 0;
     }
 
     /// Another key or value begins.
@@ -140,6 +145,15 @@ impl Parcel {
         }
     }
 
+    /// Tells what the values of a new column wear.
+    pub(super) fn dress(&mut self, node: Node, dress: Dress) {
+        if dress != Dress::Bare {
+            put(&mut self.dresses, u64::from(node - START_NODES));
+            dress.put(&mut self.dresses);
+            self.dressed += 1;
+        }
+    }
+
     /// Writes all but the columns' values.
     pub(super) fn write(&mut self, mut flags: u8, out: &mut Vec<u8>) {
         self.branches.sort_unstable();
@@ -147,10 +161,15 @@ impl Parcel {
         let branches = self.branches.iter().filter(told).count() as u64;
         flags |= if self.defined > 0 { flag::DEFINITIONS } else { 0 };
         flags |= if branches > 0 { flag::CHOICES } else { 0 };
+        flags |= if self.dressed > 0 { flag::DRESSES } else { 0 };
         out.push(flags);
         if self.defined > 0 {
             put(out, self.defined);
             out.extend_from_slice(&self.definitions);
+        }
+        if self.dressed > 0 {
+            put(out, self.dressed);
+            out.extend_from_slice(&self.dresses);
         }
         if branches == 0 {
             return;

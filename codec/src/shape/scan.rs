@@ -3,6 +3,9 @@
 
 use memchr::{memchr, memchr2};
 
+use super::dress::Dress;
+use crate::column::{Binary, Branches, Form};
+
 /// How the end of a column's values is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scan {
@@ -20,17 +23,21 @@ pub(super) enum Scan {
     Rest,
     /// A number of seven bits a byte.
     Varint,
+    /// The same, zigzag.
+    Zigzag,
     /// So many bytes.
     Bytes(u32),
-    /// Bytes behind their number, which is a [`Varint`](Self::Varint).
+    /// Bytes behind their number, which is a [`Varint`](Self::Varint), in no more bytes than it needs.
     Prefixed,
     /// The same with a zigzag number.
     PrefixedSigned,
+    /// A branch of an Avro union of null and something: its number, then the value if there is one.
+    Optional(Branches, Item),
     /// An Avro array of scalars: blocks of items, each behind their number, up to one of none.
     Blocks(Item),
 }
 
-/// What a block of an Avro array consists of.
+/// What a block of an Avro array consists of, or a union with null.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Item {
     Number,
@@ -39,6 +46,53 @@ pub(super) enum Item {
 }
 
 impl Scan {
+    /// Where a column's value begins and ends that stands at `at`: its [dress](Self::dress) is left out.
+    #[inline]
+    pub(super) fn value(self, bytes: &[u8], at: usize, end: usize) -> Option<(usize, usize)> {
+        match self {
+            Self::Prefixed => prefixed(bytes, at, end, Some),
+            Self::PrefixedSigned => prefixed(bytes, at, end, unsigned),
+            Self::Optional(branches, Item::Prefixed) => {
+                if *bytes[..end].get(at)? == branches.none {
+                    return Some((at, at + 1));
+                }
+                let (start, stop) = prefixed(bytes, at + 1, end, unsigned)?;
+                // That would be taken for the other branch.
+                let is_other = bytes[start..stop] == [branches.none];
+                (bytes[at] == branches.some && !is_other).then_some((start, stop))
+            }
+            _ => self.end(bytes, at, end).map(|stop| (at, stop)),
+        }
+    }
+
+    /// What stands before each value and is not in its column.
+    pub(super) fn dress(self) -> Dress {
+        match self {
+            Self::Prefixed => Dress::Length,
+            Self::PrefixedSigned => Dress::SignedLength,
+            Self::Optional(branches, Item::Prefixed) => Dress::Optional(branches),
+            _ => Dress::Bare,
+        }
+    }
+
+    /// How values are read as numbers, if they are some in binary.
+    pub(super) fn binary(self) -> Option<Binary> {
+        let item = |item| match item {
+            Item::Number => Some(Form::Zigzag),
+            Item::Bytes(4) => Some(Form::Fixed32),
+            Item::Bytes(8) => Some(Form::Fixed64),
+            _ => None,
+        };
+        let (form, optional) = match self {
+            Self::Varint => (Form::Varint, None),
+            Self::Zigzag => (Form::Zigzag, None),
+            Self::Bytes(count) => (item(Item::Bytes(count))?, None),
+            Self::Optional(branches, of) => (item(of)?, Some(branches)),
+            _ => return None,
+        };
+        Some(Binary { form, optional })
+    }
+
     /// End of the value that begins at `at` of a record that ends at `end`; none where it does not end as it should.
     #[inline]
     pub(super) fn end(self, bytes: &[u8], at: usize, end: usize) -> Option<usize> {
@@ -55,30 +109,57 @@ impl Scan {
             Self::BeforeEither(a, b) => memchr2(a, b, &bytes[at..end]).map(|found| at + found),
             Self::UpTo(byte) => Some(find(&bytes[..end], at, byte).unwrap_or(end)),
             Self::Rest => Some(end),
-            Self::Varint => varint(bytes, at, end).map(|(_, end)| end),
+            Self::Varint | Self::Zigzag => varint(bytes, at, end).map(|(_, end)| end),
             Self::Bytes(count) => Some(at + count as usize).filter(|&stop| stop <= end),
-            Self::Prefixed | Self::PrefixedSigned => {
-                let (length, start) = varint(bytes, at, end)?;
-                let length = match (self, length & 1) {
-                    (Self::Prefixed, _) => length,
-                    (_, 0) => length >> 1,
-                    _ => return None,
-                };
-                let stop = start.checked_add(usize::try_from(length).ok()?)?;
-                (stop <= end).then_some(stop)
-            }
+            Self::Prefixed | Self::PrefixedSigned => self.value(bytes, at, end).map(|(_, stop)| stop),
+            Self::Optional(branches, item) => match *bytes[..end].get(at)? {
+                byte if byte == branches.none => Some(at + 1),
+                byte if byte == branches.some => item.scan().value(bytes, at + 1, end).map(|(_, stop)| stop),
+                _ => None,
+            },
             Self::Blocks(item) => blocks(bytes, at, end, item),
         }
     }
 }
 
+impl Item {
+    fn scan(self) -> Scan {
+        match self {
+            Self::Number => Scan::Zigzag,
+            Self::Bytes(count) => Scan::Bytes(count),
+            Self::Prefixed => Scan::PrefixedSigned,
+        }
+    }
+}
+
+/// Start and end of bytes that stand behind their number, from which `length` makes their length.
+fn prefixed(
+    bytes: &[u8],
+    at: usize,
+    end: usize,
+    length: impl FnOnce(u64) -> Option<u64>,
+) -> Option<(usize, usize)> {
+    let (number, start) = varint(bytes, at, end)?;
+    if start - at != varint_bytes(number) {
+        return None;
+    }
+    let stop = start.checked_add(usize::try_from(length(number)?).ok()?)?;
+    (stop <= end).then_some((start, stop))
+}
+
+/// The length that a zigzag number says.
+fn unsigned(number: u64) -> Option<u64> {
+    number.is_multiple_of(2).then_some(number >> 1)
+}
+
+/// Bytes that a number needs, seven bits each.
+pub(super) fn varint_bytes(number: u64) -> usize {
+    (64 - (number | 1).leading_zeros() as usize).div_ceil(7)
+}
+
 /// End of an Avro array of scalars. An array that tells the size of its blocks is none of those.
 fn blocks(bytes: &[u8], mut at: usize, end: usize, item: Item) -> Option<usize> {
-    let item = match item {
-        Item::Number => Scan::Varint,
-        Item::Bytes(count) => Scan::Bytes(count),
-        Item::Prefixed => Scan::PrefixedSigned,
-    };
+    let item = item.scan();
     loop {
         let (count, items) = varint(bytes, at, end)?;
         at = items;
@@ -231,9 +312,26 @@ mod tests {
         assert_eq!(Scan::Varint.end(b"\x81\x01", 0, 1), None);
         assert_eq!(Scan::Varint.end(b"\x81\x01", 0, 2), Some(2));
         assert_eq!((Scan::Bytes(4).end(b"1234", 0, 4), Scan::Bytes(4).end(b"1234", 1, 4)), (Some(4), None));
+        assert_eq!(Scan::Zigzag.end(b"\x80\x01", 0, 2), Some(2));
         assert_eq!(
             (Scan::Prefixed.end(b"\x02ab", 0, 3), Scan::Prefixed.end(b"\x02ab", 0, 2)),
             (Some(3), None)
         );
+    }
+
+    #[test]
+    fn a_length_is_left_out_if_it_is_written_in_the_usual_way() {
+        let value = |scan: Scan, bytes: &[u8]| scan.value(bytes, 0, bytes.len());
+        assert_eq!(value(Scan::Prefixed, b"\x02ab"), Some((1, 3)));
+        assert_eq!(value(Scan::PrefixedSigned, b"\x04ab"), Some((1, 3)));
+        assert_eq!(value(Scan::PrefixedSigned, b"\x03ab"), None);
+        assert_eq!(value(Scan::Prefixed, b"\x82\x00ab"), None);
+        let optional = Scan::Optional(Branches { some: 2, none: 0 }, Item::Prefixed);
+        assert_eq!(value(optional, b"\x02\x04ab"), Some((2, 4)));
+        assert_eq!(value(optional, b"\x00"), Some((0, 1)));
+        assert_eq!(value(optional, b"\x02\x02\x00"), None, "as the other branch");
+        assert_eq!((value(optional, b"\x04\x04ab"), value(optional, b"")), (None, None));
+        let number = Scan::Optional(Branches { some: 0, none: 2 }, Item::Number);
+        assert_eq!((value(number, b"\x00\x81\x01"), value(number, b"\x02")), (Some((0, 3)), Some((0, 1))));
     }
 }

@@ -175,6 +175,14 @@ impl Topics {
         false
     }
 
+    /// There is a new way to cut records: those that had no shape may have one now.
+    pub(super) fn learn_again(&mut self) {
+        for shapes in self.topics.iter_mut().flatten() {
+            (shapes.pause, shapes.exhausted) = (0, 0);
+            shapes.credit = shapes.credit.max(FIRST_CREDIT);
+        }
+    }
+
     /// Pays `cost` bytes for a record that was cut.
     pub(super) fn pay(&mut self, topic: usize, half: Half, cost: usize) {
         let shapes = &mut self.topics[topic][half as usize];

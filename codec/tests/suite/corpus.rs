@@ -5,9 +5,10 @@ mod parcel;
 #[path = "../../../fuzz/inputs/records.rs"]
 mod records;
 
+use std::io::Read as _;
 use std::path::PathBuf;
 
-use longhaul_codec::{Batch, VERSION};
+use longhaul_codec::{Batch, VERSION, avro};
 use zstd_safe::{DCtx, InBuffer, OutBuffer};
 
 use crate::support::{Parcel, encode, encoder, noise, oddities, orders, stamp};
@@ -15,6 +16,7 @@ use crate::support::{Parcel, encode, encoder, noise, oddities, orders, stamp};
 /// First byte of a parcel that carries its batch without zstd.
 const RAW: u8 = VERSION << 4 | 1;
 const FRAME_FLAG: u8 = 2;
+const OPENED_FLAG: u8 = 4;
 
 #[test]
 fn every_parcel_of_the_corpus_is_decoded_or_refused() {
@@ -119,9 +121,47 @@ fn write_the_corpus() {
         write("records", name, texts.collect::<Vec<_>>().join("\x1d").as_bytes());
     }
     write("parcel", "oddities", &plain_parcels(&[oddities(), orders(0, 3), oddities()]));
+    write("parcel", "binary", &plain_parcels(&(0..8).map(binary).collect::<Vec<_>>()));
+    write("parcel", "opened", &plain_parcels(&(0..4).map(compressed).collect::<Vec<_>>()));
     let mut encoder = encoder();
     let packed = [orders(0, 4), oddities()].map(|batch| file(&encode(&mut encoder, &batch))).concat();
     write("parcel", "zstd", &packed);
+}
+
+/// Records of [`SCHEMA`].
+fn binary(parcel: u64) -> Batch {
+    values(parcel, 40, |i| {
+        let mut value = vec![0, 0, 0, 0, 9, 0x80 | (i as u8 & 0x3f) << 1, 1 + (i >> 6) as u8, 6];
+        value.extend(format!("{:03}", i % 7).into_bytes());
+        value.extend(if i % 3 == 0 { vec![0] } else { vec![2, (i % 9) as u8 * 2] });
+        value.extend((i as f64 / 4.0).to_le_bytes());
+        value
+    })
+}
+
+const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[{"name":"n","type":"long"},{"name":"s","type":"string"},
+    {"name":"o","type":["null","int"]},{"name":"d","type":"double"}]}"#;
+
+/// Text in gzip.
+fn compressed(parcel: u64) -> Batch {
+    values(parcel, 6, |i| {
+        let text: String =
+            (0..9).map(|row| format!("{{\"id\":{},\"row\":\"{}\"}}\n", i * 9 + row, row % 4)).collect();
+        let mut packed = Vec::new();
+        let mut encoder = flate2::read::GzEncoder::new(text.as_bytes(), flate2::Compression::new(6));
+        encoder.read_to_end(&mut packed).expect("from memory");
+        packed
+    })
+}
+
+fn values(parcel: u64, count: u64, value: impl Fn(u64) -> Vec<u8>) -> Batch {
+    let mut batch = Batch::new();
+    let group = batch.group_index(1);
+    for i in parcel * count..(parcel + 1) * count {
+        batch.push(group, i as i64, 1_700_000_000_000 + i as i64 * 50, None, Some(&value(i)), []);
+    }
+    stamp(&mut batch, group, (parcel * count) as i64, ((parcel + 1) * count) as i64);
+    batch
 }
 
 fn batch(parcel: u64, line: Line) -> Batch {
@@ -145,12 +185,19 @@ fn batch(parcel: u64, line: Line) -> Batch {
 /// Parcels without zstd, so that a changed byte is one of the format.
 fn plain_parcels(batches: &[Batch]) -> Vec<u8> {
     let (mut encoder, mut context) = (encoder(), DCtx::create());
+    encoder.use_avro(None, Some(9), avro::Schema::parse(SCHEMA).expect("a sound schema").into());
     let mut parcels = Vec::new();
     for batch in batches {
         let Parcel { mut coded, plain } = encode(&mut encoder, batch);
         let flags = coded[0] & 0x0f;
         if flags & 1 == 0 {
-            let digits = 1 + coded[1..].iter().take_while(|byte| **byte >= 0x80).count();
+            let digits = |from: usize| 1 + coded[from..].iter().take_while(|byte| **byte >= 0x80).count();
+            // With values opened there is a second number.
+            let mut numbers = digits(1);
+            if flags & OPENED_FLAG != 0 {
+                numbers += digits(1 + numbers);
+            }
+            let digits = numbers;
             let (size, body) = coded[1..].split_at(digits);
             if flags & FRAME_FLAG != 0 {
                 context.reset(zstd_safe::ResetDirective::SessionOnly).expect("a context");
@@ -158,7 +205,7 @@ fn plain_parcels(batches: &[Batch]) -> Vec<u8> {
             let mut serialized = Vec::with_capacity(1 << 20);
             let mut output = OutBuffer::around(&mut serialized);
             context.decompress_stream(&mut output, &mut InBuffer::around(body)).expect("a sound parcel");
-            coded = [&[RAW][..], size, &serialized].concat();
+            coded = [&[RAW | flags & OPENED_FLAG][..], size, &serialized].concat();
         }
         parcels.extend(file(&Parcel { coded, plain }));
     }

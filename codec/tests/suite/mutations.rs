@@ -7,9 +7,10 @@
 //! | `LONGHAUL_MUTATION_SEED` | where to begin. Default 1; a failure names it |
 //! | `LONGHAUL_MUTATION_DATA` | folder of `.kds.zst` topics whose records are damaged too. Default: none |
 
+use std::io::Read as _;
 use std::path::Path;
 
-use longhaul_codec::{Batch, Decoder, Encoder};
+use longhaul_codec::{Batch, Decoder, Encoder, avro};
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
 use crate::support::{decoder, encoder, stamp};
@@ -44,6 +45,10 @@ fn lane_epoch(seed: u64, samples: &[Vec<Record>], most: u64) -> u64 {
     // From hardly any to most.
     let damaged = [2, 10, 30, 70][random.index(4)];
     let (mut encoder, mut decoder) = (encoder(), decoder());
+    if random.below(4) > 0 {
+        let schema = avro::Schema::parse(SCHEMA).expect("a sound schema");
+        encoder.use_avro(None, [Some(9), None][random.index(2)], schema.into());
+    }
     let mut next = [0i64; SLOTS as usize];
     let mut sent = 0;
     for parcel in 0..PARCELS {
@@ -153,7 +158,7 @@ fn damage(random: &mut Random, bytes: Bytes, other: Option<&[u8]>) -> Bytes {
 /// What formats are made of.
 const SYNTAX: &[u8] = b"\"\\\n,{}[]:0 -+.eE\t\0\xff;=%";
 /// Kinds of [`well_formed`] records.
-const FORMATS: usize = 11;
+const FORMATS: usize = 13;
 
 fn well_formed(random: &mut Random, format: usize, at: u64) -> Record {
     let (n, small) = (random.below(1_000_000), random.below(9));
@@ -192,12 +197,66 @@ fn well_formed(random: &mut Random, format: usize, at: u64) -> Record {
         }
         7 => format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[12..15], &hex[1..4], &hex[4..16]),
         8 => "SGVsbG8gd29ybGQ=".repeat(small as usize),
+        11 => return (Some(host.clone().into_bytes()), Some(compressed(random, at, &host, &hex))),
+        12 => return (None, Some(avro(random, at, &host))),
         9 => return (Some(at.to_be_bytes().to_vec()), Some(wire_format(random, at, &host))),
         _ => return (None, Some(random.bytes(small as usize * 40))),
     };
     let key = [Some(host.into_bytes()), Some(format!("{{\"id\":{at}}}").into_bytes()), None];
     (key[random.index(20).min(2) % 3].clone(), Some(text.into_bytes()))
 }
+
+/// Some records in one value, as programs compress them.
+fn compressed(random: &mut Random, at: u64, host: &str, hex: &str) -> Vec<u8> {
+    let rows = 1 + random.below(12);
+    let text: String = (0..rows)
+        .map(|row| {
+            format!("{{\"host\":\"{host}\",\"at\":{},\"hex\":\"{hex}\",\"row\":{row}}}\n", at * 50 + row)
+        })
+        .collect();
+    let level = flate2::Compression::new([1, 6, 6, 9][random.index(4)]);
+    let mut packed = Vec::new();
+    let done = match random.below(2) {
+        0 => flate2::read::GzEncoder::new(text.as_bytes(), level).read_to_end(&mut packed),
+        _ => flate2::read::ZlibEncoder::new(text.as_bytes(), level).read_to_end(&mut packed),
+    };
+    done.expect("from memory");
+    packed
+}
+
+/// A record of [`SCHEMA`], behind an id.
+fn avro(random: &mut Random, at: u64, host: &str) -> Vec<u8> {
+    let mut bytes = vec![0, 0, 0, 0, 9];
+    let number = |bytes: &mut Vec<u8>, number: u64| {
+        let mut rest = number * 2;
+        while rest >= 0x80 {
+            bytes.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        bytes.push(rest as u8);
+    };
+    number(&mut bytes, 1_700_000_000_000 + at * 1000);
+    number(&mut bytes, host.len() as u64);
+    bytes.extend(host.as_bytes());
+    match random.below(4) {
+        0 => bytes.push(0),
+        small => {
+            bytes.push(2);
+            number(&mut bytes, small * 5);
+        }
+    }
+    bytes.extend((random.below(500) as f64 / 10.0).to_le_bytes());
+    match random.below(3) {
+        0 => bytes.push(2),
+        _ => bytes.extend([0, 4, b'o', b'k']),
+    }
+    bytes.push(random.below(2) as u8);
+    bytes
+}
+
+const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[{"name":"at","type":"long"},
+    {"name":"host","type":"string"},{"name":"small","type":["null","int"]},{"name":"value","type":"double"},
+    {"name":"state","type":["string","null"]},{"name":"ok","type":"boolean"}]}"#;
 
 /// As Protobuf lays fields out, behind a schema id.
 fn wire_format(random: &mut Random, at: u64, host: &str) -> Vec<u8> {

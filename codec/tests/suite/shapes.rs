@@ -228,7 +228,7 @@ fn avro_by_its_schema_is_followed_and_the_decoder_needs_none() {
         (Some(b"key".to_vec()), Some(out))
     };
     let mut lane = Lane::new();
-    lane.encoder.use_avro(Some(7), schema);
+    lane.encoder.use_avro(None, Some(7), schema);
     for parcel in 0..10 {
         lane.send_to_one(&(0..50).map(|i| value(parcel * 50 + i)).collect::<Vec<_>>());
         // Cut off, and of another schema.

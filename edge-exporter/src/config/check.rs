@@ -169,6 +169,29 @@ listen = "127.0.0.1:9600"
     }
 
     #[test]
+    fn a_schema_that_is_wrong_is_named_with_its_file_and_the_place_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, config) = (dir.path().join("r.avsc"), dir.path().join("edge.toml"));
+        let table = format!("[[codec.avro]]\ntopics = [\"flights.*\"]\nschema = {path:?}\n[tls]");
+        std::fs::write(&config, GOOD.replace("[tls]", &table)).unwrap();
+        let field =
+            |of: &str| format!(r#"{{"type":"record","name":"R","fields":[{{"name":"f","type":"{of}"}}]}}"#);
+        std::fs::write(&path, field("long")).unwrap();
+        let sound = Config::load(&config).unwrap();
+        assert_eq!(sound.codec.avro[0].topics, ["flights.*"]);
+        for (schema, words) in
+            [(field("lang"), "uses lang at R.f"), ("{\n\"type\"".into(), "line 2 column 6")]
+        {
+            std::fs::write(&path, schema).unwrap();
+            let error = Config::load(&config).unwrap_err().to_string();
+            let file = path.display().to_string();
+            for word in ["edge.toml:15: `codec.avro[0].schema`", &file, words] {
+                assert!(error.contains(word), "{word:?} in: {error}");
+            }
+        }
+    }
+
+    #[test]
     fn every_mistake_names_its_key_and_what_would_be_right() {
         for (from, to, words) in [
             ("bootstrap =", "bootstap =", &["bootstap", "did you mean `bootstrap`"][..]),
@@ -186,6 +209,31 @@ listen = "127.0.0.1:9600"
             ("rate = \"200 Mbit/s\"", "congestion = \"governed\"", &["importer.congestion", "rate"]),
             ("rate = \"200 Mbit/s\"", "congestion = \"bbr\"", &["importer.congestion", "adaptive"]),
             ("[tls]", "[codec]\nlevel = 13\n[tls]", &["codec.level", "1 to 12"]),
+            (
+                "[tls]",
+                "[[codec.avro]]\ntopics = []\nschema = \"s\"\n[tls]",
+                &["codec.avro[0].topics", "one topic"],
+            ),
+            (
+                "[tls]",
+                "[[codec.avro]]\ntopics = [\"a\"]\nschema = \"/nowhere.avsc\"\n[tls]",
+                &["codec.avro[0].schema", "/nowhere.avsc cannot be read"],
+            ),
+            (
+                "[tls]",
+                "[codec]\nschema_registry = { url = \"https://r:8081\" }\n[tls]",
+                &["codec.schema_registry.url", "https is not supported"],
+            ),
+            (
+                "[tls]",
+                "[codec]\nschema_registry = { url = \"r:8081\" }\n[tls]",
+                &["codec.schema_registry.url", "http://host:port"],
+            ),
+            (
+                "[tls]",
+                "[codec]\nschema_registry = { url = \"http://r\", user = \"u\" }\n[tls]",
+                &["codec.schema_registry.user", "password"],
+            ),
             ("[tls]", "[codec]\npriority = \"speed\"\n[tls]", &["priority", "latency"]),
             ("[tls]", "[batch]\nlinger = \"1 min\"\n[tls]", &["batch.linger", "10 s"]),
             ("[tls]", "[batch]\nread_ahead = \"1 GiB\"\n[tls]", &["batch.read_ahead", "64 MiB"]),

@@ -1,10 +1,16 @@
 //! `[codec]`: how batches are made small.
 
-use codec::{level, limits::LEVELS};
+use std::path::PathBuf;
+
+use codec::{avro::Schema, level, limits::LEVELS};
+use globset::GlobSet;
 use serde::{Deserialize, Serialize};
+use settings::Secret;
+
+use super::topics::compile;
 
 /// `[codec]`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Codec {
     /// What each lane chooses its compression level for, while it runs: `bytes` spends all processor time that is free
@@ -14,6 +20,39 @@ pub struct Codec {
     /// A fixed zstd level, 1 to 12, in place of one that follows what happens. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub level: Option<i32>,
+    /// Schemas by which Avro records are cut into columns. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub avro: Vec<AvroSchema>,
+    /// Where the schema is found whose id stands before a record. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema_registry: Option<SchemaRegistry>,
+}
+
+/// `[[codec.avro]]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AvroSchema {
+    /// Topics whose records follow the schema: names or globs. No default.
+    pub topics: Vec<String>,
+    /// The schema's file, as JSON. No default. Read when the exporter starts.
+    pub schema: PathBuf,
+    /// Only records behind this id of a schema registry follow it. Default: all, with an id or without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u32>,
+}
+
+/// `codec.schema_registry`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SchemaRegistry {
+    /// Where its REST interface is, `http://host:port`, perhaps with a path. No default.
+    pub url: String,
+    /// Name for HTTP basic authentication. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Password for it, best as `{ file = ".." }` or `{ env = ".." }`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
 }
 
 /// `priority`
@@ -31,14 +70,75 @@ pub enum Priority {
 
 impl Codec {
     /// What is wrong with it: the key, and what would be right.
-    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
+    pub(super) fn check(&self) -> Result<(), (String, String)> {
         let (least, most) = LEVELS.into_inner();
-        match self.level {
-            Some(level) if !LEVELS.contains(&level) => {
-                Err(("level", format!("expected {least} to {most}, found {level}")))
+        if let Some(level) = self.level.filter(|level| !LEVELS.contains(level)) {
+            return Err(("level".into(), format!("expected {least} to {most}, found {level}")));
+        }
+        for (index, avro) in self.avro.iter().enumerate() {
+            let in_table = |(key, what)| (format!("avro[{index}].{key}"), what);
+            avro.topics().map_err(in_table)?;
+            avro.load().map_err(in_table)?;
+        }
+        match &self.schema_registry {
+            Some(registry) => {
+                registry.check().map_err(|(key, what)| (format!("schema_registry.{key}"), what))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl AvroSchema {
+    /// The topics, compiled.
+    pub(crate) fn topics(&self) -> Result<GlobSet, (&'static str, String)> {
+        if self.topics.is_empty() {
+            return Err(("topics", "expected at least one topic".into()));
+        }
+        compile(&self.topics).map_err(|what| ("topics", what))
+    }
+
+    /// The schema, read from its file.
+    pub(crate) fn load(&self) -> Result<Schema, (&'static str, String)> {
+        let file = self.schema.display();
+        let text = std::fs::read_to_string(&self.schema)
+            .map_err(|error| ("schema", format!("{file} cannot be read: {error}")))?;
+        Schema::parse(&text).map_err(|error| ("schema", format!("{file}: {error}")))
+    }
+}
+
+impl SchemaRegistry {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.url.starts_with("https://") {
+            return Err((
+                "url",
+                "https is not supported: expected http://host:port of a local proxy or registry".into(),
+            ));
+        }
+        let is_host = |authority: &str| {
+            !authority.is_empty()
+                && !authority.contains('@')
+                && authority.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        if !self.url.starts_with("http://") || !is_host(self.address().0) {
+            return Err(("url", format!("expected http://host:port, found {:?}", self.url)));
+        }
+        match (&self.user, &self.password) {
+            (Some(_), None) => {
+                Err(("user", "a user without `password` has no meaning; write the password too".into()))
+            }
+            (None, Some(_)) => {
+                Err(("password", "a password without `user` has no meaning; write the user too".into()))
             }
             _ => Ok(()),
         }
+    }
+
+    /// Host and port, and the path before the registry's own ones.
+    pub(crate) fn address(&self) -> (&str, &str) {
+        let rest = self.url.strip_prefix("http://").unwrap_or_default();
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        (authority, path.trim_end_matches('/'))
     }
 }
 

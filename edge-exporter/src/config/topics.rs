@@ -139,7 +139,7 @@ impl Rules {
 
 const MAX_WEIGHT: u16 = 100;
 
-fn compile(patterns: &[String]) -> Result<GlobSet, String> {
+pub(super) fn compile(patterns: &[String]) -> Result<GlobSet, String> {
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
         set.add(

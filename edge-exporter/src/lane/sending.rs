@@ -17,13 +17,15 @@ use super::{
     command::{LaneEvent, Parcel},
     effort::Waits,
 };
-use crate::topic_check::Verdict;
+use crate::{schemas::Waiting, topic_check::Verdict};
 
 /// A lane within a session.
 pub(super) struct Running {
     pub(super) session: SessionId,
     pub(super) machine: sender::Lane,
     encoder: Encoder,
+    /// Schemas that the encoder could do with.
+    waiting: Waiting,
     parcels: mpsc::Sender<Parcel>,
     /// When the last batch left.
     sent: Instant,
@@ -40,8 +42,12 @@ impl Running {
         level: i32,
     ) -> Result<Self, codec::Error> {
         let encoder = Encoder::new(EncoderSettings { level, ..EncoderSettings::default() })?;
-        let machine = sender::Lane::new(epoch, credit);
-        Ok(Self { session, machine, encoder, parcels, sent: Instant::now(), failed: false })
+        let (machine, waiting) = (sender::Lane::new(epoch, credit), Waiting::default());
+        Ok(Self { session, machine, encoder, waiting, parcels, sent: Instant::now(), failed: false })
+    }
+
+    pub(super) fn encoder_mut(&mut self) -> &mut Encoder {
+        &mut self.encoder
     }
 
     pub(super) fn encoder(&self) -> &Encoder {
@@ -165,6 +171,7 @@ impl Lane {
                 return;
             }
         };
+        self.shared.schemas.follow(&mut running.waiting, &mut running.encoder);
         let header = running.machine.header(sizes.coded, sizes.plain);
         let now = Instant::now();
         let (assembly, ledger) = (&self.assembly, &mut self.ledger);

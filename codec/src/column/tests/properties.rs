@@ -2,10 +2,11 @@
 
 use proptest::prelude::*;
 
+use super::super::binary::{Binary, Branches, Form, Spelled};
 use super::super::choice::{Choice, Kind, Spelling};
 use super::super::copy::Original;
 use super::super::decimal::DecimalShape;
-use super::super::number::{Coding, Predictor, Scale, Source};
+use super::super::number::{Coding, Pair, Predictor, Scale, Source, Term};
 use super::super::packed::Packing;
 use super::super::pattern::Pattern;
 use super::super::time::TimeShape;
@@ -113,11 +114,32 @@ fn columns(seed: u64, rows: usize, odd: u64) -> Vec<(u32, Vec<Vec<u8>>)> {
         let family = (seed >> (id * 4) & 15) % 15;
         let values = noise(seed ^ u64::from(id) << 50).take(rows).enumerate().map(|(row, n)| {
             let family = if odd > 0 && n % odd == 0 { 99 } else { family };
+            if family != 99 && seed >> (40 + id) & 3 == 0 {
+                return binary(seed >> (36 + id), n >> 7);
+            }
             value(family, n >> 7, seed % 1000 + row as u64).into_bytes()
         });
         (id, values.collect())
     };
     (0..6).map(column).collect()
+}
+
+/// A number as binary formats have it.
+fn binary(family: u64, n: u64) -> Vec<u8> {
+    let (shape, none) = (any_binary(family), n.is_multiple_of(5));
+    let number = match shape.form {
+        Form::Fixed64 => n as i64,
+        _ => (n >> (n & 31) & 0xffff) as i64 - 300,
+    };
+    let mut spelled = Spelled::default();
+    shape.spell((!none || !shape.is_optional()).then_some(number), &mut spelled).expect("a small number");
+    spelled.as_bytes().to_vec()
+}
+
+fn any_binary(n: u64) -> Binary {
+    let forms = [Form::Varint, Form::Zigzag, Form::Fixed32, Form::Fixed64, Form::Float(1), Form::Double(2)];
+    let optional = (n & 8 != 0).then_some(Branches { some: 2, none: 0 });
+    Binary { form: forms[(n & 7) as usize % 6], optional }
 }
 
 /// A choice of every kind, whether it fits or not.
@@ -144,19 +166,24 @@ fn any_choice(n: u64, values: &[Vec<u8>]) -> Choice {
         3 => Predictor::Keyed(earlier),
         4 => Predictor::KeyedSlope(earlier),
         5 => Predictor::Scaled(Source::Timestamps, Scale((n >> 20) as u8 % 6)),
-        _ => Predictor::Scaled(Source::Column(earlier), Scale((n >> 20) as u8 % 6)),
+        6 => Predictor::Scaled(Source::Column(earlier), Scale((n >> 20) as u8 % 7)),
+        _ => {
+            let term = |id, n| Term { id, binary: any_binary(n) };
+            let (left, right) = (term(earlier, n >> 30), term((n >> 22) as u32 % 6, n >> 34));
+            Predictor::Combined(Pair { left, right, minus: n & 16 != 0 })
+        }
     };
     let first = stripped.get(0);
     let kind = match n >> 24 & 15 {
         0 => Kind::Constant(plain.get(0).into()),
         1 => Kind::Lengths,
-        2 => Kind::Dictionary { wide: false, kept: false },
+        2 => Kind::Dictionary { wide: false, kept: false, framed: n & 32 != 0 },
         3 => {
             let original = [&b"abc"[..], b"\"abc\"", b""][n as usize % 3];
             let value = [&b"abc"[..], b"\"abc\"", b"x/abc/y", b""][(n >> 4) as usize % 4];
             Original::of(earlier, value, original).map_or(Kind::Text, |original| Kind::Copy(original.into()))
         }
-        4 => Kind::Recurring((n & 64 == 0).then_some(earlier)),
+        4 => Kind::Recurring((n & 64 == 0).then_some(earlier), n & 32 != 0),
         5 => Packing::candidates(first).nth(n as usize % 2).map_or(Kind::Text, Kind::Packed),
         6 => Pattern::of(stripped).map_or(Kind::Text, |pattern| Kind::Pattern(pattern.into())),
         7 | 8 => TimeShape::of(first)
@@ -166,11 +193,12 @@ fn any_choice(n: u64, values: &[Vec<u8>]) -> Choice {
             Kind::Numbers(Spelling::Decimal(shape), predictor, coding)
         }
         11 => Kind::Text,
+        12 | 13 => Kind::Numbers(Spelling::Binary(any_binary(n >> 30)), predictor, coding),
         _ => Kind::Numbers(Spelling::Integer, predictor, coding),
     };
     let whole = matches!(kind, Kind::Constant(_) | Kind::Copy(..));
     let ordered =
-        !whole && !matches!(kind, Kind::Dictionary { .. } | Kind::Recurring(_)) && n.is_multiple_of(5);
+        !whole && !matches!(kind, Kind::Dictionary { .. } | Kind::Recurring(..)) && n.is_multiple_of(5);
     Choice { quoted: quoted && !whole, order: ordered.then_some(earlier), kind }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Token, below, step};
 use crate::avro::{Schema, Type};
+use crate::column::Branches;
 use crate::shape::scan::{Item, Scan, varint};
 
 /// Adds the values of `record`, which begins at `start` of it, to `tokens`; false when it is not of this schema.
@@ -29,7 +30,7 @@ impl Cutter<'_> {
         let schema = self.schema;
         match schema.of(place) {
             Type::Null => Some(()),
-            Type::Number => self.push(path, Scan::Varint),
+            Type::Number => self.push(path, Scan::Zigzag),
             Type::Bytes(0) => Some(()),
             Type::Bytes(count) => self.push(path, Scan::Bytes(*count)),
             Type::Prefixed => self.push(path, Scan::PrefixedSigned),
@@ -37,6 +38,9 @@ impl Cutter<'_> {
                 .iter()
                 .try_for_each(|(name, of)| self.value(*of, below(path, step(name.as_bytes())), depth + 1)),
             Type::Union(branches) => {
+                if let Some(scan) = self.optional(branches) {
+                    return self.push(path, scan);
+                }
                 let branch = self.number()?;
                 let of = branches.get(usize::try_from(branch).ok()?)?;
                 self.value(*of, below(path, branch as u64), depth + 1)
@@ -49,6 +53,24 @@ impl Cutter<'_> {
             },
             Type::Map(values) => self.blocks(path, true, *values, depth),
         }
+    }
+
+    /// How a union of null and something simple is cut: as one value, so that all records have one.
+    fn optional(&self, branches: &[usize]) -> Option<Scan> {
+        let &[first, second] = branches else { return None };
+        let (some, of) = match (self.schema.of(first), self.schema.of(second)) {
+            (Type::Null, of) => (1, of),
+            (of, Type::Null) => (0, of),
+            _ => return None,
+        };
+        let item = match of {
+            Type::Number => Item::Number,
+            Type::Bytes(count) if *count > 0 => Item::Bytes(*count),
+            Type::Prefixed => Item::Prefixed,
+            _ => return None,
+        };
+        // Branches by their numbers, zigzag.
+        Some(Scan::Optional(Branches { some: 2 * some, none: 2 * (1 - some) }, item))
     }
 
     /// Blocks of items, each behind their count, up to one of none.
@@ -119,7 +141,7 @@ mod tests {
         let record = b"\x96\x01\x02\x06abc12345678\x04\x02x\x04yz\x00\x02\x02k\x05\x00\x01";
         let expected: [&[u8]; 8] = [
             b"\x96\x01",
-            b"\x06abc",
+            b"\x02\x06abc",
             b"12345678",
             b"\x04\x02x\x04yz\x00",
             b"\x02",
@@ -129,7 +151,7 @@ mod tests {
         ];
         assert_eq!(values(record).as_deref(), Some(&expected[..]));
         let without = b"\x02\x0012345678\x00\x00\x00";
-        assert_eq!(values(without).map(|values| values.len()), Some(4));
+        assert_eq!(values(without).map(|values| values.len()), Some(5));
     }
 
     #[test]

@@ -11,10 +11,12 @@ mod report;
 mod topic;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use codec::avro::Schema;
 use codec::level::Priority;
 
 use crate::say;
@@ -45,6 +47,9 @@ pub(crate) struct Options {
     /// The files also mixed evenly into the same lanes, beside each in lanes of its own
     #[arg(long)]
     interleave: bool,
+    /// Avro schema that records follow, with the id of a schema registry before them or without
+    #[arg(long, value_name = "FILE.avsc")]
+    avro: Option<PathBuf>,
     /// One JSON object with an entry per file on stdout, the table on stderr
     #[arg(long)]
     json: bool,
@@ -118,13 +123,21 @@ fn interleaved(options: &Options, topics: &[Topic], entries: &[Entry]) -> Result
 
 fn measure(options: &Options, records: &Records<'_>, lane_of: &dyn Fn(u32) -> u32) -> Result<Entry> {
     let mut profiles = Vec::new();
+    let avro = options.avro.as_deref().map(read_schema).transpose()?;
     for (name, level) in wanted(options) {
-        let setting = Setting { level, flush: options.flush, lanes: options.lanes, lane_of };
+        let avro = avro.clone();
+        let setting = Setting { level, flush: options.flush, lanes: options.lanes, lane_of, avro };
         let figures = lanes::measure(records, &setting, options.rounds)?;
         profiles.push(Profile { name, level, figures });
     }
     let (count, raw) = records.totals();
     Ok(Entry { name: records.name(), records: count, raw, profiles, kafka: Vec::new(), apart: None })
+}
+
+fn read_schema(path: &Path) -> Result<Arc<Schema>> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("{name} cannot be read"))?;
+    Ok(Arc::new(Schema::parse(&text).with_context(|| format!("{name} is no Avro schema"))?))
 }
 
 /// Names and levels that are measured: what sizes are judged by, then what speeds are judged by.

@@ -1,8 +1,10 @@
 //! Records through the lanes of the product: packed, encoded, decoded, compared.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use codec::avro::Schema;
 use codec::{Batch, DecodeLimits, Decoder, Encoder, EncoderSettings, ShapeCounts};
 use nix::time::{ClockId, clock_gettime};
 use proto::limits::PARCEL_TARGET;
@@ -18,6 +20,8 @@ pub(super) struct Setting<'a> {
     pub(super) lanes: u16,
     /// The lane of a slot.
     pub(super) lane_of: &'a dyn Fn(u32) -> u32,
+    /// The schema that records follow.
+    pub(super) avro: Option<Arc<Schema>>,
 }
 
 /// What came of it.
@@ -87,6 +91,11 @@ fn send(records: &Records<'_>, setting: &Setting<'_>) -> Result<Sent> {
     let settings = EncoderSettings { level: setting.level, ..EncoderSettings::default() };
     let mut encoders: Vec<Encoder> =
         (0..setting.lanes).map(|_| Encoder::new(settings.clone())).collect::<Result<_, _>>()?;
+    for (encoder, schema) in encoders.iter_mut().zip(std::iter::repeat(&setting.avro)) {
+        if let Some(schema) = schema {
+            encoder.use_avro(None, None, Arc::clone(schema));
+        }
+    }
     let (mut parcels, mut time) = (Vec::new(), Duration::ZERO);
     pack(records, setting, |lane, batch| {
         let mut body = Vec::new();
@@ -279,7 +288,7 @@ mod tests {
     }
 
     fn setting(flush: Option<u64>, lanes: u16, lane_of: &dyn Fn(u32) -> u32) -> Setting<'_> {
-        Setting { level: 3, flush, lanes, lane_of }
+        Setting { level: 3, flush, lanes, lane_of, avro: None }
     }
 
     #[test]

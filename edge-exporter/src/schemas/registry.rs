@@ -1,0 +1,223 @@
+//! The schema registry's REST interface, as Confluent, Karapace and Apicurio have it: `GET /schemas/ids/{id}`.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use codec::avro::Schema;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::{Request, StatusCode, body::Bytes, header};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+
+use super::{Answers, Meters};
+use crate::{config::SchemaRegistry, repeats::Repeats};
+
+/// Asks the registry, one id after the other.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    settings: SchemaRegistry,
+    asked: mpsc::Receiver<u32>,
+    answers: Arc<Answers>,
+    meters: Arc<Meters>,
+    /// Ids without an answer, and when they are asked for again.
+    open: HashMap<u32, Retry>,
+    said: Repeats,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Retry {
+    at: Instant,
+    pause: Duration,
+}
+
+/// Why there is no schema for an id.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("it cannot be reached: {0}")]
+    Connect(#[from] std::io::Error),
+    #[error("it does not speak HTTP: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("the request cannot be written: {0}")]
+    Request(#[from] hyper::http::Error),
+    #[error("no answer within {} s", PATIENCE.as_secs())]
+    Late,
+    #[error("it answers {0}")]
+    Status(StatusCode),
+    #[error("its answer cannot be read: {0}")]
+    Answer(String),
+    #[error("the schema is {0}, not AVRO")]
+    Kind(String),
+    #[error("the schema refers to others, which is not supported")]
+    References,
+    #[error(transparent)]
+    Schema(#[from] codec::avro::SchemaError),
+}
+
+/// What the registry says of an id.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    schema: String,
+    /// Absent for Avro.
+    #[serde(default, rename = "schemaType")]
+    kind: Option<String>,
+    #[serde(default)]
+    references: Vec<serde::de::IgnoredAny>,
+}
+
+impl Registry {
+    pub(super) fn new(
+        settings: SchemaRegistry,
+        asked: mpsc::Receiver<u32>,
+        answers: Arc<Answers>,
+        meters: Arc<Meters>,
+    ) -> Self {
+        Self { settings, asked, answers, meters, open: HashMap::new(), said: Repeats::default() }
+    }
+
+    /// Runs until no lane is left to ask.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let next = self.open.values().map(|retry| retry.at).min();
+            let wait = next.map_or(IDLE, |at| at.saturating_duration_since(Instant::now()));
+            match timeout(wait, self.asked.recv()).await {
+                Ok(None) => return,
+                Ok(Some(id)) if self.open.contains_key(&id) || self.answers.has(id) => {}
+                Ok(Some(id)) => self.ask(id).await,
+                Err(_) => {
+                    let now = Instant::now();
+                    let due = self.open.iter().find(|(_, retry)| retry.at <= now).map(|(id, _)| *id);
+                    if let Some(id) = due {
+                        self.ask(id).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn ask(&mut self, id: u32) {
+        let asked = timeout(PATIENCE, fetch(&self.settings, id)).await.unwrap_or(Err(Failure::Late));
+        match asked {
+            Ok(schema) => {
+                tracing::info!(
+                    id,
+                    "the schema registry gave a schema: its records go by columns from now on"
+                );
+                self.open.remove(&id);
+                self.answers.add(id, schema);
+                self.meters.known.inc();
+            }
+            Err(failure) => {
+                self.meters.failed.inc();
+                self.put_off(id, &failure);
+            }
+        }
+    }
+
+    /// Asks again later: soon if the registry may only be down, rarely if it has said no.
+    fn put_off(&mut self, id: u32, failure: &Failure) {
+        let is_final = match failure {
+            Failure::Status(status) => status.is_client_error(),
+            Failure::Kind(_) | Failure::References | Failure::Schema(_) => true,
+            _ => false,
+        };
+        let before = self.open.get(&id).map_or(FIRST_PAUSE / 2, |retry| retry.pause);
+        let pause = if is_final { LAST_PAUSE } else { (before * 2).min(LONG_PAUSE) };
+        let now = Instant::now();
+        if self.open.len() < MAX_OPEN || self.open.contains_key(&id) {
+            self.open.insert(id, Retry { at: now + pause, pause });
+        }
+        // Not by id: what is no Avro can look like many ids.
+        if let Some(times) = self.said.is_due(&failure.to_string(), now) {
+            let url = &self.settings.url;
+            tracing::warn!(
+                id,
+                times,
+                "the schema registry {url} has no schema for us: {failure}; records of this id travel without one, asked \
+                 again in {} s",
+                pause.as_secs()
+            );
+        }
+    }
+}
+
+async fn fetch(settings: &SchemaRegistry, id: u32) -> Result<Schema, Failure> {
+    let (authority, path) = settings.address();
+    let stream = TcpStream::connect(with_port(authority)).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let driver = tokio::spawn(connection);
+    let mut request = Request::get(format!("{path}/schemas/ids/{id}"))
+        .header(header::HOST, authority)
+        .header(header::ACCEPT, "application/vnd.schemaregistry.v1+json, application/json");
+    if let (Some(user), Some(password)) = (&settings.user, &settings.password) {
+        request = request.header(header::AUTHORIZATION, basic(user, password.expose()));
+    }
+    let response = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
+    let status = response.status();
+    if status != StatusCode::OK {
+        driver.abort();
+        return Err(Failure::Status(status));
+    }
+    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+    driver.abort();
+    let body = body.map_err(|error| Failure::Answer(error.to_string()))?.to_bytes();
+    let answer: Answer = serde_json::from_slice(&body).map_err(|error| Failure::Answer(error.to_string()))?;
+    match answer.kind {
+        Some(kind) if kind != "AVRO" => return Err(Failure::Kind(kind)),
+        _ if !answer.references.is_empty() => return Err(Failure::References),
+        _ => {}
+    }
+    Ok(Schema::parse(&answer.schema)?)
+}
+
+/// `host:port`, with HTTP's port where none is written.
+fn with_port(authority: &str) -> String {
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if has_port { authority.to_owned() } else { format!("{authority}:80") }
+}
+
+/// The `Authorization` header of RFC 7617.
+fn basic(user: &str, password: &str) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::from("Basic ");
+    for three in format!("{user}:{password}").as_bytes().chunks(3) {
+        let bits = (0..3).fold(0u32, |bits, at| bits << 8 | u32::from(three.get(at).copied().unwrap_or(0)));
+        for at in 0..4 {
+            let digit = ALPHABET[(bits >> (18 - 6 * at)) as usize & 63];
+            text.push(if at <= three.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text
+}
+
+/// How long one question may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Pauses before a question is asked again: at first, at most, and where the answer was no.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONG_PAUSE: Duration = Duration::from_secs(60);
+const LAST_PAUSE: Duration = Duration::from_secs(600);
+const IDLE: Duration = Duration::from_secs(3600);
+/// Ids that are asked for again.
+const MAX_OPEN: usize = 1024;
+const MAX_ANSWER: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_written_as_http_has_them() {
+        assert_eq!(basic("Aladdin", "open sesame"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        assert_eq!((basic("a", ""), basic("a", "b")), ("Basic YTo=".to_owned(), "Basic YTpi".to_owned()));
+    }
+
+    #[test]
+    fn the_port_is_that_of_http_if_none_is_written() {
+        assert_eq!(with_port("registry"), "registry:80");
+        assert_eq!(with_port("registry:8081"), "registry:8081");
+        assert_eq!(with_port("[::1]:8081"), "[::1]:8081");
+    }
+}

@@ -1,0 +1,143 @@
+//! A registry that is a few lines of TCP, asked as a lane asks.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
+    sync::atomic::AtomicUsize,
+    time::{Duration, Instant},
+};
+
+use codec::{Batch, EncoderSettings};
+use settings::Secret;
+
+use super::*;
+use crate::config::{AvroSchema, SchemaRegistry};
+
+const SCHEMA: &str = r#"{"type":"record","name":"R","fields":[{"name":"id","type":"long"},
+    {"name":"name","type":["null","string"]},{"name":"value","type":"double"},{"name":"state","type":"int"}]}"#;
+
+/// Answers on a port of its own; the answer is that to the n-th request for a path.
+fn registry(answer: impl Fn(&str, usize) -> (u16, String) + Send + 'static) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/compat", listener.local_addr().unwrap());
+    let asked = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let head: Vec<String> =
+                lines.by_ref().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+            let (status, body) = answer(&head.join("\n"), count.fetch_add(1, Ordering::SeqCst));
+            let length = body.len();
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
+        }
+    });
+    (url, asked)
+}
+
+fn settings_of(url: String) -> config::Codec {
+    let password = Some(Secret::new("secret"));
+    let registry = SchemaRegistry { url, user: Some("edge".into()), password };
+    config::Codec { schema_registry: Some(registry), ..config::Codec::default() }
+}
+
+fn record(id: u32, n: u64) -> Vec<u8> {
+    let mut record = [&[0][..], &id.to_be_bytes()].concat();
+    let (mut put, random) = (
+        |number: u64| {
+            let mut number = number << 1;
+            while number >= 128 {
+                record.push(number as u8 | 128);
+                number >>= 7;
+            }
+            record.push(number as u8);
+        },
+        n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40,
+    );
+    put(1_000_000 + n);
+    put(1);
+    put(5);
+    record.extend(format!("n-{:03}", random % 300).as_bytes());
+    record.extend(((random % 1000) as f64 / 10.0).to_le_bytes());
+    record.push((random % 8) as u8 * 2);
+    record
+}
+
+fn batch(id: u32, from: u64) -> Batch {
+    let mut batch = Batch::new();
+    let group = batch.group_index(4);
+    for n in from..from + 1000 {
+        batch.push(group, n as i64, n as i64, None, Some(&record(id, n)), []);
+    }
+    (batch.groups_mut()[group].prev_next, batch.groups_mut()[group].next) = (from as i64, from as i64 + 1000);
+    batch
+}
+
+/// Encodes until the schema is in use, at most for some seconds; the bytes of the last parcel.
+async fn bytes_once_known(schemas: &Schemas, id: u32, done: impl Fn() -> bool) -> usize {
+    let mut encoder = Encoder::new(EncoderSettings::default()).unwrap();
+    let (mut waiting, begin) = (Waiting::default(), Instant::now());
+    schemas.begin(&mut encoder);
+    let (mut from, mut out, mut more) = (0, Vec::new(), 0);
+    while more < 8 && begin.elapsed() < Duration::from_secs(20) {
+        out.clear();
+        encoder.encode(&batch(id, from), &mut out).unwrap();
+        schemas.follow(&mut waiting, &mut encoder);
+        from += 1000;
+        more += usize::from(done());
+        tokio::time::sleep(Duration::from_millis(if done() { 1 } else { 50 })).await;
+    }
+    out.len()
+}
+
+#[tokio::test]
+async fn what_the_registry_knows_makes_records_smaller_and_a_registry_that_is_down_only_comes_later() {
+    let (url, asked) = registry(|head, n| {
+        assert!(head.starts_with("GET /compat/schemas/ids/7 HTTP/1.1"), "{head}");
+        assert!(head.to_lowercase().contains("authorization: basic zwrnztpzzwnyzxq="), "{head}");
+        // Not there at first.
+        if n == 0 { (503, String::new()) } else { (200, serde_json::json!({ "schema": SCHEMA }).to_string()) }
+    });
+    let meters = Arc::<Meters>::default();
+    let (schemas, work) = Schemas::new(&settings_of(url), Arc::clone(&meters)).unwrap();
+    let work = tokio::spawn(work.unwrap().run());
+    let known = bytes_once_known(&schemas, 7, || meters.known.get() == 1).await;
+    assert_eq!((asked.load(Ordering::SeqCst), meters.known.get(), meters.failed.get()), (2, 1, 1));
+    let (url, _) = registry(|_, _| (404, String::from("{}")));
+    let none = Arc::<Meters>::default();
+    let (without, refused) = Schemas::new(&settings_of(url), Arc::clone(&none)).unwrap();
+    let refused = tokio::spawn(refused.unwrap().run());
+    let unknown = bytes_once_known(&without, 7, || none.failed.get() == 1).await;
+    assert_eq!((none.known.get(), none.failed.get()), (0, 1), "a no is not asked for again at once");
+    assert!(known * 10 < unknown * 9, "{known} {unknown}");
+    drop((schemas, without));
+    work.await.unwrap();
+    refused.await.unwrap();
+}
+
+#[test]
+fn a_schema_file_is_for_the_topics_that_it_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("r.avsc");
+    std::fs::write(&path, SCHEMA).unwrap();
+    let avro = AvroSchema { topics: vec!["flights.*".into()], schema: path, id: None };
+    let config = config::Codec { avro: vec![avro], ..config::Codec::default() };
+    let (schemas, work) = Schemas::new(&config, Arc::default()).unwrap();
+    assert!(work.is_none());
+    let bytes = |topic: &str| {
+        let mut encoder = Encoder::new(EncoderSettings::default()).unwrap();
+        schemas.of_topic(topic, 4, &mut encoder);
+        let mut out = Vec::new();
+        (0..10).for_each(|n| {
+            out.clear();
+            encoder.encode(&batch(7, n * 1000), &mut out).unwrap();
+        });
+        out.len()
+    };
+    let (with, without) = (bytes("flights.eu"), bytes("orders"));
+    assert!(with * 10 < without * 9, "{with} {without}");
+}
