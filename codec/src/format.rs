@@ -38,6 +38,8 @@ pub(crate) mod kind {
     pub(crate) const TIMESTAMP_UNITS: u8 = 0x11;
     /// Timestamps: in units, by range coder.
     pub(crate) const TIMESTAMP_RANGED: u8 = 0x12;
+    /// Timestamps: in runs of groups, each in units of its own.
+    pub(crate) const TIMESTAMP_RUNS: u8 = 0x13;
     /// Headers: no record has any.
     pub(crate) const HEADERS_NONE: u8 = 0x18;
     /// Headers: names by dictionary, values one after the other.

@@ -47,6 +47,8 @@
 //! | timestamps | 10 | signed difference from the record before                                               |
 //! |         or | 11 | varint unit | the same difference in units                                           |
 //! |         or | 12 | varint unit | the same by range coder                                                |
+//! |         or | 13 | per run, until all groups that have records are in one:                                |
+//! |            |    |   varint groups | varint unit | coder << 1 + 1 if by range coder | the same for them       |
 //! | headers    | 18 | none has any                                                                           |
 //! |         or | 19 | per record: varint headers, for each varint name [varint size, name], length of value  |
 //! |            |    | then the bytes of all values                                                           |
@@ -66,14 +68,16 @@
 //!   follow, otherwise both are what the slot's last group left (0 and 0 for a slot not seen before, or not
 //!   remembered); 0x20 that the leader epoch follows, zigzag, otherwise it is the last one (-1 at first).
 //!   `next` is `prev_next` + records + missing; when none is missing, offsets need no bytes.
-//! - *Timestamps*: the first of a group differs from the first of the last group that had records.
+//! - *Timestamps*: the first of a group differs from the first of the last group that had records; the first of a run
+//!   from the first of its slot's last group that had records (0 if there was none, or it is not remembered). Range coders
+//!   of runs are numbered from 0 as they come into use, at most 16, and have a model each.
 //! - *Names*: 0 spelled out, 1 spelled out and given the next number, n + 2 for number n.
 //! - *OPENED*: values that are gzip or zlib themselves lie in the payload as what they hold. The opened size is the plain
 //!   size with these in their place; it bounds what is allocated, as the plain size does otherwise. The checksum is of the
 //!   batch as it was, with all values closed again.
 //! - The plain size is no part of the body: it comes with the parcel's header and must come out exactly.
 //!
-//! Version 1 has neither the sections `11`, `12` and `21` nor columns nor REST. A decoder reads both; an encoder writes version 2.
+//! Version 1 has neither the sections `11`, `12`, `13` and `21` nor columns nor REST. A decoder reads both; an encoder writes version 2.
 //!
 //! ## Shapes
 //! Keys and values are ways through a graph that grows with the lane epoch. A node is a column, an edge is the text that
@@ -114,7 +118,8 @@
 //! | `08` | offsets | runs |
 //! | `09`-`0f` | offsets | reserved |
 //! | `10`, `11`, `12` | timestamps | difference from the record before; in units; in units by range coder |
-//! | `13`-`17` | timestamps | reserved: constant, per key, from the value |
+//! | `13` | timestamps | in runs of groups, each in units of its own |
+//! | `14`-`17` | timestamps | reserved: constant, per key, from the value |
 //! | `18`, `19` | headers | none; names by dictionary |
 //! | `1a`-`1f` | headers | reserved: values by column |
 //! | `20` | payload | rows |
@@ -156,6 +161,7 @@ mod serialize;
 mod shape;
 mod skip;
 mod state;
+mod timestamps;
 mod varint;
 
 pub use batch::{Batch, GapReason, Group, RecordView, UNKNOWN_LEADER_EPOCH, record_plain_size};

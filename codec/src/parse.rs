@@ -6,7 +6,6 @@
 use crate::Error;
 use crate::batch::{Batch, GapReason, Group, HeaderSpan, Meta, NULL, length};
 use crate::checksum;
-use crate::column::SeriesDecoder;
 use crate::decoder::DecodeLimits;
 use crate::deflate::Closer;
 use crate::format::{CHECKSUM, MIN_GROUP, MIN_HEADER, group, header, kind};
@@ -14,6 +13,7 @@ use crate::layout::Layout;
 use crate::limits::{GROUP_OVERHEAD, HEADER_OVERHEAD, RECORD_OVERHEAD};
 use crate::shape;
 use crate::state::{Names, Position, Positions};
+use crate::timestamps::TimestampReader;
 use crate::varint::Reader;
 
 /// Reads batches and remembers what the serializer on the other side remembers.
@@ -22,10 +22,8 @@ pub(crate) struct Parser {
     positions: Positions,
     names: Names,
     shapes: shape::Decoder,
-    series: SeriesDecoder,
+    timestamps: TimestampReader,
     closer: Closer,
-    /// Differences of the timestamps of this parcel, when they come by range coder.
-    deltas: Vec<i64>,
     /// Names from earlier parcels that this one uses; they follow the serialized batch in its arena.
     appended: Vec<u8>,
     /// Records of each group of this parcel.
@@ -38,9 +36,8 @@ impl Parser {
             positions: Positions::default(),
             names: Names::default(),
             shapes: shape::Decoder::new(),
-            series: SeriesDecoder::default(),
+            timestamps: TimestampReader::default(),
             closer: Closer::default(),
-            deltas: Vec::new(),
             appended: Vec::new(),
             counts: Vec::new(),
         }
@@ -49,9 +46,8 @@ impl Parser {
     /// Bytes held.
     pub(crate) fn memory(&self) -> usize {
         self.shapes.memory()
-            + self.series.memory()
+            + self.timestamps.memory()
             + self.closer.memory()
-            + self.deltas.capacity() * 8
             + self.names.total_bytes()
             + self.appended.capacity()
             + self.counts.capacity() * 4
@@ -203,33 +199,10 @@ impl Parser {
     }
 
     fn timestamps(&mut self, reader: &mut Reader<'_>, batch: &mut Batch) -> Result<(), Error> {
-        let known = [kind::TIMESTAMP_DELTAS, kind::TIMESTAMP_UNITS, kind::TIMESTAMP_RANGED];
+        let known =
+            [kind::TIMESTAMP_DELTAS, kind::TIMESTAMP_UNITS, kind::TIMESTAMP_RANGED, kind::TIMESTAMP_RUNS];
         let kind = expect_kind(reader, "timestamps", &known)?;
-        let unit = match kind {
-            kind::TIMESTAMP_DELTAS => 1,
-            _ => i64::try_from(reader.number()?).map_err(|_| reader.out_of_range())?,
-        };
-        self.deltas.clear();
-        if kind == kind::TIMESTAMP_RANGED {
-            let records = batch.groups.iter().map(|group| group.records.len()).sum();
-            self.series.decode(records, reader, &mut self.deltas)?;
-        }
-        let mut ranged = self.deltas.iter();
-        for records in batch.groups.iter_mut().map(|group| &mut group.records) {
-            let mut timestamp = self.positions.timestamp;
-            for meta in records.iter_mut() {
-                let delta = match kind {
-                    kind::TIMESTAMP_RANGED => *ranged.next().ok_or_else(|| reader.out_of_range())?,
-                    _ => reader.signed()?,
-                };
-                timestamp = timestamp.wrapping_add(delta.wrapping_mul(unit));
-                meta.timestamp = timestamp;
-            }
-            if let Some(first) = records.first() {
-                self.positions.timestamp = first.timestamp;
-            }
-        }
-        Ok(())
+        self.timestamps.read(kind, reader, batch, &mut self.positions)
     }
 
     fn headers(

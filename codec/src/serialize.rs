@@ -5,12 +5,12 @@ use std::ops::Range;
 use crate::Error;
 use crate::batch::{Batch, Group, HeaderSpan, Meta, NULL};
 use crate::checksum;
-use crate::column::SeriesEncoder;
 use crate::format::{group, header, kind};
 use crate::layout::Layout;
 use crate::limits::{MAX_GROUPS, MAX_HEADERS, MAX_PLAIN, MAX_RECORDS};
 use crate::shape;
 use crate::state::{NameNumbers, NameRef, Position, Positions};
+use crate::timestamps::TimestampWriter;
 use crate::varint::{put, put_signed};
 
 /// Writes batches and remembers what the parser on the other side remembers.
@@ -18,9 +18,7 @@ use crate::varint::{put, put_signed};
 pub(crate) struct Serializer {
     positions: Positions,
     names: NameNumbers,
-    /// Differences of the timestamps of one batch.
-    deltas: Vec<i64>,
-    series: SeriesEncoder,
+    timestamps: TimestampWriter,
     pub(crate) shapes: shape::Encoder,
 }
 
@@ -82,8 +80,7 @@ impl Serializer {
         Self {
             positions: Positions::default(),
             names: NameNumbers::default(),
-            deltas: Vec::new(),
-            series: SeriesEncoder::default(),
+            timestamps: TimestampWriter::default(),
             shapes: shape::Encoder::new(),
         }
     }
@@ -97,7 +94,7 @@ impl Serializer {
 
     /// Bytes held.
     pub(crate) fn memory(&self) -> usize {
-        self.shapes.memory() + self.series.memory() + self.deltas.capacity() * 8
+        self.shapes.memory() + self.timestamps.memory()
     }
 
     /// Appends `batch`, which [`check`] has let through, to `out`.
@@ -116,7 +113,7 @@ impl Serializer {
         self.shapes.passed(batch.plain_size());
         if counts.records > 0 {
             offsets(batch, out);
-            self.timestamps(batch, out);
+            self.timestamps.write(batch, &mut self.positions, out);
             if counts.headers > 0 {
                 self.headers(batch, out);
             } else {
@@ -165,45 +162,6 @@ impl Serializer {
         }
     }
 
-    /// Many clocks are coarser than a millisecond: what divides all differences is told once.
-    fn timestamps(&mut self, batch: &Batch, out: &mut Vec<u8>) {
-        self.deltas.clear();
-        let mut unit = 0;
-        for records in batch.groups.iter().map(|group| &group.records) {
-            let mut previous = self.positions.timestamp;
-            for meta in records {
-                let delta = meta.timestamp.wrapping_sub(previous);
-                unit = common_divisor(unit, delta.unsigned_abs());
-                self.deltas.push(delta);
-                previous = meta.timestamp;
-            }
-            if let Some(first) = records.first() {
-                self.positions.timestamp = first.timestamp;
-            }
-        }
-        let unit = match i64::try_from(unit) {
-            Ok(unit) if unit > 1 && self.deltas.len() >= WORTH_A_UNIT => unit,
-            _ => 1,
-        };
-        if unit > 1 {
-            self.deltas.iter_mut().for_each(|delta| *delta /= unit);
-        }
-        let start = out.len();
-        out.push(kind::TIMESTAMP_RANGED);
-        put(out, unit as u64);
-        if self.series.encode(&mut self.deltas, out) {
-            return;
-        }
-        out.truncate(start);
-        if unit > 1 {
-            out.push(kind::TIMESTAMP_UNITS);
-            put(out, unit as u64);
-        } else {
-            out.push(kind::TIMESTAMP_DELTAS);
-        }
-        self.deltas.iter().for_each(|delta| put_signed(out, *delta));
-    }
-
     fn headers(&mut self, batch: &Batch, out: &mut Vec<u8>) {
         out.push(kind::HEADERS_NAMED);
         for meta in records(batch) {
@@ -232,9 +190,6 @@ impl Serializer {
         put_length(out, span.value);
     }
 }
-
-/// Fewest records for which a unit of the timestamps is told.
-const WORTH_A_UNIT: usize = 4;
 
 fn offsets(batch: &Batch, out: &mut Vec<u8>) {
     out.push(kind::OFFSET_RUNS);
@@ -275,19 +230,6 @@ pub(crate) fn rows(batch: &Batch, out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(&batch.arena[run]);
-}
-
-/// The largest number that divides both; 0 is divided by all.
-#[inline]
-fn common_divisor(mut a: u64, mut b: u64) -> u64 {
-    // The usual cases: already known not to be divisible, or divisible by what is known.
-    if a == 1 || b == 0 {
-        return a;
-    }
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
 }
 
 fn put_length(out: &mut Vec<u8>, length_or_null: u32) {
@@ -372,15 +314,6 @@ mod tests {
             sections
                 .ends_with(&[0x11, 0xf4, 0x03, 20, 6, 1, 0, 0x18, 0x20, 0x28, 0, 0, 0, 0, 0x28, 0, 0, 0, 0])
         );
-    }
-
-    #[test]
-    fn what_divides_all_is_found() {
-        let divisor = |numbers: &[u64]| numbers.iter().fold(0, |unit, &number| common_divisor(unit, number));
-        assert_eq!(divisor(&[0, 0]), 0);
-        assert_eq!(divisor(&[0, 20, 50, 0]), 10);
-        assert_eq!(divisor(&[20, 50, 3, 10]), 1);
-        assert_eq!(divisor(&[1 << 63, 1 << 63]), 1 << 63);
     }
 
     #[test]

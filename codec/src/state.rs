@@ -26,12 +26,30 @@ impl Default for Position {
 #[derive(Debug, Default)]
 pub(crate) struct Positions {
     by_slot: Vec<Position>,
+    /// The same for each slot.
+    firsts: Vec<i64>,
     pub(crate) timestamp: i64,
 }
 
 impl Positions {
     pub(crate) fn get(&self, slot: u32) -> Position {
         self.by_slot.get(slot as usize).copied().unwrap_or_default()
+    }
+
+    /// The first timestamp of the slot's last group with records; 0 if there was none, or it is not remembered.
+    pub(crate) fn first_of(&self, slot: u32) -> i64 {
+        self.firsts.get(slot as usize).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn set_first(&mut self, slot: u32, timestamp: i64) {
+        if slot >= MAX_REMEMBERED_SLOTS {
+            return;
+        }
+        let slot = slot as usize;
+        if slot >= self.firsts.len() {
+            self.firsts.resize(slot + 1, 0);
+        }
+        self.firsts[slot] = timestamp;
     }
 
     pub(crate) fn set(&mut self, slot: u32, position: Position) {

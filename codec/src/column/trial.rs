@@ -248,7 +248,9 @@ impl Trials {
         for index in (0..due.len()).filter(|index| due[*index]) {
             let spans = sample.columns[index].spans;
             let id = sample.columns[index].id as usize;
-            if self.budget <= 0 || spans.len() < FEWEST_CONSTANT {
+            // A column's first trial is worth a debt.
+            let least = if columns[id].review.interval == 0 { MOST_DEBT } else { 0 };
+            if self.budget <= least || spans.len() < FEWEST_CONSTANT {
                 continue;
             }
             let values = Values { arena: sample.arena, spans, strip: 0 };
@@ -455,6 +457,8 @@ const FEWEST: usize = 24;
 const FIRST_BUDGET: i64 = 4 << 20;
 const MOST_BUDGET: i64 = 4 << 20;
 const BUDGET_SHARE: i64 = 16;
+/// What columns that were never tried may use beyond it: topics that begin in a lane that others have used up.
+const MOST_DEBT: i64 = -(2 << 20);
 /// Bytes that a candidate costs besides its own.
 const CANDIDATE: i64 = 256;
 /// Fewest values that can show a constant.
