@@ -175,15 +175,28 @@ pub struct Handle {
     local_addr: SocketAddr,
 }
 
+/// Looks at the files that a configuration names, as a start would, and touches nothing.
+///
+/// # Errors
+/// What is wrong with the identity in `[tls] dir`.
+pub fn check(config: &Config) -> Result<(), StartError> {
+    identity(config).map(drop)
+}
+
+/// An exporter's would do for nothing here.
+fn identity(config: &Config) -> Result<Identity, StartError> {
+    let identity = Identity::load(&config.tls.dir)?;
+    identity.server_config()?;
+    Ok(identity)
+}
+
 /// Starts an importer on the current tokio runtime. It does not wait for brokers.
 ///
 /// # Errors
 /// What is wrong with certificates, audit log, ports or Kafka settings.
 pub async fn start(config: Config) -> Result<Handle, StartError> {
     let identity_seen = identity_stamps(&config);
-    let identity = Identity::load(&config.tls.dir)?;
-    // An exporter's would do for nothing here: said before anything is touched.
-    identity.server_config()?;
+    let identity = identity(&config)?;
     let audit = Audit::open(&config.audit.file, audit::Options::default())?;
     let instance = instance_name();
     let effective = settings::effective(&config).unwrap_or_default();

@@ -17,7 +17,7 @@ struct Arguments {
     /// The configuration file (TOML).
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Check the configuration, print what is in effect with secrets hidden, and exit.
+    /// Check the configuration and the certificates, print what is in effect with secrets hidden, and exit.
     #[arg(long)]
     check: bool,
 }
@@ -34,13 +34,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     if arguments.check {
-        return match settings::effective(&config) {
-            Ok(text) => {
-                print(&text);
-                ExitCode::SUCCESS
-            }
-            Err(error) => refuse(&error),
-        };
+        return check(&config);
     }
     if let Err(error) = observe::logging::init(config.log, None) {
         return refuse(&error);
@@ -77,6 +71,19 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
 /// Linux's number, on every machine that we build for.
 const SIGXFSZ: i32 = 25;
+
+fn check(config: &Config) -> ExitCode {
+    if let Err(error) = engine::check(config) {
+        return refuse(&error);
+    }
+    match settings::effective(config) {
+        Ok(text) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => refuse(&error),
+    }
+}
 
 fn refuse(error: &dyn std::fmt::Display) -> ExitCode {
     use std::io::Write;

@@ -116,8 +116,7 @@ impl Engine {
     pub async fn start(config: Config) -> Result<Handle, Error> {
         // Before it is read: what is replaced meanwhile is a change.
         let seen = reload::look(&config.tls.dir);
-        let identity = Identity::load(&config.tls.dir)
-            .map_err(|source| Error::Identity { dir: config.tls.dir.clone(), source })?;
+        let identity = identity(&config)?;
         let dialer = Arc::new(dialer(&config, &identity)?);
         let rules = config.topic_rules()?;
         let instance: Arc<str> =
@@ -266,6 +265,19 @@ impl Drop for Handle {
         self.session.abort();
         self.helpers.iter().for_each(tokio::task::JoinHandle::abort);
     }
+}
+
+/// Looks at the files that a configuration names, as a start would, and touches nothing.
+///
+/// # Errors
+/// What is wrong with the identity in `[tls] dir`.
+pub fn check(config: &Config) -> Result<(), Error> {
+    dialer(config, &identity(config)?).map(drop)
+}
+
+fn identity(config: &Config) -> Result<Identity, Error> {
+    let dir = &config.tls.dir;
+    Identity::load(dir).map_err(|source| Error::Identity { dir: dir.clone(), source })
 }
 
 fn dialer(config: &Config, identity: &Identity) -> Result<Dialer, Error> {

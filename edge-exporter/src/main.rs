@@ -21,7 +21,7 @@ struct Arguments {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Check the configuration, print it with its defaults and without its secrets, and end.
+    /// Check the configuration and the certificates, print what is in effect without its secrets, and end.
     #[arg(long)]
     check: bool,
 }
@@ -56,6 +56,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 
 fn check(config: &Config) -> anyhow::Result<()> {
     use std::io::Write;
+    engine::check(config)?;
     let text = settings::effective(config)?;
     std::io::stdout().write_all(text.as_bytes()).context("cannot print the configuration")
 }

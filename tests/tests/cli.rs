@@ -120,8 +120,16 @@ fn wrong_usage_ends_with_64_and_says_what_is_right() {
     }
 }
 
-/// Starts a program that must end at once, as it was configured wrongly, and gives what it said.
+/// Starts a program that must end at once, as it was configured wrongly, and gives what it said. A check says it too.
 fn refuses_to_start(program: &str, file: &Path) -> String {
+    let checked = check(program, file);
+    assert_eq!(
+        checked.status.code(),
+        Some(64),
+        "{program}: a check finds nothing: {}",
+        text(&checked.stdout)
+    );
+    assert!(!checked.stderr.is_empty() && checked.stdout.is_empty(), "{program}: {}", text(&checked.stderr));
     let output = run(program, &["--config", &file.display().to_string()]);
     let err = text(&output.stderr) + &text(&output.stdout);
     assert_eq!(output.status.code(), Some(64), "{program}: {err}");

@@ -4,6 +4,7 @@
 
 mod compression;
 mod link;
+mod mirrormaker;
 mod paced;
 mod programs;
 mod recovery;
@@ -66,6 +67,9 @@ struct Options {
     /// Records for `paced`: a topic for each file (.kds.zst, .jsonl, or text with a record a line)
     #[arg(long, value_name = "FILE", num_args = 1..)]
     input: Vec<PathBuf>,
+    /// Measure MirrorMaker 2 beside `speed` too, as shipped and tuned: take 30 --seconds or more, for its compiler warms up
+    #[arg(long)]
+    mm2: bool,
     /// The result as one JSON object on stdout, the table on stderr
     #[arg(long)]
     json: bool,
@@ -123,7 +127,7 @@ fn run(options: &Options) -> Result<bool> {
     let mut results = Results::new(options.seconds, options.runs);
     for payload in options.payloads() {
         if options.wants(Part::Speed) {
-            results.speed.push(speed::measure(&site, payload, options.seconds, options.runs)?);
+            results.speed.push(speed::measure(&site, payload, options)?);
         }
         if options.wants(Part::Delay) {
             results.delay.push(speed::low_load(&site, payload, options.seconds)?);

@@ -113,22 +113,7 @@ impl Program<'_> {
 
     /// What the process has used so far.
     pub(crate) fn usage(&self) -> Result<Usage> {
-        let process = self.process.as_ref().with_context(|| format!("{} does not run", self.name))?;
-        let read = |file: &str| {
-            let path = format!("/proc/{}/{file}", process.id());
-            std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
-        };
-        let (stat, status) = (read("stat")?, read("status")?);
-        // The name, in parentheses, may hold anything; user and system time are the 12th and 13th field after it.
-        let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11);
-        let mut seconds = || -> Result<f64> {
-            let ticks: u64 = fields.next().unwrap_or_default().parse().context("/proc/ID/stat")?;
-            Ok(ticks as f64 / TICKS_PER_SECOND)
-        };
-        let (user_seconds, system_seconds) = (seconds()?, seconds()?);
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-        let peak = peak.trim().trim_end_matches(" kB").parse::<u64>().context("VmHWM in /proc/ID/status")?;
-        Ok(Usage { user_seconds, system_seconds, peak_memory_bytes: peak * 1024 })
+        usage(self.process.as_ref().with_context(|| format!("{} does not run", self.name))?.id())
     }
 
     /// `/api/status`, once it answers.
@@ -170,6 +155,32 @@ impl Program<'_> {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         format!("{}:\n{}", self.log.display(), lines[lines.len().saturating_sub(10)..].join("\n"))
+    }
+}
+
+/// What a process has used so far, by the kernel's books.
+pub(crate) fn usage(process: i32) -> Result<Usage> {
+    let read = |file: &str| {
+        let path = format!("/proc/{process}/{file}");
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
+    };
+    let (stat, status) = (read("stat")?, read("status")?);
+    // The name, in parentheses, may hold anything; user and system time are the 12th and 13th field after it.
+    let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11);
+    let mut seconds = || -> Result<f64> {
+        let ticks: u64 = fields.next().unwrap_or_default().parse().context("/proc/ID/stat")?;
+        Ok(ticks as f64 / TICKS_PER_SECOND)
+    };
+    let (user_seconds, system_seconds) = (seconds()?, seconds()?);
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    let peak = peak.trim().trim_end_matches(" kB").parse::<u64>().context("VmHWM in /proc/ID/status")?;
+    Ok(Usage { user_seconds, system_seconds, peak_memory_bytes: peak * 1024 })
+}
+
+impl Usage {
+    /// In user mode and in the kernel.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.user_seconds + self.system_seconds
     }
 }
 

@@ -14,9 +14,9 @@ use crate::speed::Payload;
 /// of warm-up. From its default settings to tuned ones (8 tasks, large batches, zstd). Record bytes are key + value.
 mod mm2 {
     /// Small records: samples as JSON, 135 B.
-    pub(super) const SMALL: Mm2 = Mm2 { cpu_per_gb: [21.4, 40.8], cpu_per_million: [2.85, 5.41] };
+    pub(super) const SMALL: Known = Known { cpu_per_gb: [21.4, 40.8], cpu_per_million: [2.85, 5.41] };
     /// Row changes as Debezium's JSON, 1,086 B.
-    pub(super) const LARGE: Mm2 = Mm2 { cpu_per_gb: [8.7, 9.5], cpu_per_million: [9.5, 10.3] };
+    pub(super) const LARGE: Known = Known { cpu_per_gb: [8.7, 9.5], cpu_per_million: [9.5, 10.3] };
     /// Peak memory: what `-Xmx2G` of its start script allows.
     pub(super) const PEAK_MEMORY_GB: [f64; 2] = [2.2, 2.5];
     /// Start to first record, with a round trip of 100 ms.
@@ -28,7 +28,7 @@ mod mm2 {
     /// New topic to first record, default refresh interval.
     pub(super) const NEW_TOPIC_SECONDS: f64 = 598.0;
 
-    pub(super) struct Mm2 {
+    pub(super) struct Known {
         pub(super) cpu_per_gb: [f64; 2],
         pub(super) cpu_per_million: [f64; 2],
     }
@@ -59,6 +59,16 @@ pub(crate) struct Speed {
     pub(crate) bytes_per_record: f64,
     /// Of the median run.
     pub(crate) cost: Cost,
+    /// MirrorMaker 2 in this run, as shipped and tuned, if it was asked for.
+    pub(crate) mm2: Option<[Mm2; 2]>,
+}
+
+/// What MirrorMaker 2 needed here and now: the process alone, warmed up. Bytes are those of keys, values and headers.
+pub(crate) struct Mm2 {
+    pub(crate) bytes_per_second: f64,
+    pub(crate) cpu_per_gb: f64,
+    pub(crate) cpu_per_million: f64,
+    pub(crate) peak_memory_bytes: u64,
 }
 
 /// Of single records at low load.
@@ -193,12 +203,23 @@ fn speed_table(text: &mut String, results: &Results) -> std::fmt::Result {
             cost.of_both(Cost::cpu_per_gb),
             cost.of_both(Cost::cpu_per_million)
         )?;
+        for (mm2, tuning) in speed.mm2.iter().flatten().zip(["as shipped", "tuned"]) {
+            writeln!(
+                text,
+                "  {:<16} {:>10.2} {:>12.2} {:>14.0}   {:.1} MB/s, in this run",
+                format!("MM2 {tuning}"),
+                mm2.cpu_per_gb,
+                mm2.cpu_per_million,
+                mm2.peak_memory_bytes as f64 / f64::from(1 << 20),
+                mm2.bytes_per_second / 1e6
+            )?;
+        }
         let [low, high] = mm2.cpu_per_gb;
         let [low_million, high_million] = mm2.cpu_per_million;
         let [low_memory, high_memory] = mm2::PEAK_MEMORY_GB;
         writeln!(
             text,
-            "  {:<16} {:>10} {:>12} {:>14}\n",
+            "  {:<16} {:>10} {:>12} {:>14}   on another day\n",
             "MM2 4.3.1",
             format!("{low}-{high}"),
             format!("{low_million}-{high_million}"),
@@ -246,7 +267,7 @@ fn time_table(text: &mut String, results: &Results) -> std::fmt::Result {
 
 const ANOMALIES: [Anomaly; 4] = [Anomaly::Lost, Anomaly::Repeated, Anomaly::Reordered, Anomaly::Changed];
 
-fn mm2_of(speed: &Speed) -> mm2::Mm2 {
+fn mm2_of(speed: &Speed) -> mm2::Known {
     if speed.payload.name == "100B" { mm2::SMALL } else { mm2::LARGE }
 }
 
@@ -282,7 +303,18 @@ fn speed_json(speed: &Speed, delays: &[Delay]) -> Value {
             "peak_memory_bytes": cost.peak_memory_bytes[side],
         })
     };
+    let here = |mm2: &Mm2| {
+        json!({
+            "megabytes_per_second": round(mm2.bytes_per_second / 1e6),
+            "cpu_seconds_per_gb": round(mm2.cpu_per_gb),
+            "cpu_seconds_per_million_records": round(mm2.cpu_per_million),
+            "peak_memory_bytes": mm2.peak_memory_bytes,
+        })
+    };
+    let here =
+        speed.mm2.as_ref().map(|[shipped, tuned]| json!({ "shipped": here(shipped), "tuned": here(tuned) }));
     json!({
+        "mm2_in_this_run": here,
         "payload": speed.payload.name,
         "what": speed.payload.what,
         "records": speed.records,

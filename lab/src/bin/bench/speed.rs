@@ -11,10 +11,11 @@ use longhaul_lab::pace::Paced;
 use longhaul_lab::record::Record;
 use longhaul_lab::tail::Tail;
 
+use crate::mirrormaker;
 use crate::programs::{Levels, Programs, Usage, wait_for};
 use crate::report::{Cost, Delay, Speed};
-use crate::say;
 use crate::site::{PARTITIONS, Site};
+use crate::{Options, say};
 
 const SEED: u64 = 1;
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -56,7 +57,8 @@ impl Payload {
 }
 
 /// A full topic carried at full speed, several times.
-pub(crate) fn measure(site: &Site, payload: Payload, seconds: u32, runs: u32) -> Result<Speed> {
+pub(crate) fn measure(site: &Site, payload: Payload, options: &Options) -> Result<Speed> {
+    let Options { seconds, runs, mm2, .. } = *options;
     let topic = format!("speed.{}", payload.name);
     site.create_topic(&topic)?;
     let count = u64::from(payload.per_second) * u64::from(seconds);
@@ -79,7 +81,9 @@ pub(crate) fn measure(site: &Site, payload: Payload, seconds: u32, runs: u32) ->
     }
     costs.sort_by(|a, b| a.records_per_second.total_cmp(&b.records_per_second));
     let median = costs.swap_remove(costs.len() / 2);
+    let mm2 = mm2.then(|| mirrormaker::measure(site, &topic, loaded.visible, loaded.visible_bytes));
     Ok(Speed {
+        mm2: mm2.transpose()?,
         payload,
         records: loaded.visible,
         bytes_per_record: loaded.visible_bytes as f64 / loaded.visible.max(1) as f64,

@@ -39,8 +39,8 @@ const EXIT_USAGE: u8 = 64;
     after_help = "Exit codes: 0 everything arrived exactly once, 1 the demo failed, 2 differences were found, 64 bad usage"
 )]
 struct Arguments {
-    /// Your own data in place of made-up records: each file is a topic. Text: a record a line; .jsonl: one JSON value
-    /// a line; .kds.zst: packed records
+    /// Your own data in place of made-up records: each file is a topic. Text: a record a line, whatever it holds, blank
+    /// ones left out in .jsonl; .kds.zst: packed records
     #[arg(long, value_name = "FILE", num_args = 1..)]
     input: Vec<PathBuf>,
     /// Records to carry, over all topics [default: 150000, or all of the files]

@@ -162,6 +162,10 @@ fn money(text: &mut String, outcome: &Outcome, price: f64, paint: Paint) -> std:
     if plain == 0 || outcome.wire_bytes == 0 {
         return Ok(());
     }
+    if plain < ENOUGH_TO_TELL {
+        let note = "  what a terabyte costs is not said: with less than 1 MB, most of the bytes are the connection's own";
+        return writeln!(text, "{}\n", paint.dim(note));
+    }
     let per_terabyte = 1e12 * outcome.wire_bytes as f64 / plain as f64;
     writeln!(
         text,
@@ -186,6 +190,9 @@ fn records(text: &mut String, outcome: &Outcome, paint: Paint) -> std::fmt::Resu
     let note = format!("  configuration, certificates and logs of this run: {}", outcome.folder.display());
     write!(text, "{}", paint.dim(&note))
 }
+
+/// Bytes of records below which their share of the wire says nothing.
+const ENOUGH_TO_TELL: u64 = 1_000_000;
 
 /// Dollars, to the millionth.
 fn cost(bytes: u64, price: f64) -> f64 {
