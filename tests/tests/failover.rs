@@ -195,7 +195,8 @@ fn unclean(when: When, link: &str) {
     fill(&source, waiting, 200, 3);
     pair.source.kill(1);
     pair.source.start_node(2).unwrap();
-    assert_eq!(leader(&admin, carried, 0), 2, "no unclean election");
+    let elected = wait_until(PATIENCE, || leader(&admin, carried, 0) == 2 && leader(&admin, waiting, 0) == 2);
+    assert!(elected, "no unclean election");
     for name in [carried, waiting] {
         // More than was lost, of another seed.
         fill(&source, name, 500, 4);
