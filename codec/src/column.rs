@@ -29,6 +29,7 @@ mod copy;
 mod decimal;
 mod decode;
 mod dictionary;
+mod digits;
 mod encode;
 mod fault;
 mod number;

@@ -7,7 +7,7 @@
 use std::fmt::{self, Write};
 
 use super::ColumnFault;
-use super::number::{self, Digits};
+use super::digits::{self, Digits};
 use crate::Error;
 use crate::varint::Reader;
 
@@ -120,8 +120,8 @@ impl DecimalShape {
         if arena[digits] == b'0' && whole_end - digits > 1 {
             return None;
         }
-        let whole = number::parse_digits(arena, digits, whole_end)?;
-        let part = if decimals > 0 { number::parse_digits(arena, whole_end + 1, end)? } else { 0 };
+        let whole = digits::parse_digits(arena, digits, whole_end)?;
+        let part = if decimals > 0 { digits::parse_digits(arena, whole_end + 1, end)? } else { 0 };
         let scale = if self.is_counted() { decimals } else { usize::from(self.decimals) };
         let unit = POWERS[scale];
         let part = part * POWERS[scale - decimals];

@@ -3,6 +3,7 @@
 use super::binary::Binary;
 use super::choice::{Choice, Kind, Spelling};
 use super::dictionary::Dictionary;
+use super::digits;
 use super::number::{self, Memory, Others, Pair, Predictor, Present, Source, Term};
 use super::pattern::Rows;
 use super::recurring::{self, ONE_KEY, Recent};
@@ -533,7 +534,7 @@ pub(super) fn parse(
     match spelling {
         Spelling::Integer => (0..values.len()).all(|index| {
             let (start, end) = values.range(index);
-            push(number::parse(arena, start, end))
+            push(digits::parse(arena, start, end))
         }),
         Spelling::Decimal(shape) if shape.is_counted() => (0..values.len()).all(|index| {
             let (start, end) = values.range(index);

@@ -6,7 +6,8 @@
 //! ```
 
 use super::decode::Bytes;
-use super::number::{self, Digits, unzigzag, zigzag};
+use super::digits::{Digits, parse_digits};
+use super::number::{unzigzag, zigzag};
 use super::sink::Sink;
 use super::{ColumnFault, Values};
 use crate::Error;
@@ -134,7 +135,7 @@ impl Pattern {
                     0 => digits == 1 || digits <= MAX_DIGITS && rest.first() != Some(&b'0'),
                     width => digits == usize::from(width),
                 };
-                match number::parse_digits(values.arena, at, at + digits) {
+                match parse_digits(values.arena, at, at + digits) {
                     Some(number) if fits => grid.push(number as i64),
                     _ => return false,
                 }

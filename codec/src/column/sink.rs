@@ -1,6 +1,6 @@
 //! Where decoded values land: one arena, and the spans of each column.
 
-use super::number::Digits;
+use super::digits::Digits;
 use super::{ColumnFault, Span};
 
 /// Values of one parcel, column by column. Its limit bounds what hostile input can make of few bytes: a constant, a copy

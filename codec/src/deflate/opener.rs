@@ -40,18 +40,23 @@ pub(crate) struct Opened {
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     manner: Manner,
-    /// Values to leave alone, and how many the next time.
-    pause: u32,
-    patience: u32,
-    /// Values until all levels may be tried again, and how many the next time.
-    search: u32,
-    search_patience: u32,
+    /// Of looking at values at all.
+    looks: Pause,
+    /// Of trying all levels.
+    searches: Pause,
+}
+
+/// Values for which something in vain is not tried again, and for how many the next time.
+#[derive(Debug, Clone, Copy)]
+struct Pause {
+    left: u32,
+    next: u32,
 }
 
 impl Default for Slot {
     fn default() -> Self {
         let manner = Manner { level: USUAL_LEVEL, block: USUAL_BLOCK };
-        Self { manner, pause: 0, patience: FIRST_PAUSE, search: 0, search_patience: FIRST_PAUSE }
+        Self { manner, looks: Pause::default(), searches: Pause::default() }
     }
 }
 
@@ -149,17 +154,15 @@ impl Opener {
             let mut slot = self.slots.get(&group.slot).copied().unwrap_or_default();
             let mut looked = false;
             for meta in &mut group.records {
-                let may = slot.may_look(&opened.arena, meta);
+                let may = slot.may_look(&batch.arena, meta);
                 looked |= may;
-                let done = may
-                    && tools.open(
-                        &mut slot,
-                        meta,
-                        &mut opened.arena,
-                        &mut room,
-                        &mut group.plain,
-                        &mut opened.plain,
-                    );
+                let closed = meta.value;
+                let done = may && tools.open(&mut slot, meta, &batch.arena, &mut opened.arena, &mut room);
+                if done {
+                    for plain in [&mut group.plain, &mut opened.plain] {
+                        *plain = *plain - u64::from(closed) + u64::from(meta.value);
+                    }
+                }
                 any |= done;
                 tools.section.left_out += u64::from(!done);
             }
@@ -213,53 +216,63 @@ impl Slot {
         if meta.value == NULL || !is_likely(value(arena, meta)) {
             return false;
         }
-        if self.pause > 0 {
-            self.pause -= 1;
-            return false;
-        }
-        true
+        self.looks.is_over()
+    }
+}
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self { left: 0, next: FIRST_PAUSE }
+    }
+}
+
+impl Pause {
+    /// Counts one more value; whether it may be tried.
+    fn is_over(&mut self) -> bool {
+        let over = self.left == 0;
+        self.left = self.left.saturating_sub(1);
+        over
     }
 
-    fn failed(&mut self) {
-        self.pause = self.patience;
-        self.patience = (self.patience * 2).min(LAST_PAUSE);
+    fn in_vain(&mut self) {
+        self.left = self.next;
+        self.next = (self.next * 2).min(LAST_PAUSE);
+    }
+
+    fn worth_it(&mut self) {
+        self.next = FIRST_PAUSE;
     }
 }
 
 impl Tools {
-    /// Opens one value: appends its key and what it holds to the arena and points `meta` there.
+    /// Opens one value of the arena `from`: appends its key and what it holds to `arena` and points `meta` there.
     fn open(
         &mut self,
         slot: &mut Slot,
         meta: &mut Meta,
+        from: &[u8],
         arena: &mut Vec<u8>,
         room: &mut Room,
-        group_plain: &mut u64,
-        batch_plain: &mut u64,
     ) -> bool {
         let row = arena.len();
         let key = meta.start as usize..meta.start as usize + length(meta.key);
         let size = meta.value as usize;
         let most = (room.growth + size).min(size * MAX_RATIO).min(room.held);
-        // Copied, as what it holds goes to the same arena.
-        let coded = arena[key.end..key.end + size].to_vec();
-        arena.extend_from_within(key);
+        let coded = &from[key.end..key.end + size];
+        arena.extend_from_slice(&from[key]);
         let begin = arena.len();
-        match self.value(slot, &coded, most, arena) {
+        match self.value(slot, coded, most, arena) {
             Some(()) => {
                 let held = arena.len() - begin;
                 room.growth = (room.growth + size).saturating_sub(held);
                 room.held -= held;
-                for plain in [group_plain, batch_plain] {
-                    *plain = *plain - size as u64 + held as u64;
-                }
                 (meta.start, meta.value) = (row as u32, held as u32);
-                slot.patience = FIRST_PAUSE;
+                slot.looks.worth_it();
                 true
             }
             None => {
                 arena.truncate(row);
-                slot.failed();
+                slot.looks.in_vain();
                 false
             }
         }
@@ -300,8 +313,7 @@ impl Tools {
         if best.as_ref().is_some_and(Vec::is_empty) {
             return best;
         }
-        if slot.search > 0 {
-            slot.search -= 1;
+        if !slot.searches.is_over() {
             return best;
         }
         let tried = slot.manner.level;
@@ -317,10 +329,9 @@ impl Tools {
             }
         }
         if best.as_ref().is_some_and(Vec::is_empty) {
-            slot.search_patience = FIRST_PAUSE;
+            slot.searches.worth_it();
         } else {
-            slot.search = slot.search_patience;
-            slot.search_patience = (slot.search_patience * 2).min(LAST_PAUSE);
+            slot.searches.in_vain();
         }
         best
     }
