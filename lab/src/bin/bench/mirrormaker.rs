@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use longhaul_lab::kafka::Process;
 
-use crate::programs::{Usage, usage};
+use crate::programs::{usage, wait_with};
 use crate::report::Mm2;
 use crate::say;
 use crate::site::{PARTITIONS, Site};
@@ -91,17 +91,18 @@ fn carry(site: &Site, topic: &str, tuning: Tuning, records: i64, bytes_each: f64
         // It does not exist before the first record.
         site.target_admin.ends(&copy, &all, PATIENCE).map_or(0, |ends| ends.iter().map(|it| it.lso).sum())
     };
-    let wait = |enough: i64, process: &mut Process| -> Result<i64> {
-        let since = Instant::now();
-        loop {
-            match carried() {
-                now if now >= enough => return Ok(now),
-                now if !process.is_running() || since.elapsed() > PATIENCE => {
-                    bail!("MirrorMaker 2 carried {now} of {records} records; see {}", log.display())
-                }
-                _ => std::thread::sleep(LOOK),
+    let wait = |enough: i64, process: &mut Process| {
+        wait_with(&[&log], "MirrorMaker 2's copy", PATIENCE, || match carried() {
+            now if now >= enough => Ok(Some(now)),
+            now if !process.is_running() => {
+                bail!("it ended with {now} of {records} records; see {}", log.display())
             }
-        }
+            _ => {
+                // Asking costs a little: not more often than can be seen in the result.
+                std::thread::sleep(LOOK);
+                Ok(None)
+            }
+        })
     };
     let first = wait(records * WARM_UP / 100, &mut process)?;
     let (started, before) = (Instant::now(), usage(process.id())?);
@@ -110,7 +111,7 @@ fn carry(site: &Site, topic: &str, tuning: Tuning, records: i64, bytes_each: f64
     process.kill();
     site.delete_copy(&copy)?;
     ensure!(last > first, "MirrorMaker 2 was done before its warm-up was seen: take more --seconds");
-    let (carried, spent) = ((last - first) as f64, Usage::seconds(&after) - Usage::seconds(&before));
+    let (carried, spent) = ((last - first) as f64, after.seconds() - before.seconds());
     Ok(Mm2 {
         bytes_per_second: carried * bytes_each / seconds,
         cpu_per_gb: spent / (carried * bytes_each) * 1e9,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -149,13 +149,6 @@ impl Program<'_> {
         let (_, body) = text.split_once("\r\n\r\n").context("an answer without a body")?;
         Ok(body.to_owned())
     }
-
-    /// The error that something did not happen, with the end of the log.
-    fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        format!("{}:\n{}", self.log.display(), lines[lines.len().saturating_sub(10)..].join("\n"))
-    }
 }
 
 /// What a process has used so far, by the kernel's books.
@@ -222,6 +215,16 @@ pub(crate) fn wait_for<T>(
     programs: &Programs<'_>,
     what: &str,
     patience: Duration,
+    ask: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    wait_with(&[&programs.exporter.log, &programs.importer.log], what, patience, ask)
+}
+
+/// The same for anything that writes these logs.
+pub(crate) fn wait_with<T>(
+    logs: &[&Path],
+    what: &str,
+    patience: Duration,
     mut ask: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let started = Instant::now();
@@ -230,11 +233,18 @@ pub(crate) fn wait_for<T>(
             return Ok(answer);
         }
         if started.elapsed() > patience {
-            let (exporter, importer) = (programs.exporter.log_tail(), programs.importer.log_tail());
-            bail!("{what} did not happen within {} s\n{exporter}\n{importer}", patience.as_secs());
+            let tails: Vec<String> = logs.iter().map(|log| tail(log)).collect();
+            bail!("{what} did not happen within {} s\n{}", patience.as_secs(), tails.join("\n"));
         }
         std::thread::sleep(LOOK);
     }
+}
+
+/// The end of a log.
+fn tail(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    format!("{}:\n{}", log.display(), lines[lines.len().saturating_sub(10)..].join("\n"))
 }
 
 const LOOK: Duration = Duration::from_millis(5);

@@ -71,7 +71,7 @@ pub(crate) fn takeover(options: &Options) -> Result<Findings> {
             let flow =
                 Flow { receivers: 2, ..Flow::new(Transport::Longhaul, Some(options.configured_mbit())) };
             let outcome = site.measure(&[flow], total, |receivers, start| {
-                start.after(BEFORE + Duration::from_millis(u64::from(run) * 37 % 500)).sleep();
+                start.after(before(run)).sleep();
                 receivers.kill(0, 0);
                 killed = Moment::now();
                 Ok(())
@@ -96,7 +96,7 @@ pub(crate) fn moved(options: &Options) -> Result<Findings> {
             let mut moved = Moment::now();
             let flow = Flow::new(Transport::Longhaul, Some(options.configured_mbit()));
             let outcome = site.measure(&[flow], total, |_, start| {
-                start.after(BEFORE + Duration::from_millis(u64::from(run) * 37 % 500)).sleep();
+                start.after(before(run)).sleep();
                 path_of(site)?.replace_address(Side::A, SENDER, MOVED_SENDER)?;
                 moved = Moment::now();
                 Ok(())
@@ -115,6 +115,11 @@ pub(crate) fn moved(options: &Options) -> Result<Findings> {
         seconds.push(again);
     }
     Ok(recovery("data flows again after the sender's address changed", Transport::Longhaul, &seconds))
+}
+
+/// When the fault of a run comes: in another phase of every timer each time.
+fn before(run: u32) -> Duration {
+    BEFORE + Duration::from_millis(u64::from(run) * 37 % 500)
 }
 
 fn recovery(what: &str, transport: Transport, seconds: &[f64]) -> Findings {
