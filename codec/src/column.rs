@@ -49,6 +49,7 @@ pub(crate) use binary::{Binary, Branches, Form};
 pub(crate) use decode::{ColumnDecoders, Expected};
 pub(crate) use encode::{ColumnEncoders, Input};
 pub use fault::ColumnFault;
+pub(crate) use number::common_divisor;
 pub(crate) use series::{SeriesDecoder, SeriesEncoder};
 pub(crate) use sink::Sink;
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use crate::Error;
 use crate::batch::{Batch, Group};
-use crate::column::{SeriesDecoder, SeriesEncoder};
+use crate::column::{SeriesDecoder, SeriesEncoder, common_divisor};
 use crate::format::kind;
 use crate::limits::MAX_REMEMBERED_SLOTS;
 use crate::state::Positions;
@@ -307,19 +307,6 @@ fn unit(reader: &mut Reader<'_>) -> Result<i64, Error> {
 /// Bits of a number.
 fn bits(number: u64) -> u32 {
     64 - number.leading_zeros()
-}
-
-/// The largest number that divides both; 0 is divided by all.
-#[inline]
-fn common_divisor(mut a: u64, mut b: u64) -> u64 {
-    // The usual cases: already known not to be divisible, or divisible by what is known.
-    if a == 1 || b == 0 {
-        return a;
-    }
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
 }
 
 /// Fewest records for which a unit of the timestamps is told.

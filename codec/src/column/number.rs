@@ -327,13 +327,8 @@ fn put_planes(differences: &[i64], out: &mut Vec<u8>) {
 }
 
 pub(super) fn put_ranged(model: &mut Model, differences: &mut [i64], out: &mut Vec<u8>) {
-    let divisor =
-        differences.iter().fold(0, |divisor, difference| match (divisor, difference.unsigned_abs()) {
-            (1, _) => 1,
-            (divisor, 0) => divisor,
-            (0, magnitude) => magnitude,
-            (divisor, magnitude) => common_divisor(divisor, magnitude),
-        });
+    let magnitudes = differences.iter().map(|difference| difference.unsigned_abs());
+    let divisor = magnitudes.fold(0, common_divisor);
     // One that is beyond the signed numbers divides nothing but itself.
     let divisor = i64::try_from(divisor).unwrap_or(1).max(1);
     if divisor > 1 {
@@ -362,8 +357,14 @@ pub(super) fn read_ranged(
     Ok(())
 }
 
-fn common_divisor(mut left: u64, mut right: u64) -> u64 {
-    while right > 0 {
+/// The largest number that divides both; 0 is divided by all.
+#[inline]
+pub(crate) fn common_divisor(mut left: u64, mut right: u64) -> u64 {
+    // The usual cases: already known not to be divisible, or divisible by what is known.
+    if left == 1 || right == 0 {
+        return left;
+    }
+    while right != 0 {
         (left, right) = (right, left % right);
     }
     left
