@@ -1,16 +1,17 @@
 //! Batches to parcels, through one zstd stream.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use zstd_safe::zstd_sys::ZSTD_EndDirective;
-use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ResetDirective};
+use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ParamSwitch, ResetDirective};
 
 use crate::deflate::Opener;
 use crate::format::{VERSION, flag};
 use crate::layout::Trials;
 use crate::limits::{LEVELS, WINDOW_LOGS};
-use crate::serialize::{self, Beside, Serializer};
+use crate::serialize::{self, Beside, Serializer, Written};
 use crate::shape::Counts;
 use crate::skip::Skip;
 use crate::{Batch, Error, avro, varint};
@@ -102,14 +103,15 @@ impl Encoder {
         self.serialized.reserve(inside.plain_size() as usize);
         self.serializer.shapes.set_thrifty(self.level < RICH_LEVEL);
         let (layout, compare) = self.trials.next(inside);
-        let payload = self.serializer.write(inside, counts, layout, beside, &mut self.serialized);
+        let Written { payload, ranged } =
+            self.serializer.write(inside, counts, layout, beside, &mut self.serialized);
         if compare {
             let definitions = self.serializer.shapes.defined_bytes();
             self.trials.compare(|out| serialize::rows(inside, out), &self.serialized[payload], definitions);
         }
         let start = out.len();
         let opened_size = beside.opened.map(|_| inside.plain_size());
-        if let Err(error) = self.write_parcel(opened_size, out) {
+        if let Err(error) = self.write_parcel(opened_size, ranged, out) {
             out.truncate(start);
             self.poisoned = true;
             return Err(error);
@@ -200,7 +202,12 @@ impl Encoder {
             + self.opener.as_ref().map_or(0, Opener::memory)
     }
 
-    fn write_parcel(&mut self, opened: Option<u64>, out: &mut Vec<u8>) -> Result<(), Error> {
+    fn write_parcel(
+        &mut self,
+        opened: Option<u64>,
+        ranged: Range<usize>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         let size = self.serialized.len();
         let context = match &mut self.context {
             Some(context) => context,
@@ -216,12 +223,18 @@ impl Encoder {
         if self.frame_level != Some(self.level) {
             context.reset(ResetDirective::SessionOnly).map_err(Error::zstd)?;
             context.set_parameter(CParameter::CompressionLevel(self.level)).map_err(Error::zstd)?;
+            context.set_parameter(CParameter::UseBlockSplitter(splitter(self.level))).map_err(Error::zstd)?;
             self.frame_level = Some(self.level);
             flags = flag::FRAME;
         }
         let start = out.len();
         preface(out, flags, size, opened);
-        compress(context, &self.serialized, out)?;
+        // One table of byte frequencies would serve text and range-coded bytes badly: each gets a block.
+        let split = if ranged.len() >= WORTH_A_BLOCK { ranged.start } else { 0 };
+        let (text, rest) = self.serialized.split_at(split);
+        for part in [text, rest].into_iter().filter(|part| !part.is_empty()) {
+            compress(context, part, out)?;
+        }
         self.skip.compressed(size, out.len() - start);
         Ok(())
     }
@@ -242,7 +255,13 @@ fn context(window_log: u32) -> Result<CCtx<'static>, Error> {
     Ok(context)
 }
 
-/// Appends all of `serialized`, flushed, so that the parcel decodes without the next one.
+/// Whether zstd looks for the places where one block had better end: it finds what belongs together in columns, and takes
+/// time.
+fn splitter(level: i32) -> ParamSwitch {
+    if level < RICH_LEVEL { ParamSwitch::Auto } else { ParamSwitch::Enable }
+}
+
+/// Appends all of `serialized`, flushed, so that it decodes without what follows.
 fn compress(context: &mut CCtx<'static>, serialized: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
     out.reserve(serialized.len() / 8 + 1024);
     let mut input = InBuffer::around(serialized);
@@ -283,6 +302,8 @@ fn setting<T: Into<i64> + Copy>(name: &'static str, value: i64, range: std::ops:
 /// From this level on the fewest bytes count in columns too, whatever their time; below, time does.
 const RICH_LEVEL: i32 = 6;
 const CACHE_LINE: usize = 64;
+/// Range-coded bytes for which a block of their own is begun.
+const WORTH_A_BLOCK: usize = 1024;
 /// Most bytes of a preface.
 const PREFACE: usize = 21;
 /// Capacity that is kept from one batch to the next; a larger one is given back.

@@ -31,6 +31,14 @@ pub(crate) struct Beside<'a> {
     pub(crate) opened: Option<&'a [u8]>,
 }
 
+/// Where parts of what was written lie.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) payload: Range<usize>,
+    /// The end of the payload that is range-coded, and for no other compressor.
+    pub(crate) ranged: Range<usize>,
+}
+
 /// What [`check`] counted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Counts {
@@ -98,8 +106,6 @@ impl Serializer {
     }
 
     /// Appends `batch`, which [`check`] has let through, to `out`.
-    ///
-    /// Returns where the payload lies in `out`.
     pub(crate) fn write(
         &mut self,
         batch: &Batch,
@@ -107,9 +113,10 @@ impl Serializer {
         layout: Layout,
         beside: Beside<'_>,
         out: &mut Vec<u8>,
-    ) -> Range<usize> {
+    ) -> Written {
         self.groups(batch, out);
         let mut payload = out.len()..out.len();
+        let mut ranged = 0;
         self.shapes.passed(batch.plain_size());
         if counts.records > 0 {
             offsets(batch, out);
@@ -124,7 +131,7 @@ impl Serializer {
                 Layout::Rows => rows(batch, out),
                 Layout::Shapes => {
                     out.push(kind::PAYLOAD_SHAPES);
-                    self.shapes.write(batch, out);
+                    ranged = self.shapes.write(batch, out);
                 }
             }
         }
@@ -134,7 +141,7 @@ impl Serializer {
             out.extend_from_slice(section);
         }
         out.extend_from_slice(&checksum::of_batch(beside.original).to_le_bytes());
-        payload
+        Written { ranged: payload.end - ranged..payload.end, payload }
     }
 
     fn groups(&mut self, batch: &Batch, out: &mut Vec<u8>) {

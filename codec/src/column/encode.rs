@@ -216,7 +216,8 @@ impl ColumnEncoders {
         format!("{:?}{order}", choice.kind)
     }
 
-    /// Appends the columns of one parcel to `out`. The module documentation has the layout.
+    /// Appends the columns of one parcel to `out`. The module documentation has the layout. Returns how many bytes at the
+    /// end of `out` are range-coded: no compressor finds anything in them.
     ///
     /// # Panics
     /// If a column has no values, or an id is not below [`MAX_COLUMNS`].
@@ -226,7 +227,7 @@ impl ColumnEncoders {
         timestamps: &[Vec<i64>],
         inputs: &[Input<'_>],
         out: &mut Vec<u8>,
-    ) {
+    ) -> usize {
         self.parcel += 1;
         for (position, input) in inputs.iter().enumerate() {
             assert!(input.id < MAX_COLUMNS && !input.spans.is_empty(), "column {} of a parcel", input.id);
@@ -262,11 +263,13 @@ impl ColumnEncoders {
         }
         out.extend_from_slice(&self.body);
         out.extend_from_slice(tail);
+        let ranged = tail.len();
         if self.body.capacity() > KEEP {
             self.body = Vec::new();
             self.scratch = Scratch::default();
             self.columns.iter_mut().for_each(|column| column.cache = Cache::default());
         }
+        ranged
     }
 
     /// Appends one column to the body and, if its kind changes, to the changes. Returns whether it does.

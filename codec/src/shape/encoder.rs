@@ -124,8 +124,9 @@ impl Encoder {
         self.plain_since_reset += plain;
     }
 
-    /// Appends keys and values of all records of `batch` to `out`: a payload section without its kind.
-    pub(crate) fn write(&mut self, batch: &Batch, out: &mut Vec<u8>) {
+    /// Appends keys and values of all records of `batch` to `out`: a payload section without its kind. Returns how many
+    /// bytes at the end of `out` are range-coded.
+    pub(crate) fn write(&mut self, batch: &Batch, out: &mut Vec<u8>) -> usize {
         let reset = self.full && self.plain_since_reset >= WORTH_A_RESET;
         if reset {
             self.graph.reset();
@@ -159,7 +160,7 @@ impl Encoder {
             Input { id, spans: self.parcel.spans(id), timestamps, binary }
         };
         let inputs: Vec<Input<'_>> = sets.into_iter().map(with_spans).collect();
-        self.columns.encode(&batch.arena, self.covers.sets(), &inputs, out);
+        self.columns.encode(&batch.arena, self.covers.sets(), &inputs, out)
     }
 
     /// The topic of a slot: known, or found by the shape of the first value.

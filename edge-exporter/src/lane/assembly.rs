@@ -300,6 +300,7 @@ impl Assembly {
         }
         let mut open = Open { batch: self.spare.pop().unwrap_or_default(), ..Open::default() };
         std::mem::swap(&mut open, &mut self.open);
+        open.batch.order_groups();
         let mut gaps = Vec::new();
         for group in open.batch.groups_mut() {
             let index = self.by_slot[&Slot(group.slot)];

@@ -249,6 +249,7 @@ impl Open {
         if self.batch.is_empty() {
             return Ok(());
         }
+        self.batch.order_groups();
         for group in self.batch.groups_mut() {
             let position = &mut positions[group.slot as usize];
             (group.resume_epoch, group.leader_epoch) = (1, 0);
