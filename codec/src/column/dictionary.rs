@@ -79,12 +79,13 @@ impl Entries {
     }
 }
 
-/// Entries by value: the coder's side. Open addressing, at most half full; a slot holds the high half of the hash beside
-/// the id, so that bytes are compared only where they are very likely equal.
+/// Entries by value: the coder's side. Open addressing, at most half full; a slot holds some bits of the hash beside the
+/// id, so that bytes are compared only where they are very likely equal, in no more than 32 bits: what a large dictionary
+/// costs is its way through the cache.
 #[derive(Debug, Default)]
 pub(super) struct Dictionary {
     pub(super) entries: Entries,
-    slots: Vec<u64>,
+    slots: Vec<u32>,
     /// By entry: the one that was met after it the last time. Many streams go round, which saves the hashing.
     after: Vec<u32>,
 }
@@ -92,7 +93,7 @@ pub(super) struct Dictionary {
 impl Dictionary {
     pub(super) fn memory(&self) -> usize {
         self.entries.memory()
-            + self.slots.capacity() * size_of::<u64>()
+            + self.slots.capacity() * size_of::<u32>()
             + self.after.capacity() * size_of::<u32>()
     }
 
@@ -155,13 +156,13 @@ impl Dictionary {
             if held == 0 {
                 let id = self.entries.add(value, room);
                 if id > 0 {
-                    self.slots[slot] = hash & HASH | u64::from(id);
+                    self.slots[slot] = tag(hash) | id;
                 }
                 return (id, true);
             }
             let is_it = |entry: &[u8]| equal(entry, value);
-            if held & HASH == hash & HASH && self.entries.get(held as u32).is_some_and(is_it) {
-                return (held as u32, false);
+            if held & TAG == tag(hash) && self.entries.get(held & !TAG).is_some_and(is_it) {
+                return (held & !TAG, false);
             }
             slot = (slot + 1) & mask;
         }
@@ -177,7 +178,7 @@ impl Dictionary {
             while self.slots[slot] != 0 {
                 slot = (slot + 1) & (size - 1);
             }
-            self.slots[slot] = hash & HASH | u64::from(id);
+            self.slots[slot] = tag(hash) | id;
         }
     }
 
@@ -190,6 +191,11 @@ impl Dictionary {
             self.grow();
         }
     }
+}
+
+/// Bits of a hash that choose no slot.
+fn tag(hash: u64) -> u32 {
+    (hash >> 32) as u32 & TAG
 }
 
 /// Appends a new entry; false (and nothing) when it holds a newline and is not to be framed.
@@ -239,4 +245,5 @@ pub(super) fn decode(
 
 /// Marks the row at which an entry was defined, while ids are gathered.
 const NEW: u32 = 1 << 31;
-const HASH: u64 = !0xffff_ffff;
+/// The part of a slot that is of the hash; ids fit the rest.
+const TAG: u32 = !(MAX_ENTRIES as u32);
