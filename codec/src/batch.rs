@@ -454,6 +454,21 @@ mod tests {
     }
 
     #[test]
+    fn ordered_groups_keep_their_records_and_are_found_again() {
+        let mut batch = Batch::new();
+        for (slot, offset) in [(9, 0), (2, 5), (30, 1), (2, 6)] {
+            let group = batch.group_index(slot);
+            batch.push(group, offset, 0, None, Some(&[slot as u8]), []);
+        }
+        batch.order_groups();
+        let offsets = |group: usize| batch.records(group).map(|record| record.offset).collect::<Vec<_>>();
+        let ordered: Vec<_> = (0..3).map(|group| (batch.groups()[group].slot, offsets(group))).collect();
+        assert_eq!(ordered, [(2, vec![5, 6]), (9, vec![0]), (30, vec![1])]);
+        assert_eq!([30, 2, 9].map(|slot| batch.group_index(slot)), [2, 0, 1]);
+        assert_eq!(batch.group_index(4), 3, "a new one");
+    }
+
+    #[test]
     fn plain_size_follows_every_change() {
         let mut batch = sample();
         let sum = |batch: &Batch| -> u64 {

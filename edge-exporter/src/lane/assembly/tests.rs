@@ -129,7 +129,7 @@ fn a_new_position_drops_what_was_read_for_the_old_one() {
     assert!(bench.assembly.partition(old).is_none());
     bench.push(new, 0, 1);
     bench.assembly.close();
-    assert_eq!(bench.pop().unwrap(), [(2, 1, 1, PLAIN, vec![0]), (1, 2, 1, PLAIN, vec![0])]);
+    assert_eq!(bench.pop().unwrap(), [(1, 2, 1, PLAIN, vec![0]), (2, 1, 1, PLAIN, vec![0])], "by slot");
 }
 
 #[test]
