@@ -222,7 +222,7 @@ fn header(coded: u32, plain: u32) -> Vec<u8> {
 ///
 #[test]
 fn strangers_are_refused_with_the_reason_on_record() {
-    let Some(pair) = TURNS.share("hostile: strangers") else { return };
+    let Some(pair) = TURNS.take("hostile: strangers") else { return };
     let siege = Siege::begin(&pair, "strangers");
     let ground = &siege.bridge.ground;
     let trusted = siege.evil_identity();
@@ -273,7 +273,7 @@ impl rustls::client::ResolvesClientCert for NoCertificate {
 /// who is trusted is still let into its own link only, and once.
 #[test]
 fn the_known_are_refused_what_is_not_theirs() {
-    let Some(pair) = TURNS.share("hostile: known peers") else { return };
+    let Some(pair) = TURNS.take("hostile: known peers") else { return };
     let siege = Siege::begin(&pair, "known");
     let identity = siege.evil_identity();
     let hello_is_refused = async |to: SocketAddr, request: Request| {
@@ -317,7 +317,7 @@ fn the_known_are_refused_what_is_not_theirs() {
 /// whatever a trusted exporter's host sends when it is taken over.
 #[test]
 fn garbage_and_lies_end_their_own_session_only() {
-    let Some(pair) = TURNS.share("hostile: garbage") else { return };
+    let Some(pair) = TURNS.take("hostile: garbage") else { return };
     let siege = Siege::begin(&pair, "garbage");
     siege.thrown_out("a control message of garbage", &["message", "decode", "misbehav"], async |mut peer| {
         peer.write(&[&40_u32.to_le_bytes()[..], &[0xff; 40]].concat()).await;
@@ -363,7 +363,7 @@ fn garbage_and_lies_end_their_own_session_only() {
 /// a parcel that does not decode ends the lane's epoch, and nothing of it is ever written.
 #[test]
 fn parcels_of_noise_reset_their_lane_and_write_nothing() {
-    let Some(pair) = TURNS.share("hostile: noise") else { return };
+    let Some(pair) = TURNS.take("hostile: noise") else { return };
     let siege = Siege::begin(&pair, "noise");
     let identity = siege.evil_identity();
     siege.runtime.block_on(async {
