@@ -22,7 +22,7 @@ const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 ///
 #[test]
 fn mixed_records_of_all_kinds_arrive_exactly_once_in_order_and_unchanged() {
-    let Some(pair) = TURNS.share("bridge: mixed records") else { return };
+    let Some(pair) = TURNS.take("bridge: mixed records") else { return };
     let source = pair.source.bootstrap();
     let total = scale("LONGHAUL_RECORDS", 150_000);
     let topics = ["mixed.plain", "mixed.half", "mixed.all"];
@@ -70,7 +70,7 @@ fn mixed_records_of_all_kinds_arrive_exactly_once_in_order_and_unchanged() {
 /// R-7, and what `[topics]` and `map` say.
 #[test]
 fn topics_are_chosen_by_name_pattern_and_exclusion_renamed_and_only_the_granted_arrive() {
-    let Some(pair) = TURNS.share("bridge: choice of topics") else { return };
+    let Some(pair) = TURNS.take("bridge: choice of topics") else { return };
     let source = pair.source.bootstrap();
     let names =
         ["chosen.exact", "chosen.glob.eu", "chosen.glob.us", "chosen.glob.eu.internal", "chosen.refused"];
@@ -109,7 +109,7 @@ fn topics_are_chosen_by_name_pattern_and_exclusion_renamed_and_only_the_granted_
 /// R-9 for topics and partitions; the exporter is to find them within 10 s.
 #[test]
 fn topics_and_partitions_made_while_it_runs_arrive_from_their_first_record() {
-    let Some(pair) = TURNS.share("bridge: new topics") else { return };
+    let Some(pair) = TURNS.take("bridge: new topics") else { return };
     let source = pair.source.bootstrap();
     topic(&source, "grow.old", 2);
     fill(&source, "grow.old", 200, 1);
@@ -140,7 +140,7 @@ fn topics_and_partitions_made_while_it_runs_arrive_from_their_first_record() {
 /// `start = "latest"`: nothing from before, everything from then on.
 #[test]
 fn a_start_at_the_end_carries_exactly_what_comes_after() {
-    let Some(pair) = TURNS.share("bridge: start = latest") else { return };
+    let Some(pair) = TURNS.take("bridge: start = latest") else { return };
     let source = pair.source.bootstrap();
     topic(&source, "latest.orders", 4);
     fill(&source, "latest.orders", 400, 1);
@@ -164,7 +164,7 @@ fn a_start_at_the_end_carries_exactly_what_comes_after() {
 /// `start = "2026-01-01T00:00:00Z"`: from the first record of that time on, whatever comes after it.
 #[test]
 fn a_start_at_a_time_carries_exactly_what_is_not_older() {
-    let Some(pair) = TURNS.share("bridge: start at a time") else { return };
+    let Some(pair) = TURNS.take("bridge: start at a time") else { return };
     let source = pair.source.bootstrap();
     topic(&source, "since.orders", 3);
     let noon = 1_767_225_600_000_i64;
@@ -210,7 +210,7 @@ fn the_first_record_arrives_soon_after_the_processes_start() {
 /// SIGTERM under load: each drains, says so in its audit log and exits 0; the next run goes on without a repeat.
 #[test]
 fn asked_to_stop_both_drain_exit_0_and_go_on_where_they_were() {
-    let Some(pair) = TURNS.share("bridge: stop") else { return };
+    let Some(pair) = TURNS.take("bridge: stop") else { return };
     let source = pair.source.bootstrap();
     topic(&source, "stop.orders", 4);
     let stream = Stream::start(&source, "stop.orders", 1000, 1, transactional(100));
@@ -247,7 +247,7 @@ fn asked_to_stop_both_drain_exit_0_and_go_on_where_they_were() {
 /// R-5, sampled while records flow: the group offset is never above what is at the target.
 #[test]
 fn group_offsets_at_the_source_are_never_above_what_is_at_the_target() {
-    let Some(pair) = TURNS.share("bridge: group offsets") else { return };
+    let Some(pair) = TURNS.take("bridge: group offsets") else { return };
     let source = pair.source.bootstrap();
     topic(&source, "early.orders", 2);
     let stream = Stream::start(&source, "early.orders", 2000, 1, transactional(50));

@@ -22,7 +22,7 @@ const SHORT_TRANSACTIONS: &str = "[transaction]\ntimeout = \"5 s\"\n";
 /// it stood still for longer than its transactions live, and was fenced by the broker meanwhile.
 #[test]
 fn an_importer_that_stood_still_beyond_its_transactions_goes_on_without_a_repeat() {
-    let Some(pair) = TURNS.share("importer stopped") else { return };
+    let Some(pair) = TURNS.take("importer stopped") else { return };
     let source = pair.source.bootstrap();
     topic(&source, "still.orders", 4);
     let mut bridge = Bridge::new(&pair, "still", &["still.*"]);
@@ -44,7 +44,7 @@ fn an_importer_that_stood_still_beyond_its_transactions_goes_on_without_a_repeat
 /// two importers and two exporters of one link at once, none of which should be there twice.
 #[test]
 fn two_importers_of_one_link_do_not_repeat_and_do_not_take_turns_for_ever() {
-    let Some(pair) = TURNS.share("two importers") else { return };
+    let Some(pair) = TURNS.take("two importers") else { return };
     let source = pair.source.bootstrap();
     topic(&source, "twice.orders", 4);
     let mut bridge = Bridge::new(&pair, "twice", &["twice.*"]);
@@ -79,7 +79,7 @@ fn two_importers_of_one_link_do_not_repeat_and_do_not_take_turns_for_ever() {
 /// A producer of somebody else leaves a transaction open in one partition of the progress topic: that lane waits.
 #[test]
 fn a_foreign_open_transaction_in_the_progress_topic_is_waited_for_and_named() {
-    let Some(pair) = TURNS.share("foreign transaction") else { return };
+    let Some(pair) = TURNS.take("foreign transaction") else { return };
     let source = pair.source.bootstrap();
     let (blocked, free) = ("foreign.orders", "foreign.clicks");
     let (lane, other) = (lane_of(blocked, 4), lane_of(free, 4));
@@ -130,7 +130,7 @@ fn leave_a_transaction_open(pair: &Pair, name: &str, partition: i32) -> Transact
 
 /// without its progress the importer cannot know what is there already, so it must not guess.
 fn progress_deleted(running: bool, link: &str) {
-    let Some(pair) = TURNS.share("progress topic deleted") else { return };
+    let Some(pair) = TURNS.take("progress topic deleted") else { return };
     let source = pair.source.bootstrap();
     let name = format!("{link}.orders");
     topic(&source, &name, 2);
@@ -170,7 +170,7 @@ fn a_progress_topic_deleted_under_a_running_importer_holds_and_repeats_nothing()
 /// The number of lanes is fixed when a link first runs.
 #[test]
 fn another_number_of_lanes_in_the_configuration_holds_and_says_the_right_one() {
-    let Some(pair) = TURNS.share("lanes changed") else { return };
+    let Some(pair) = TURNS.take("lanes changed") else { return };
     let source = pair.source.bootstrap();
     topic(&source, "lanes.orders", 4);
     let mut bridge = Bridge::new(&pair, "lanes", &["lanes.*"]);
@@ -190,7 +190,7 @@ fn another_number_of_lanes_in_the_configuration_holds_and_says_the_right_one() {
 
 /// an empty target topic of the old name is not what progress speaks of.
 fn target_recreated(running: bool, link: &str) {
-    let Some(pair) = TURNS.share("target topic re-created") else { return };
+    let Some(pair) = TURNS.take("target topic re-created") else { return };
     let (source, target) = (pair.source.bootstrap(), pair.target.bootstrap());
     let (orders, clicks) = (format!("{link}.orders"), format!("{link}.clicks"));
     topic(&source, &orders, 2);

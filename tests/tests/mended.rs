@@ -18,7 +18,7 @@ static TURNS: Turns<Pair> = Turns::new();
 /// the first importer lives on with a producer and a progress of before, while the second one serves the link.
 #[test]
 fn an_exporter_that_comes_back_to_its_first_importer_is_served_from_where_the_second_one_left() {
-    let Some(pair) = TURNS.share("mended: fail-back") else { return };
+    let Some(pair) = TURNS.take("mended: fail-back") else { return };
     let source = pair.source.bootstrap();
     let name = "failback.orders";
     topic(&source, name, 2);
@@ -50,7 +50,7 @@ fn an_exporter_that_comes_back_to_its_first_importer_is_served_from_where_the_se
 /// a broker that does not know a new partition yet is no reason to hold it.
 #[test]
 fn partitions_that_are_added_under_load_are_never_held() {
-    let Some(pair) = TURNS.share("mended: partitions added") else { return };
+    let Some(pair) = TURNS.take("mended: partitions added") else { return };
     let source = pair.source.bootstrap();
     let name = "grow.orders";
     topic(&source, name, 2);
@@ -74,7 +74,7 @@ fn partitions_that_are_added_under_load_are_never_held() {
 /// what was copied is gone with the topic; an empty one in its place would hide that.
 #[test]
 fn a_target_topic_that_was_deleted_is_held_and_not_made_again() {
-    let Some(pair) = TURNS.share("mended: target deleted") else { return };
+    let Some(pair) = TURNS.take("mended: target deleted") else { return };
     let source = pair.source.bootstrap();
     let name = "deleted.orders";
     topic(&source, name, 1);
@@ -101,7 +101,7 @@ fn a_target_topic_that_was_deleted_is_held_and_not_made_again() {
 /// nothing to wait for.
 #[test]
 fn a_hold_is_told_once_and_a_stop_does_not_wait_for_it() {
-    let Some(pair) = TURNS.share("mended: holds") else { return };
+    let Some(pair) = TURNS.take("mended: holds") else { return };
     let (source, target) = (pair.source.bootstrap(), pair.target.bootstrap());
     let name = "heldonce.orders";
     topic(&source, name, 2);

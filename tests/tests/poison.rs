@@ -51,7 +51,7 @@ fn others_go_on(guarded: &Guarded, bridge: &Bridge<'_>, name: &str, held: i32, s
 /// a record above the target topic's `max.message.bytes`.
 #[test]
 fn a_record_too_large_for_the_target_holds_its_partition_alone_until_the_limit_is_raised() {
-    let Some(guarded) = TURNS.share("poison: too large") else { return };
+    let Some(guarded) = TURNS.take("poison: too large") else { return };
     let source = guarded.0.source.bootstrap();
     topic(&source, "large.orders", 3);
     let limit = [("max.message.bytes", "20000")];
@@ -72,7 +72,7 @@ fn a_record_too_large_for_the_target_holds_its_partition_alone_until_the_limit_i
 /// a timestamp three days ahead, which brokers refuse by default.
 #[test]
 fn a_refused_timestamp_holds_its_partition_alone_until_the_target_takes_it() {
-    let Some(guarded) = TURNS.share("poison: timestamp") else { return };
+    let Some(guarded) = TURNS.take("poison: timestamp") else { return };
     let source = guarded.0.source.bootstrap();
     let lenient = [("message.timestamp.after.max.ms", "9223372036854775807")];
     topic_with(&source, "ahead.orders", 3, &lenient);
@@ -93,7 +93,7 @@ fn a_refused_timestamp_holds_its_partition_alone_until_the_target_takes_it() {
 /// one topic may not be written any more; another goes on, and so does it when it may again.
 #[test]
 fn a_revoked_right_to_write_holds_that_topic_alone_until_it_is_given_back() {
-    let Some(guarded) = TURNS.share("poison: revoked right") else { return };
+    let Some(guarded) = TURNS.take("poison: revoked right") else { return };
     let source = guarded.0.source.bootstrap();
     let names = ["denied.orders", "denied.clicks"];
     names.iter().for_each(|name| topic(&source, name, 2));
@@ -123,7 +123,7 @@ fn a_revoked_right_to_write_holds_that_topic_alone_until_it_is_given_back() {
 /// the link's own progress topic may not be written: the hold says so, and not that a target topic is at fault.
 #[test]
 fn a_revoked_right_to_write_progress_is_named_in_the_hold() {
-    let Some(guarded) = TURNS.share("poison: progress denied") else { return };
+    let Some(guarded) = TURNS.take("poison: progress denied") else { return };
     let source = guarded.0.source.bootstrap();
     topic(&source, "unsure.orders", 1);
     let mut bridge = bridge(&guarded, "unsure", &["unsure.orders"]);

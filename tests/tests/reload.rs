@@ -13,7 +13,7 @@ static TURNS: Turns<Pair> = Turns::new();
 /// on record first, for the link that it is about, without a restart.
 #[test]
 fn a_grant_that_changes_takes_effect_at_once_and_a_broken_file_changes_nothing() {
-    let Some(pair) = TURNS.share("reload: grants") else { return };
+    let Some(pair) = TURNS.take("reload: grants") else { return };
     let source = pair.source.bootstrap();
     let (kept, taken, given) = ("regrant.kept", "regrant.taken", "regrant.given");
     [kept, taken, given].iter().for_each(|name| topic(&source, name, 1));
@@ -70,7 +70,7 @@ fn a_grant_that_changes_takes_effect_at_once_and_a_broken_file_changes_nothing()
 /// A rate and a topic that are granted while the session stands.
 #[test]
 fn what_is_granted_in_mid_session_holds_at_once_and_the_session_goes_on() {
-    let Some(pair) = TURNS.share("reload: more is granted") else { return };
+    let Some(pair) = TURNS.take("reload: more is granted") else { return };
     let source = pair.source.bootstrap();
     let (kept, given) = ("midway.kept", "midway.given");
     [kept, given].iter().for_each(|name| topic(&source, name, 1));
@@ -113,7 +113,7 @@ fn what_is_granted_in_mid_session_holds_at_once_and_the_session_goes_on() {
 /// revoked while connected; and a folder that is no identity changes nothing.
 #[test]
 fn a_revoked_exporter_is_cut_off_and_a_renewed_one_comes_back_without_a_restart() {
-    let Some(pair) = TURNS.share("reload: certificates") else { return };
+    let Some(pair) = TURNS.take("reload: certificates") else { return };
     let source = pair.source.bootstrap();
     topic(&source, "revoke.orders", 1);
     let mut bridge = Bridge::new(&pair, "revoke", &["revoke.orders"]);

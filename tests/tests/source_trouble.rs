@@ -66,7 +66,7 @@ fn go_on(bridge: &mut Bridge<'_>, when: When) {
 
 /// DeleteRecords (or retention) passes the position. The partition holds; an operator's word names the gap.
 fn truncated(when: When, link: &str) {
-    let Some(guarded) = TURNS.share("source truncated") else { return };
+    let Some(guarded) = TURNS.take("source truncated") else { return };
     let (mut bridge, orders, clicks) = settled(&guarded, link);
     let admin = guarded.0.source_admin();
     let source = guarded.0.source.admin_bootstrap();
@@ -125,7 +125,7 @@ fn records_deleted_under_a_running_exporter_hold_their_partition_until_an_operat
 
 /// a topic of the same name is another topic, also when it is longer than the old one was.
 fn recreated(when: When, link: &str) {
-    let Some(guarded) = TURNS.share("source re-created") else { return };
+    let Some(guarded) = TURNS.take("source re-created") else { return };
     let (mut bridge, orders, clicks) = settled(&guarded, link);
     let admin = guarded.0.source_admin();
     let source = guarded.0.source.admin_bootstrap();
@@ -169,7 +169,7 @@ fn a_topic_made_again_under_a_running_exporter_is_not_mixed_with_the_old_one() {
 /// a right that is taken away holds its topic; given back, the topic goes on by itself.
 #[test]
 fn a_revoked_right_to_read_holds_that_topic_alone_until_it_is_given_back() {
-    let Some(guarded) = TURNS.share("source right revoked") else { return };
+    let Some(guarded) = TURNS.take("source right revoked") else { return };
     let (bridge, orders, clicks) = settled(&guarded, "revoked");
     let source = guarded.0.source.admin_bootstrap();
     deny(&guarded.0.source, "longhaul", "Read", &orders);

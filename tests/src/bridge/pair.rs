@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use kafka::{Admin, Settings};
@@ -72,7 +72,7 @@ pub fn settings_at(bootstrap: &str) -> Settings {
 #[derive(Debug)]
 pub struct Turns<C = Pair> {
     clusters: Mutex<Weak<Shared<C>>>,
-    turn: RwLock<()>,
+    turn: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -85,42 +85,24 @@ struct Shared<C> {
 #[derive(Debug)]
 pub struct Turn<'a, C = Pair> {
     shared: Arc<Shared<C>>,
-    _held: Held<'a>,
-}
-
-/// Alone, or beside others.
-#[derive(Debug)]
-enum Held<'a> {
-    Alone { _turn: RwLockWriteGuard<'a, ()> },
-    Beside { _turn: RwLockReadGuard<'a, ()> },
+    _turn: MutexGuard<'a, ()>,
 }
 
 impl<C: Clusters> Turns<C> {
     /// Nothing started yet.
     #[expect(clippy::new_without_default, reason = "it is for statics")]
     pub const fn new() -> Self {
-        Self { clusters: Mutex::new(Weak::new()), turn: RwLock::new(()) }
+        Self { clusters: Mutex::new(Weak::new()), turn: Mutex::new(()) }
     }
 
-    /// Waits for a turn alone: for a test that takes times, breaks brokers, or sets rules for all connections. `None`,
-    /// said loudly, where there is no Kafka; see [`require_kafka`].
+    /// Waits for this test's turn. `None`, said loudly, where there is no Kafka; see [`require_kafka`].
     pub fn take(&self, suite: &str) -> Option<Turn<'_, C>> {
-        self.wait(suite, || Held::Alone { _turn: self.turn.write().unwrap_or_else(PoisonError::into_inner) })
-    }
-
-    /// As [`take`](Self::take), but beside other tests that share: for one that waits most of its time, with topics and a
-    /// link of its own.
-    pub fn share(&self, suite: &str) -> Option<Turn<'_, C>> {
-        self.wait(suite, || Held::Beside { _turn: self.turn.read().unwrap_or_else(PoisonError::into_inner) })
-    }
-
-    fn wait<'a>(&'a self, suite: &str, hold: impl FnOnce() -> Held<'a>) -> Option<Turn<'a, C>> {
         let installation = require_kafka(suite)?;
         // Held while waiting, so that the clusters live on from one test to the next.
         let early = self.shared(&installation);
-        let held = hold();
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         drop(early);
-        Some(Turn { shared: self.shared(&installation), _held: held })
+        Some(Turn { shared: self.shared(&installation), _turn: turn })
     }
 
     fn shared(&self, installation: &Installation) -> Arc<Shared<C>> {
