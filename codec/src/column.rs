@@ -12,8 +12,9 @@
 //! ```
 //! A column without a change is of the kind that it was of before (text, at first), so that a parcel which goes on as the
 //! last one costs one byte for all headers. A change with [`ONCE`](choice::ONCE) is for this parcel only and leaves the
-//! column's state alone: that is how a value which does not fit its column's kind travels. Any other change of kind
-//! begins with fresh state.
+//! column's state alone: that is how values which do not fit their column's kind travel. A change to the same numbers
+//! with [`EXCEPTED`](choice::EXCEPTED) leaves it alone too: from then on values that are no such numbers (a null, an
+//! exponent) stand before those that are, with [their rows](exception). Any other change of kind begins with fresh state.
 //!
 //! # What must stay true
 //! - A kind takes a value only when decoding gives the same bytes back (canonical numbers, dates that exist, hexadecimal
@@ -31,9 +32,11 @@ mod decode;
 mod dictionary;
 mod digits;
 mod encode;
+mod exception;
 mod fault;
 mod number;
 mod packed;
+mod parsed;
 mod pattern;
 mod range;
 mod recurring;

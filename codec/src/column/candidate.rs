@@ -4,11 +4,12 @@ use super::binary::Binary;
 use super::choice::{Choice, Kind, Spelling};
 use super::copy::Original;
 use super::decimal::{self, DecimalShape};
-use super::encode::{Cache, Column, Earlier, Scratch, State, parse, write};
+use super::encode::{Cache, Column, Earlier, Scratch, State, most_exceptions, write};
 use super::number::{self, Coding, Others, Pair, Predictor, Present, Scale, Source, Term};
+use super::parsed::Apart;
 use super::time::TimeShape;
 use super::trial::{Known, Trials};
-use super::{Room, Span, Values};
+use super::{Room, Span, Values, is_quoted};
 
 /// The best candidate so far.
 pub(super) struct Best<'a, 's> {
@@ -95,8 +96,8 @@ impl Best<'_, '_> {
     /// As [`consider`](Self::consider), for what remembers by key. In the long run most keys have been met before: the
     /// first values of all keys are remembered beforehand, and charged by how many new keys are to be expected (by
     /// Good-Turing); the others stand for what changes.
-    fn consider_keyed(&mut self, key: u32, choice: Choice) {
-        let Some(ids) = self.earlier.ids(key) else { return };
+    fn consider_keyed(&mut self, key: u32, choice: Choice) -> Option<usize> {
+        let ids = self.earlier.ids(key)?;
         let (entries, once) = met_once(ids);
         let (mut spans, mut first_ids) = (Vec::with_capacity(entries), Vec::with_capacity(entries));
         let mut met = vec![false; ids.iter().copied().max().unwrap_or(0) as usize + 1];
@@ -108,13 +109,15 @@ impl Best<'_, '_> {
         }
         let rows = ids.len() - spans.len();
         if rows < ids.len() / 4 {
-            return;
+            return None;
         }
         let firsts = Values { spans: &spans, ..self.values };
         let mut memory = (State::default(), Room::default());
-        let Some(new) = self.cost(&choice, firsts, &Firsts(&first_ids), &mut memory) else { return };
-        let Some(rest) = self.cost(&choice, self.values, self.earlier, &mut memory) else { return };
-        self.offer(choice, rest * ids.len() / rows + new * once / entries.max(1));
+        let new = self.cost(&choice, firsts, &Firsts(&first_ids), &mut memory)?;
+        let rest = self.cost(&choice, self.values, self.earlier, &mut memory)?;
+        let cost = rest * ids.len() / rows + new * once / entries.max(1);
+        self.offer(choice, cost);
+        Some(cost)
     }
 
     /// Compressed size of `values` with what is remembered in `memory`.
@@ -162,26 +165,98 @@ impl Best<'_, '_> {
     /// Values that go with a key.
     pub(super) fn recurring(&mut self, quoted: bool) {
         let framed = self.framed;
-        self.consider(Choice { quoted, order: None, kind: Kind::Recurring(None, framed) });
+        self.consider(Choice::of(quoted, Kind::Recurring(None, framed)));
         for key in self.earlier.keys().take(MOST_KEYS) {
             let kind = Kind::Recurring(Some(key), framed);
-            self.consider_keyed(key, Choice { quoted, order: None, kind });
+            self.consider_keyed(key, Choice::of(quoted, kind));
         }
     }
 
-    /// Numbers in the first spelling that fits, with the most promising predictors; returns the best of them.
-    pub(super) fn numbers(&mut self, quoted: bool, values: Values<'_>) -> Option<(Spelling, Predictor)> {
-        let (mut numbers, mut counts) = (Vec::new(), Vec::new());
+    /// Numbers in the spellings that fit, with the most promising predictors; returns the best of them.
+    pub(super) fn numbers(&mut self, all: Values<'_>, quoted: bool) -> Option<Numbers> {
+        // Where some have no quotes, those are exceptions.
+        let most_are = || all.iter().filter(|value| is_quoted(value)).count() > all.len() / 2;
+        let strips = quoted || self.binary.is_none() && most_are();
+        let values = Values { strip: strips.into(), ..all };
         let spellings = match self.binary {
             Some(binary) => binary.candidates(values.iter()).into_iter().map(Spelling::Binary).collect(),
             None => spellings(values),
         };
-        let spelling =
-            spellings.into_iter().find(|spelling| parse(*spelling, values, &mut numbers, &mut counts))?;
+        let (mut numbers, mut apart) = (Vec::new(), Apart::default());
+        let strictly = quoted == strips;
+        let fitting =
+            spellings.iter().find(|spelling| strictly && apart.parse(**spelling, values, 0, &mut numbers));
+        let excepted = fitting.is_none();
+        let first = match fitting {
+            Some(spelling) => *spelling,
+            None if self.binary.is_some() => return None,
+            None => with_fewest_exceptions(&spellings, values)?,
+        };
+        let rivals = spellings.into_iter().filter(|spelling| spelling.is_rival_of(first));
+        let mut best: Option<(usize, Numbers)> = None;
+        for spelling in std::iter::once(first).chain(rivals) {
+            let most = if excepted { most_exceptions(values.len()) } else { 0 };
+            if !apart.parse(spelling, values, most, &mut numbers) {
+                continue;
+            }
+            let choice = |predictor, coding| Choice {
+                excepted,
+                ..Choice::of(strips, Kind::Numbers(spelling, predictor, coding))
+            };
+            let Some((cost, predictor)) = self.spelled(spelling, (&numbers, &apart), choice) else {
+                continue;
+            };
+            if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+                best = Some((cost, Numbers { quoted: strips, excepted, spelling, predictor }));
+            }
+        }
+        best.map(|(_, found)| found)
+    }
+
+    /// Numbers in one spelling, with the most promising predictors; returns the first of them, and the least cost of all.
+    fn spelled(
+        &mut self,
+        spelling: Spelling,
+        (numbers, apart): (&[i64], &Apart),
+        choice: impl Fn(Predictor, Coding) -> Choice,
+    ) -> Option<(usize, Predictor)> {
         let rows = numbers.len().min(ESTIMATED_ROWS);
-        let marks = if spelling.is_optional() { &counts[..rows] } else { &[0; ESTIMATED_ROWS][..rows] };
-        let present = Present::of(marks)?;
-        let head = &present.pick(&numbers)[..];
+        let present = match spelling.is_optional() {
+            true => Present::of(&apart.counts[..rows])?,
+            false => {
+                let within = apart.exceptions.partition_point(|row| (*row as usize) < rows);
+                Present::without(&apart.exceptions[..within], rows)
+            }
+        };
+        let head = &present.pick(numbers)[..];
+        let predictors = self.predictors(&present, head);
+        let best = predictors.first().map(|(_, predictor)| *predictor)?;
+        let most = if self.trials.thrifty { 1 } else { BEST_PREDICTORS };
+        let mut least = usize::MAX;
+        for (rank, (bits, predictor)) in predictors.into_iter().take(most).enumerate() {
+            if self.is_small() {
+                break;
+            }
+            // A range coder for many values only: it takes some to learn, and what is learnt is not known to the trial.
+            let wide = match self.values.len() >= FEWEST_RANGED {
+                true => Some(Coding::Ranged),
+                false => (rank == 0 && bits > 9 * head.len()).then_some(Coding::Planes),
+            };
+            for coding in [Some(Coding::Varints), wide].into_iter().flatten() {
+                let choice = choice(predictor, coding);
+                let cost = match predictor {
+                    Predictor::Keyed(key) | Predictor::KeyedSlope(key) => self.consider_keyed(key, choice),
+                    _ => self.consider(choice),
+                };
+                least = least.min(cost.unwrap_or(usize::MAX));
+            }
+        }
+        Some((least, best))
+    }
+
+    /// Predictors for `head`, the numbers of some rows, with the bits that the differences have; the best first.
+    fn predictors(&self, present: &Present, head: &[i64]) -> Vec<(usize, Predictor)> {
+        let rows = present.rows();
         let mut predictors: Vec<(usize, Predictor)> = Vec::new();
         let mut add = |predictor: Predictor, others: Others<'_>| {
             predictors
@@ -206,32 +281,11 @@ impl Best<'_, '_> {
                 );
             }
         }
-        if let Some((bits, pair)) = self.pair(&present, head) {
+        if let Some((bits, pair)) = self.pair(present, head) {
             predictors.push((bits, Predictor::Combined(pair)));
         }
         predictors.sort_by_key(|(bits, _)| *bits);
-        let best = predictors.first().map(|(_, predictor)| *predictor)?;
-        let most = if self.trials.thrifty { 1 } else { BEST_PREDICTORS };
-        for (rank, (bits, predictor)) in predictors.into_iter().take(most).enumerate() {
-            if self.is_small() {
-                break;
-            }
-            // A range coder for many values only: it takes some to learn, and what is learnt is not known to the trial.
-            let wide = match values.len() >= FEWEST_RANGED {
-                true => Some(Coding::Ranged),
-                false => (rank == 0 && bits > 9 * head.len()).then_some(Coding::Planes),
-            };
-            for coding in [Some(Coding::Varints), wide].into_iter().flatten() {
-                let choice = Choice { quoted, order: None, kind: Kind::Numbers(spelling, predictor, coding) };
-                match predictor {
-                    Predictor::Keyed(key) | Predictor::KeyedSlope(key) => self.consider_keyed(key, choice),
-                    _ => {
-                        self.consider(choice);
-                    }
-                }
-            }
-        }
-        Some((spelling, best))
+        predictors
     }
 
     /// The sum or difference of two earlier columns that is nearest to `head`, the numbers of some rows, and the bits
@@ -277,8 +331,7 @@ impl Best<'_, '_> {
     pub(super) fn dictionary(&mut self, quoted: bool) {
         let values = if quoted { Values { strip: 1, ..self.values } } else { self.values };
         let (mut ids, mut room, framed) = (Vec::new(), Room::default(), self.framed);
-        let choice =
-            Choice { quoted, order: None, kind: Kind::Dictionary { wide: false, kept: false, framed } };
+        let choice = Choice::of(quoted, Kind::Dictionary { wide: false, kept: false, framed });
         let in_use =
             matches!(self.column.choice.kind, Kind::Dictionary { .. }) && self.column.choice.is_like(&choice);
         let body = &mut self.trials.body;
@@ -309,23 +362,42 @@ impl Best<'_, '_> {
     }
 
     /// The best kind so far, or text, in the order of earlier columns.
-    pub(super) fn ordered(&mut self, quoted: bool, numbers: Option<(Spelling, Predictor)>) {
-        let mut kinds = Vec::new();
-        match &self.choice.kind {
+    pub(super) fn ordered(&mut self, quoted: bool, numbers: Option<Numbers>) {
+        let text = Choice::of(quoted, Kind::Text);
+        let mut choices = match &self.choice.kind {
             Kind::Copy(..) | Kind::Constant(_) => return,
-            numbers @ Kind::Numbers(..) => kinds.push(numbers.clone()),
-            pattern @ Kind::Pattern(_) => kinds.extend([pattern.clone(), Kind::Text]),
-            _ => kinds.push(Kind::Text),
-        }
-        if let Some((spelling, predictor)) = numbers.filter(|_| self.values.len() >= FEWEST_RANGED) {
-            let ranged = |predictor| Kind::Numbers(spelling, predictor, Coding::Ranged);
-            kinds.extend([ranged(predictor), ranged(Predictor::Zero)]);
-            kinds.dedup();
+            Kind::Numbers(..) => vec![Choice { order: None, ..self.choice.clone() }],
+            Kind::Pattern(_) => vec![Choice { order: None, ..self.choice.clone() }, text],
+            _ => vec![text],
+        };
+        if let Some(numbers) = numbers.filter(|_| self.values.len() >= FEWEST_RANGED) {
+            choices.extend([numbers.predictor, Predictor::Zero].map(|predictor| numbers.ranged(predictor)));
+            choices.dedup();
         }
         let keys: Vec<u32> = self.earlier.keys().take(MOST_ORDERS).collect();
-        for (kind, key) in kinds.iter().flat_map(|kind| keys.iter().map(move |key| (kind, *key))) {
-            self.consider(Choice { quoted, order: Some(key), kind: kind.clone() });
+        for (choice, key) in choices.iter().flat_map(|choice| keys.iter().map(move |key| (choice, *key))) {
+            self.consider(Choice { order: Some(key), ..choice.clone() });
         }
+    }
+}
+
+/// How the values of a column are best read as numbers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Numbers {
+    quoted: bool,
+    excepted: bool,
+    spelling: Spelling,
+    predictor: Predictor,
+}
+
+impl Numbers {
+    pub(super) fn has_exceptions(self) -> bool {
+        self.excepted
+    }
+
+    fn ranged(self, predictor: Predictor) -> Choice {
+        let kind = Kind::Numbers(self.spelling, predictor, Coding::Ranged);
+        Choice { excepted: self.excepted, ..Choice::of(self.quoted, kind) }
     }
 }
 
@@ -339,15 +411,29 @@ fn met_once(ids: &[u32]) -> (usize, usize) {
 
 /// The spellings that the first values suggest.
 fn spellings(values: Values<'_>) -> Vec<Spelling> {
-    let first = values.get(0);
+    let is_sound = |row: &usize| values.strip == 0 || is_quoted(values.spans[*row].of(values.arena));
+    let sound = || (0..values.len()).filter(is_sound).map(|row| values.get(row));
     let mut spellings = vec![Spelling::Integer];
-    spellings.extend(TimeShape::of(first).map(Spelling::Time));
-    let decimals =
-        values.iter().map(decimal::count_decimals).try_fold(0, |most, decimals| Some(decimals?.max(most)));
+    spellings.extend(sound().take(PROBED_ROWS).find_map(TimeShape::of).map(Spelling::Time));
+    let decimals = sound().filter_map(decimal::count_decimals).max();
     if let Some(decimals) = decimals.filter(|decimals| *decimals > 0) {
         spellings.extend(DecimalShape::candidates(decimals).map(Spelling::Decimal));
     }
     spellings
+}
+
+/// The spelling with the fewest exceptions, if there is one with few enough.
+fn with_fewest_exceptions(spellings: &[Spelling], values: Values<'_>) -> Option<Spelling> {
+    let (mut best, mut numbers, mut apart) = (None, Vec::new(), Apart::default());
+    let mut most = most_exceptions(values.len());
+    for spelling in spellings {
+        if apart.parse(*spelling, values, most, &mut numbers) {
+            best = Some(*spelling);
+            // The next one must have fewer.
+            most = apart.exceptions.len().checked_sub(1)?;
+        }
+    }
+    best
 }
 
 /// The ids of a selection of rows: of whatever column is asked for.

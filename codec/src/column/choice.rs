@@ -38,12 +38,15 @@ pub(super) const KEY_UNKNOWN: u32 = 0;
 /// Flags of a change.
 const QUOTED: u8 = 1;
 const ORDERED: u8 = 2;
+pub(super) const EXCEPTED: u8 = 4;
 
 /// How a column is coded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Choice {
     /// Quotes around all values are left out.
     pub(super) quoted: bool,
+    /// Values that are no such numbers stand before the others, as they are.
+    pub(super) excepted: bool,
     /// Values are ordered by the ids of this earlier dictionary column.
     pub(super) order: Option<u32>,
     pub(super) kind: Kind,
@@ -88,6 +91,16 @@ pub(super) enum Spelling {
 }
 
 impl Spelling {
+    /// Whether decimals are counted apart here, while there one unit serves values with unlike numbers of them.
+    pub(super) fn is_rival_of(self, other: Self) -> bool {
+        let (Self::Decimal(counted), Self::Decimal(other)) = (self, other) else { return false };
+        counted.is_counted() && other.varies()
+    }
+
+    pub(super) fn is_binary(self) -> bool {
+        matches!(self, Self::Binary(_))
+    }
+
     /// Whether there are rows without a number, whose marks stand before the numbers.
     pub(super) fn is_optional(self) -> bool {
         matches!(self, Self::Binary(shape) if shape.is_optional())
@@ -114,7 +127,22 @@ impl Choice {
     }
 
     pub(super) fn plain(kind: Kind) -> Self {
-        Self { quoted: false, order: None, kind }
+        Self::of(false, kind)
+    }
+
+    pub(super) fn of(quoted: bool, kind: Kind) -> Self {
+        Self { quoted, excepted: false, order: None, kind }
+    }
+
+    /// The same with exceptions, if there can be some and are none yet.
+    pub(super) fn with_exceptions(&self) -> Option<Self> {
+        let numbers = matches!(self.kind, Kind::Numbers(spelling, ..) if !spelling.is_binary());
+        (numbers && !self.excepted).then(|| Self { excepted: true, ..self.clone() })
+    }
+
+    /// Whether both are the same but for exceptions: what a column remembers stays then.
+    pub(super) fn is_but_for_exceptions(&self, other: &Self) -> bool {
+        self.quoted == other.quoted && self.order == other.order && self.kind == other.kind
     }
 
     /// Appends a change to this choice.
@@ -136,7 +164,10 @@ impl Choice {
             Kind::Recurring(..) => kind::FRAMED_RECURRING,
         };
         out.push(kind | if once { ONCE } else { 0 });
-        out.push(if self.quoted { QUOTED } else { 0 } | if self.order.is_some() { ORDERED } else { 0 });
+        let set = |flag, is_set| if is_set { flag } else { 0 };
+        out.push(
+            set(QUOTED, self.quoted) | set(ORDERED, self.order.is_some()) | set(EXCEPTED, self.excepted),
+        );
         if let Some(order) = self.order {
             put(out, order.into());
         }
@@ -167,7 +198,7 @@ impl Choice {
     pub(super) fn read(reader: &mut Reader<'_>, column: u32) -> Result<(Self, bool), Error> {
         let wrong = || Error::Column { column, fault: ColumnFault::Parameters };
         let (byte, flags) = (reader.byte()?, reader.byte()?);
-        if flags & !(QUOTED | ORDERED) != 0 {
+        if flags & !(QUOTED | ORDERED | EXCEPTED) != 0 {
             return Err(wrong());
         }
         let order = if flags & ORDERED != 0 { Some(reader.number_u32()?) } else { None };
@@ -217,11 +248,13 @@ impl Choice {
         let allowed = match kind {
             Kind::Constant(_) | Kind::Copy(..) => 0,
             Kind::Dictionary { .. } | Kind::Recurring(..) => QUOTED,
+            Kind::Numbers(spelling, ..) if !spelling.is_binary() => QUOTED | ORDERED | EXCEPTED,
             _ => QUOTED | ORDERED,
         };
         if flags & !allowed != 0 || order.is_some_and(|id| id >= MAX_COLUMNS) {
             return Err(wrong());
         }
-        Ok((Self { quoted: flags & QUOTED != 0, order, kind }, byte & ONCE != 0))
+        let (quoted, excepted) = (flags & QUOTED != 0, flags & EXCEPTED != 0);
+        Ok((Self { quoted, excepted, order, kind }, byte & ONCE != 0))
     }
 }

@@ -6,6 +6,7 @@
 //! ```
 
 use super::decode::Bytes;
+use super::exception::put_exceptions;
 use super::sink::Sink;
 use super::{ColumnFault, Span, Values, equal, is_quoted};
 use crate::Error;
@@ -84,14 +85,7 @@ impl Original {
                 exceptions.push(row as u32);
             }
         }
-        put(out, exceptions.len() as u64);
-        let mut next = 0;
-        for row in exceptions.iter() {
-            put(out, u64::from(row - next));
-            next = row + 1;
-        }
-        exceptions.iter().for_each(|row| put(out, values.get(*row as usize).len() as u64));
-        exceptions.iter().for_each(|row| out.extend_from_slice(values.get(*row as usize)));
+        put_exceptions(exceptions, values, out);
         true
     }
 
@@ -101,19 +95,14 @@ impl Original {
         original: usize,
         count: usize,
         bytes: &mut Bytes<'_, '_>,
-        (rows, lengths): (&mut Vec<u32>, &mut Vec<u32>),
+        rows: &mut Vec<u32>,
         sink: &mut Sink,
     ) -> Result<(), Error> {
-        bytes.exceptions(count, 2, rows)?;
-        lengths.clear();
-        for _ in 0..rows.len() {
-            lengths.push(bytes.reader.number_u32()?);
-        }
-        let mut exceptions = rows.iter().zip(lengths.iter()).peekable();
+        let excepted = bytes.excepted(count, rows)?;
+        let mut exceptions = rows.iter().zip(excepted).peekable();
         let framed = !self.prefix.is_empty() || !self.suffix.is_empty();
         for row in 0..count {
-            if let Some((_, length)) = exceptions.next_if(|(at, _)| **at as usize == row) {
-                let value = bytes.take(*length as usize)?;
+            if let Some((_, value)) = exceptions.next_if(|(at, _)| **at as usize == row) {
                 sink.push(value, false).map_err(|fault| bytes.fault(fault))?;
                 continue;
             }

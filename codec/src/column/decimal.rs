@@ -65,6 +65,11 @@ impl DecimalShape {
         self.style == Style::Counted
     }
 
+    /// Whether one unit serves values with fewer decimals than it has, whose integers are larger than their digits.
+    pub(super) fn varies(self) -> bool {
+        matches!(self.style, Style::Shortest | Style::Pointed) && self.decimals > 1
+    }
+
     /// As [`parse`](Self::parse) with decimals counted apart: the integer, and the decimals with the distance.
     #[inline]
     pub(super) fn parse_counted(self, arena: &[u8], start: usize, end: usize) -> Option<(i64, u8)> {

@@ -41,6 +41,7 @@ struct Scratch {
     ids: Vec<u32>,
     numbers: Vec<i64>,
     lengths: Vec<u32>,
+    exceptions: Vec<u32>,
 }
 
 /// One column: what it remembers, and what later columns of the parcel may refer to.
@@ -87,19 +88,6 @@ impl<'a> Bytes<'_, 'a> {
         self.reader.take(length)
     }
 
-    /// Rows that are exceptions, of at least `each` bytes: their count, and the rows left out before each.
-    pub(super) fn exceptions(&mut self, count: usize, each: usize, rows: &mut Vec<u32>) -> Result<(), Error> {
-        rows.clear();
-        let mut next = 0u32;
-        for _ in 0..self.reader.count("exceptions", each, count as u64)? {
-            let row = next.checked_add(self.reader.number_u32()?).filter(|row| (*row as usize) < count);
-            let row = row.ok_or_else(|| self.fault(ColumnFault::Exception))?;
-            rows.push(row);
-            next = row + 1;
-        }
-        Ok(())
-    }
-
     /// A new entry of a dictionary: behind its length if framed, else a line.
     #[inline]
     pub(super) fn entry(&mut self, framed: bool) -> Result<&'a [u8], Error> {
@@ -138,7 +126,10 @@ impl ColumnDecoders {
         self.columns.iter().map(of_column).sum::<usize>()
             + self.columns.capacity() * size_of::<Column>()
             + self.changes.capacity() * size_of::<(usize, Choice, bool)>()
-            + (scratch.order.capacity() + scratch.ids.capacity() + scratch.lengths.capacity())
+            + (scratch.order.capacity()
+                + scratch.ids.capacity()
+                + scratch.lengths.capacity()
+                + scratch.exceptions.capacity())
                 * size_of::<u32>()
             + scratch.numbers.capacity() * size_of::<i64>()
     }
@@ -252,7 +243,9 @@ impl ColumnDecoders {
         match change {
             Some((choice, true)) => fleeting = Some((choice, State::default())),
             Some((choice, false)) => {
-                if !matches!(choice.kind, Kind::Dictionary { kept: true, .. }) {
+                let kept = matches!(choice.kind, Kind::Dictionary { kept: true, .. })
+                    || choice.excepted && choice.is_but_for_exceptions(&column.choice);
+                if !kept {
                     self.room.left += column.state.charge();
                     column.state = State::default();
                 }
@@ -317,11 +310,10 @@ fn read(
 ) -> Result<(), Error> {
     let count = earlier.count;
     let wrong = |column, id| Error::Column { column, fault: ColumnFault::Reference(id) };
-    let mut order = None;
+    let mut ordered = choice.order.is_some();
     if let Some(by) = choice.order {
         let ids = earlier.ids(by).ok_or_else(|| wrong(bytes.column, by))?;
         order_by(ids, &mut scratch.order);
-        order = Some(by);
     }
     let quoted = choice.quoted;
     match &choice.kind {
@@ -348,7 +340,7 @@ fn read(
         }
         Kind::Copy(copied) => {
             let original = earlier.column(copied.id).ok_or_else(|| wrong(bytes.column, copied.id))?.position;
-            copied.read_values(original, count, bytes, (&mut scratch.ids, &mut scratch.lengths), sink)?;
+            copied.read_values(original, count, bytes, &mut scratch.ids, sink)?;
         }
         Kind::Packed(packing) => packing.read_values(quoted, count, bytes, sink)?,
         Kind::Pattern(pattern) => pattern.read_values(&mut state.rows, quoted, count, bytes, sink)?,
@@ -358,7 +350,7 @@ fn read(
             match *predictor {
                 Predictor::Keyed(id) | Predictor::KeyedSlope(id) => {
                     others.ids = earlier.ids(id).ok_or_else(|| wrong(column, id))?;
-                    if order.is_some() {
+                    if ordered {
                         scratch.ids.clear();
                         scratch.ids.extend(scratch.order.iter().map(|row| others.ids[*row as usize]));
                         others.ids = &scratch.ids;
@@ -367,14 +359,14 @@ fn read(
                 Predictor::Scaled(source, _) => {
                     let id = if let Source::Column(id) = source { id } else { MAX_COLUMNS };
                     others.numbers = earlier.numbers(source).ok_or_else(|| wrong(column, id))?;
-                    if order.is_some() {
+                    if ordered {
                         scratch.numbers.clear();
                         scratch.numbers.extend(scratch.order.iter().map(|row| others.numbers[*row as usize]));
                         others.numbers = &scratch.numbers;
                     }
                 }
                 Predictor::Combined(pair) => {
-                    if order.is_some() {
+                    if ordered {
                         return Err(bytes.fault(ColumnFault::Parameters));
                     }
                     let of = |id| earlier.column(id).ok_or_else(|| wrong(column, id));
@@ -388,42 +380,62 @@ fn read(
                 }
                 Predictor::Zero | Predictor::Previous | Predictor::Slope => {}
             }
+            let exceptions = match choice.excepted {
+                true => bytes.excepted(count, &mut scratch.exceptions)?,
+                false => Vec::new(),
+            };
+            let mut present = (!exceptions.is_empty()).then(|| Present::without(&scratch.exceptions, count));
             let counts = match spelling {
-                Spelling::Decimal(shape) if shape.is_counted() => bytes.take(count)?,
-                spelling if spelling.is_optional() => bytes.take(count)?,
+                Spelling::Decimal(shape) if shape.is_counted() => bytes.take(count - exceptions.len())?,
+                spelling if spelling.is_optional() => {
+                    let marks = bytes.take(count)?;
+                    let fault = Error::Column { column, fault: ColumnFault::Number };
+                    present = Some(Present::of(marks).ok_or(fault)?);
+                    marks
+                }
                 _ => &[],
             };
             let mut none = Reader::new(&[], bytes.reader.section);
             let tail = bytes.tail.as_deref_mut().unwrap_or(&mut none);
             let how = (*predictor, coding.of_rows(count));
             let memory = (&mut state.memory, room);
-            if spelling.is_optional() {
-                let there =
-                    Present::of(counts).ok_or(Error::Column { column, fault: ColumnFault::Number })?;
-                there.with(others, |others| {
-                    number::decode(
-                        how,
-                        there.len(),
-                        others,
-                        (memory.0, memory.1),
-                        (bytes.reader, tail),
-                        numbers,
-                    )
-                })?;
-                there.spread(numbers);
-            } else {
-                number::decode(how, count, others, memory, (bytes.reader, tail), numbers)?;
+            let readers = (&mut *bytes.reader, tail);
+            match &present {
+                None => number::decode(how, count, others, memory, readers, numbers)?,
+                Some(present) => present.with(others, |others| {
+                    number::decode(how, present.len(), others, memory, readers, numbers)
+                })?,
+            }
+            if let Some(present) = present.as_ref().filter(|_| spelling.is_optional()) {
+                present.spread(numbers);
             }
             spell((*spelling, counts), numbers, quoted, sink).map_err(|fault| bytes.fault(fault))?;
-            if order.is_some() {
+            if let Some(present) = present.filter(|_| choice.excepted) {
+                for value in exceptions {
+                    sink.push(value, false).map_err(|fault| bytes.fault(fault))?;
+                }
+                present.spread(numbers);
+                behind(present.list(), ordered, scratch);
+                ordered = true;
+            }
+            if choice.order.is_some() {
                 numbers.clear();
             }
         }
     }
-    if order.is_some() {
+    if ordered {
         sink.reorder(&scratch.order);
     }
     Ok(())
+}
+
+/// Has the order say where values stand that were pushed with the exceptions behind those of `rows`.
+fn behind(rows: &[u32], is_ordered: bool, Scratch { order, exceptions, .. }: &mut Scratch) {
+    let places = rows.iter().chain(exceptions.iter());
+    *order = match is_ordered {
+        true => places.map(|place| order[*place as usize]).collect(),
+        false => places.copied().collect(),
+    };
 }
 
 /// Writes numbers the way the column does.

@@ -1,10 +1,11 @@
 //! Columns of a parcel to their bytes. [`decode`](super::decode) is the mirror.
 
 use super::binary::Binary;
-use super::choice::{Choice, Kind, Spelling};
+use super::choice::{Choice, Kind};
 use super::dictionary::Dictionary;
-use super::digits;
-use super::number::{self, Memory, Others, Pair, Predictor, Present, Source, Term};
+use super::exception::put_exceptions;
+use super::number::{self, Memory, Others, Pair, Predictor, Source, Term};
+use super::parsed::Apart;
 use super::pattern::Rows;
 use super::recurring::{self, ONE_KEY, Recent};
 use super::trial::Trials;
@@ -138,7 +139,7 @@ pub(super) struct Scratch {
     ids: Vec<u32>,
     numbers: Vec<i64>,
     exceptions: Vec<u32>,
-    counts: Vec<u8>,
+    apart: Apart,
     /// What the columns of the parcel have behind all bodies.
     pub(super) tail: Vec<u8>,
 }
@@ -187,7 +188,7 @@ impl ColumnEncoders {
             + self.body.capacity()
             + self.trials.memory()
             + scratch.tail.capacity()
-            + scratch.counts.capacity()
+            + scratch.apart.memory()
             + (scratch.order.capacity() + scratch.ids.capacity() + scratch.exceptions.capacity())
                 * size_of::<u32>()
             + scratch.spans.capacity() * size_of::<Span>()
@@ -290,7 +291,9 @@ impl ColumnEncoders {
         let start = self.body.len() + self.scratch.tail.len();
         let mut changed = false;
         let mut written = false;
-        if let Some(choice) = column.pending.take().filter(|choice| *choice != column.choice) {
+        if let Some(choice) =
+            column.pending.take().filter(|choice| !choice.is_but_for_exceptions(&column.choice))
+        {
             let mut state = State::default();
             self.room.left += column.state.charge();
             let memory = (&mut state, &mut self.room);
@@ -319,16 +322,23 @@ impl ColumnEncoders {
             };
         }
         if !written {
-            let memory = (&mut column.state, &mut self.room);
-            match write(
-                &column.choice,
-                values,
-                &earlier,
-                memory,
-                &mut column.cache,
-                &mut self.scratch,
-                &mut self.body,
-            ) {
+            let mut attempt = |choice: &Choice| {
+                let memory = (&mut column.state, &mut self.room);
+                let cache = &mut column.cache;
+                write(choice, values, &earlier, memory, cache, &mut self.scratch, &mut self.body)
+            };
+            let mut width = attempt(&column.choice);
+            if width.is_none()
+                && let Some(choice) = column.choice.with_exceptions()
+            {
+                width = attempt(&choice);
+                if width.is_some() {
+                    column.choice = choice;
+                    column.choice.put(false, &mut self.changes);
+                    changed = true;
+                }
+            }
+            match width {
                 Some(width) => {
                     if matches!(column.choice.kind, Kind::Dictionary { wide, .. } if wide != width) {
                         column.choice = widened(column.choice, width, true);
@@ -407,6 +417,11 @@ impl Earlier for Live<'_> {
     }
 }
 
+/// Exceptions among so many values that a column of numbers has at most.
+pub(super) fn most_exceptions(values: usize) -> usize {
+    values.div_ceil(4)
+}
+
 /// Appends `values` as `choice` has it, and returns whether ids of a dictionary are wide. `None` if a value does not
 /// fit: nothing is appended and nothing changes then.
 pub(super) fn write(
@@ -420,8 +435,12 @@ pub(super) fn write(
 ) -> Option<bool> {
     cache.numbers.clear();
     cache.ids.clear();
-    let mut values = if choice.quoted { values.stripped()? } else { values };
-    let Scratch { order, spans, ids, numbers, exceptions, counts, tail } = scratch;
+    let mut values = match choice.quoted {
+        true if choice.excepted => Values { strip: 1, ..values },
+        true => values.stripped()?,
+        false => values,
+    };
+    let Scratch { order, spans, ids, numbers, exceptions, apart, tail } = scratch;
     if let Some(by) = choice.order {
         order_by(earlier.ids(by)?, order);
         spans.clear();
@@ -480,17 +499,27 @@ pub(super) fn write(
                 }
                 Predictor::Zero | Predictor::Previous | Predictor::Slope => {}
             }
-            if !parse(*spelling, values, &mut cache.numbers, counts) {
+            let most = if choice.excepted { most_exceptions(values.len()) } else { 0 };
+            if !apart.parse(*spelling, values, most, &mut cache.numbers) {
                 cache.numbers.clear();
                 return None;
             }
             let memory = (&mut state.memory, room);
             let start = out.len();
-            out.extend_from_slice(counts);
+            if choice.excepted {
+                put_exceptions(&apart.exceptions, Values { strip: 0, ..values }, out);
+            }
             let how = (*predictor, coding.of_rows(values.len()));
-            let fits = match Present::of(counts).filter(|_| spelling.is_optional()) {
-                None => number::encode(how, &cache.numbers, others, memory, (out, tail)),
+            let fits = match apart.present(*spelling, values.len()) {
+                None => {
+                    out.extend_from_slice(&apart.counts);
+                    number::encode(how, &cache.numbers, others, memory, (out, tail))
+                }
                 Some(present) => {
+                    match spelling.is_optional() {
+                        true => out.extend_from_slice(&apart.counts),
+                        false => out.extend(present.pick(&apart.counts)),
+                    }
                     let numbers = present.pick(&cache.numbers);
                     present.with(others, |others| number::encode(how, &numbers, others, memory, (out, tail)))
                 }
@@ -515,52 +544,6 @@ fn combine(pair: Pair, arena: &[u8], earlier: &dyn Earlier, numbers: &mut Vec<i6
     let rows = left.iter().zip(right);
     numbers.extend(rows.map(|(left, right)| pair.of(number(pair.left, left), number(pair.right, right))));
     Some(())
-}
-
-/// The numbers of all values, and what is counted apart; false if one is spelled otherwise.
-pub(super) fn parse(
-    spelling: Spelling,
-    values: Values<'_>,
-    numbers: &mut Vec<i64>,
-    counts: &mut Vec<u8>,
-) -> bool {
-    counts.clear();
-    numbers.clear();
-    numbers.reserve(values.len());
-    let mut push = |number: Option<i64>| {
-        number.is_some_and(|number| {
-            numbers.push(number);
-            true
-        })
-    };
-    let arena = values.arena;
-    match spelling {
-        Spelling::Integer => (0..values.len()).all(|index| {
-            let (start, end) = values.range(index);
-            push(digits::parse(arena, start, end))
-        }),
-        Spelling::Decimal(shape) if shape.is_counted() => (0..values.len()).all(|index| {
-            let (start, end) = values.range(index);
-            let parsed = shape.parse_counted(arena, start, end);
-            counts.extend(parsed.map(|(_, counted)| counted));
-            push(parsed.map(|(number, _)| number))
-        }),
-        Spelling::Decimal(shape) => (0..values.len()).all(|index| {
-            let (start, end) = values.range(index);
-            push(shape.parse(arena, start, end))
-        }),
-        Spelling::Binary(shape) => values.iter().all(|value| {
-            let parsed = shape.parse(value);
-            if shape.is_optional() {
-                counts.push(u8::from(parsed == Some(None)));
-            }
-            push(parsed.map(Option::unwrap_or_default))
-        }),
-        Spelling::Time(shape) => {
-            let mut parser = shape.parser();
-            values.iter().all(|value| push(parser.parse(value)))
-        }
-    }
 }
 
 /// Capacity of the body above which all buffers are given back.

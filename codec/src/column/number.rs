@@ -251,8 +251,20 @@ impl Present {
         sound.then(|| Self { rows: rows.collect(), all: marks.len() })
     }
 
+    /// All rows but the `missing` ones, which ascend.
+    pub(super) fn without(missing: &[u32], all: usize) -> Self {
+        let mut missing = missing.iter().peekable();
+        let rows = (0..all as u32).filter(|row| missing.next_if_eq(&row).is_none());
+        Self { rows: rows.collect(), all }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    /// The rows, in their order.
+    pub(super) fn list(&self) -> &[u32] {
+        &self.rows
     }
 
     /// All rows, with a number or without.

@@ -7,11 +7,12 @@
 use zstd_safe::{CCtx, CParameter};
 
 use super::binary::Binary;
-use super::candidate::Best;
+use super::candidate::{Best, Numbers};
 use super::choice::{Choice, Kind};
-use super::encode::{Cache, Column, Earlier, Input, Scratch, State, parse};
+use super::encode::{Cache, Column, Earlier, Input, Scratch, State, most_exceptions};
 use super::number::Source;
 use super::packed::Packing;
+use super::parsed::Apart;
 use super::pattern::Pattern;
 use super::{MAX_COLUMNS, MAX_CONSTANT, Room, Span, Values};
 
@@ -305,22 +306,22 @@ impl Trials {
         let quoted = all.stripped();
         let (values, quoted) = (quoted.unwrap_or(all), quoted.is_some());
         best.current();
-        best.consider(Choice { quoted, order: None, kind: Kind::Text });
+        best.consider(Choice::of(quoted, Kind::Text));
         if best.cost == usize::MAX {
-            best.consider(Choice { quoted, order: None, kind: Kind::Lengths });
+            best.consider(Choice::of(quoted, Kind::Lengths));
         }
-        let numbers = best.numbers(quoted, values);
+        let numbers = best.numbers(all, quoted);
         best.recurring(quoted);
         if best.is_small() {
             return best.choice;
         }
         best.dictionary(quoted);
-        if numbers.is_none() {
+        if numbers.is_none_or(Numbers::has_exceptions) {
             if let Some(pattern) = Pattern::of(values) {
-                best.consider(Choice { quoted, order: None, kind: Kind::Pattern(pattern.into()) });
+                best.consider(Choice::of(quoted, Kind::Pattern(pattern.into())));
             }
             for packing in Packing::candidates(values.get(0)) {
-                best.consider(Choice { quoted, order: None, kind: Kind::Packed(packing) });
+                best.consider(Choice::of(quoted, Kind::Packed(packing)));
             }
         }
         if !best.is_small() {
@@ -364,10 +365,11 @@ impl Sample<'_> {
             let choice = column.pending.as_ref().unwrap_or(&column.choice);
             let mut cache = Cache::default();
             let mut values = Values { arena: self.arena, spans: sampled.spans, strip: 0 };
-            if choice.quoted {
+            if choice.quoted && !choice.excepted {
                 let Some(stripped) = values.stripped() else { continue };
                 values = stripped;
             }
+            values.strip = choice.quoted.into();
             match &choice.kind {
                 Kind::Dictionary { .. } | Kind::Recurring(..) => {
                     let _ = State::default().dictionary.encode(
@@ -378,7 +380,8 @@ impl Sample<'_> {
                     );
                 }
                 Kind::Numbers(spelling, ..) if choice.order.is_none() => {
-                    let fits = parse(*spelling, values, &mut cache.numbers, &mut Vec::new());
+                    let most = if choice.excepted { most_exceptions(values.len()) } else { 0 };
+                    let fits = Apart::default().parse(*spelling, values, most, &mut cache.numbers);
                     cache.numbers.truncate(if fits { values.len() } else { 0 });
                 }
                 _ => {}

@@ -199,7 +199,9 @@ fn any_choice(n: u64, values: &[Vec<u8>]) -> Choice {
     let whole = matches!(kind, Kind::Constant(_) | Kind::Copy(..));
     let ordered =
         !whole && !matches!(kind, Kind::Dictionary { .. } | Kind::Recurring(..)) && n.is_multiple_of(5);
-    Choice { quoted: quoted && !whole, order: ordered.then_some(earlier), kind }
+    let quoted = quoted && !whole;
+    let choice = Choice { order: ordered.then_some(earlier), ..Choice::of(quoted, kind) };
+    choice.with_exceptions().filter(|_| n & 128 != 0).unwrap_or(choice)
 }
 
 proptest! {
