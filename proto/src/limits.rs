@@ -28,10 +28,27 @@ pub const MAX_TEXT: usize = 4096;
 pub const MAX_PARCEL_PLAIN: u32 = codec::limits::MAX_PLAIN;
 /// Coded bytes of one parcel, at most.
 pub const MAX_PARCEL_CODED: u32 = codec::limits::MAX_CODED;
-/// Plain bytes at which the exporter closes a parcel.
+/// Plain bytes at which the exporter closes a parcel of one topic.
 pub const PARCEL_TARGET: u64 = codec::limits::TARGET_PLAIN as u64;
+/// The same of a parcel of many topics.
+pub const MOST_PARCEL_TARGET: u64 = 4 * PARCEL_TARGET;
 /// Plain bytes that one lane may have sent and not committed, by default.
 pub const LANE_CREDIT: u64 = 20 << 20;
+
+/// Plain bytes at which the exporter closes a parcel with records of so many topics. Each topic's columns are then as long as
+/// they would be in a parcel of its own, which is what they compress by.
+pub const fn parcel_target(topics: usize) -> u64 {
+    let most = MOST_PARCEL_TARGET / PARCEL_TARGET;
+    let topics = topics as u64;
+    PARCEL_TARGET
+        * if topics > most {
+            most
+        } else if topics < 1 {
+            1
+        } else {
+            topics
+        }
+}
 
 /// How often the exporter sends a heartbeat.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
@@ -43,7 +60,7 @@ pub const INSTANCE_PATIENCE: Duration = Duration::from_secs(20);
 pub const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 
 const _: () = assert!(LANE_CREDIT >= MAX_PARCEL_PLAIN as u64, "credit always fits one maximal record");
-const _: () = assert!(PARCEL_TARGET < MAX_PARCEL_PLAIN as u64);
+const _: () = assert!(MOST_PARCEL_TARGET < MAX_PARCEL_PLAIN as u64);
 const _: () = assert!(MAX_PARCEL_CODED > MAX_PARCEL_PLAIN, "what does not compress still fits");
 const _: () = assert!(HEARTBEAT_INTERVAL.as_secs() < HEARTBEAT_PATIENCE.as_secs());
 const _: () = assert!(HEARTBEAT_PATIENCE.as_secs() <= INSTANCE_PATIENCE.as_secs());

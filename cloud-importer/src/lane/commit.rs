@@ -244,7 +244,7 @@ impl Worker {
         for accepted in self.pending.take() {
             self.machine.free(accepted.session, accepted.epoch, accepted.plain);
             // One that carried a very large record would keep its memory for ever.
-            if self.spare.len() < MAX_SPARE && accepted.plain <= 2 * proto::limits::PARCEL_TARGET {
+            if self.spare.len() < MAX_SPARE && accepted.plain <= 2 * proto::limits::MOST_PARCEL_TARGET {
                 self.spare.push(accepted.batch);
             }
         }

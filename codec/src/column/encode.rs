@@ -120,9 +120,10 @@ impl Review {
         }
     }
 
-    /// A trial was held: the next one when so many times as many values have passed.
-    pub(super) fn tried(&mut self, values: usize, times: u32) {
-        let passed = self.since.max(values as u32);
+    /// A trial was held: the next one when so many times as many values have passed as since the last one. What is new is
+    /// soon looked at again.
+    pub(super) fn tried(&mut self, values: usize, times: u32, is_new: bool) {
+        let passed = if is_new { values as u32 } else { self.since.max(values as u32) };
         self.interval = passed.saturating_mul(times).clamp(SHORTEST, LONGEST);
         (self.since, self.baseline) = (0, 0);
     }

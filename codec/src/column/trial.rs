@@ -270,9 +270,11 @@ impl Trials {
             let was_dictionary = matches!(column.choice.kind, Kind::Dictionary { .. });
             let is_dictionary = matches!(choice.kind, Kind::Dictionary { .. });
             column.review.dictionary_lost |= was_dictionary && !is_dictionary;
-            column.review.tried(spans.len(), if self.thrifty { GROWTH_THRIFTY } else { GROWTH });
             // A dictionary that stays a dictionary keeps its entries.
             let same = was_dictionary && is_dictionary && choice.is_like(&column.choice);
+            let is_new = !same && !choice.is_but_for_exceptions(&column.choice);
+            let growth = if self.thrifty { GROWTH_THRIFTY } else { GROWTH };
+            column.review.tried(spans.len(), growth, is_new);
             column.pending = (!same).then_some(choice);
         }
     }
@@ -467,7 +469,7 @@ const CANDIDATE: i64 = 256;
 /// Fewest values that can show a constant.
 const FEWEST_CONSTANT: usize = 3;
 /// Rows that a trial looks at.
-const MOST_ROWS: usize = 2048;
+const MOST_ROWS: usize = 8192;
 /// zstd level of trials. Those below 1 are hardly faster, and know nothing of uneven bytes.
 const LEVEL: i32 = 1;
 

@@ -71,6 +71,13 @@ struct Open {
     topics: Vec<Arc<Topic>>,
 }
 
+impl Open {
+    /// Plain bytes at which it is full.
+    fn target(&self) -> u64 {
+        limits::parcel_target(self.topics.len())
+    }
+}
+
 /// A closed batch.
 #[derive(Debug)]
 pub(crate) struct Closed {
@@ -245,7 +252,7 @@ impl Assembly {
         {
             return self.too_large(index, input.offset, bytes, now);
         }
-        if self.open.batch.plain_size() + bytes > limits::PARCEL_TARGET {
+        if self.open.batch.plain_size() + bytes > self.open.target() {
             self.close();
         }
         let slot = self.group(index, now);
@@ -254,7 +261,7 @@ impl Assembly {
         let reading = &mut self.readings[index];
         reading.covered = input.offset + 1;
         reading.leader_epoch = input.leader_epoch.unwrap_or(UNKNOWN_LEADER_EPOCH);
-        if self.open.batch.plain_size() >= limits::PARCEL_TARGET {
+        if self.open.batch.plain_size() >= self.open.target() {
             self.close();
         }
         Taken::Yes
@@ -358,7 +365,7 @@ impl Assembly {
     /// Gives a batch's memory back for the next one.
     pub(crate) fn recycle(&mut self, mut batch: Batch) {
         // One that carried a very large record would keep its memory for ever.
-        if self.spare.len() < MAX_SPARE && batch.plain_size() <= 2 * limits::PARCEL_TARGET {
+        if self.spare.len() < MAX_SPARE && batch.plain_size() <= 2 * limits::MOST_PARCEL_TARGET {
             batch.clear();
             self.spare.push(batch);
         }

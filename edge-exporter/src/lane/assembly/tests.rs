@@ -74,6 +74,24 @@ fn records_wait_for_the_linger_and_leave_together() {
 }
 
 #[test]
+fn each_topic_of_a_batch_has_as_much_room_as_in_one_of_its_own() {
+    for (topics, most) in [(1, 1), (2, 2), (3, 3), (4, 4), (6, 4)] {
+        let mut bench = Bench::new();
+        bench.assembly = Assembly::new(LINGER, 1 << 30);
+        let tokens: Vec<u64> = (0..topics)
+            .map(|number| bench.resume(partition(number as u32 + 1, &format!("topic-{number}")), 1, 0))
+            .collect();
+        for offset in 0..2 * most as i64 * 300 {
+            let token = tokens[offset as usize % topics];
+            assert_eq!(bench.push(token, offset, 968), Taken::Yes);
+        }
+        let plain = bench.assembly.pop().expect("more than enough was pushed").batch.plain_size();
+        let target = most * limits::PARCEL_TARGET;
+        assert!(plain > target - 1000 && plain <= target, "{plain} of {target} bytes with {topics} topics");
+    }
+}
+
+#[test]
 fn a_batch_closes_at_its_target_and_a_larger_record_travels_alone() {
     let mut bench = Bench::new();
     let token = bench.resume(partition(1, "a"), 1, 0);

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use codec::avro::Schema;
 use codec::{Batch, DecodeLimits, Decoder, Encoder, EncoderSettings, ShapeCounts};
 use nix::time::{ClockId, clock_gettime};
-use proto::limits::PARCEL_TARGET;
+use proto::limits::parcel_target;
 use proto::wire::{LanePreface, ParcelHeader};
 
 use super::topic::{Records, View};
@@ -196,7 +196,7 @@ fn pack(
             open[lane].close(&mut positions, |batch| full(lane, batch))?;
         }
         let position = &mut positions[record.slot as usize];
-        open[lane].push(&record, position.next);
+        open[lane].push(records.topic_of(record.slot), &record, position.next);
         position.next += 1;
         if open[lane].is_full(setting.flush) {
             open[lane].close(&mut positions, |batch| full(lane, batch))?;
@@ -219,10 +219,15 @@ struct Position {
 struct Open {
     batch: Batch,
     raw: u64,
+    /// The topics in it.
+    topics: Vec<usize>,
 }
 
 impl Open {
-    fn push(&mut self, record: &View<'_>, offset: i64) {
+    fn push(&mut self, topic: usize, record: &View<'_>, offset: i64) {
+        if !self.topics.contains(&topic) {
+            self.topics.push(topic);
+        }
         let group = self.batch.group_index(record.slot);
         self.batch.push(group, offset, record.timestamp, record.key, record.value, []);
         self.raw += record.raw();
@@ -231,7 +236,7 @@ impl Open {
     fn is_full(&self, flush: Option<u64>) -> bool {
         match flush {
             Some(flush) => self.raw >= flush,
-            None => self.batch.plain_size() >= PARCEL_TARGET,
+            None => self.batch.plain_size() >= parcel_target(self.topics.len()),
         }
     }
 
@@ -240,7 +245,7 @@ impl Open {
             Some(flush) => self.raw + record.raw() > flush,
             None => {
                 let plain = codec::record_plain_size(record.key, record.value, []);
-                self.batch.plain_size() + plain > PARCEL_TARGET
+                self.batch.plain_size() + plain > parcel_target(self.topics.len())
             }
         }
     }
@@ -258,6 +263,7 @@ impl Open {
         }
         full(&self.batch)?;
         self.batch.clear();
+        self.topics.clear();
         self.raw = 0;
         Ok(())
     }

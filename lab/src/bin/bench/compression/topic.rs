@@ -134,10 +134,15 @@ impl<'a> Records<'a> {
         self.topics.iter().map(|topic| topic.partitions).sum()
     }
 
+    /// Which of the topics a slot is of.
+    pub(super) fn topic_of(&self, slot: u32) -> usize {
+        (slot / self.topics[0].partitions) as usize
+    }
+
     /// Where a slot's records come from, for people.
     pub(super) fn place(&self, slot: u32) -> String {
         let partitions = self.topics[0].partitions;
-        format!("{}, partition {}", self.topics[(slot / partitions) as usize].name, slot % partitions)
+        format!("{}, partition {}", self.topics[self.topic_of(slot)].name, slot % partitions)
     }
 
     pub(super) fn views(&self) -> Box<dyn Iterator<Item = View<'a>> + '_> {
