@@ -15,7 +15,7 @@ use longhaul_tests::bridge::{
 };
 use observe::event::Event;
 
-static TURNS: Turns<Pair> = Turns::new();
+static TURNS: Turns<Pair, 2> = Turns::new();
 
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 

@@ -34,7 +34,7 @@ impl Clusters for Shielded {
     }
 }
 
-static TURNS: Turns<Shielded> = Turns::new();
+static TURNS: Turns<Shielded, 2> = Turns::new();
 
 /// When the held request is let go, counted from the moment its client lost the connection: so many requests of one of
 /// these kinds later, and then this many milliseconds.

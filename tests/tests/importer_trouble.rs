@@ -14,7 +14,7 @@ use longhaul_tests::bridge::{
 };
 use proto::ids::lane_of;
 
-static TURNS: Turns<Pair> = Turns::new();
+static TURNS: Turns<Pair, 2> = Turns::new();
 
 /// The shortest that the importer accepts.
 const SHORT_TRANSACTIONS: &str = "[transaction]\ntimeout = \"5 s\"\n";

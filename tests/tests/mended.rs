@@ -13,7 +13,7 @@ use longhaul_tests::bridge::{
 };
 use observe::event::Event;
 
-static TURNS: Turns<Pair> = Turns::new();
+static TURNS: Turns<Pair, 2> = Turns::new();
 
 /// the first importer lives on with a producer and a progress of before, while the second one serves the link.
 #[test]

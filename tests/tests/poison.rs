@@ -26,7 +26,7 @@ impl Clusters for Guarded {
     }
 }
 
-static TURNS: Turns<Guarded> = Turns::new();
+static TURNS: Turns<Guarded, 2> = Turns::new();
 
 const NOW: fn() -> i64 = lab::generator::now_ms;
 

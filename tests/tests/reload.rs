@@ -8,7 +8,7 @@ use lab::checker::Check;
 use longhaul_tests::bridge::{Bridge, PATIENCE, Pair, Turns, behind, fill, topic, wait_until};
 use observe::event::Event;
 
-static TURNS: Turns<Pair> = Turns::new();
+static TURNS: Turns<Pair, 2> = Turns::new();
 
 /// on record first, for the link that it is about, without a restart.
 #[test]

@@ -23,7 +23,7 @@ impl Clusters for Guarded {
     }
 }
 
-static TURNS: Turns<Guarded> = Turns::new();
+static TURNS: Turns<Guarded, 2> = Turns::new();
 
 /// When the source loses what the exporter would read next.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,8 +1,8 @@
 //! Two real clusters, shared by the tests of a file.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
 use kafka::{Admin, Settings};
@@ -65,15 +65,20 @@ pub fn settings_at(bootstrap: &str) -> Settings {
     Settings { bootstrap: bootstrap.to_owned(), properties: BTreeMap::new(), client_id }
 }
 
-/// The clusters of a test file, and whose turn it is. A `static` in each file.
+/// The clusters of a test file, and whose turn it is with them. A `static` in each file.
 ///
-/// They are started by the first test and stopped when no test holds or awaits its turn any more. A test that
-/// fails leaves clusters in an unknown state behind: the next one gets new ones.
+/// With two places, two tests run beside each other, each with clusters of its own: those that measure no time.
+/// Clusters are started by the first test that needs them and stopped when no test holds or awaits a turn any more. A
+/// test that fails leaves clusters in an unknown state behind: the next one gets new ones.
 #[derive(Debug)]
-pub struct Turns<C = Pair> {
-    clusters: Mutex<Weak<Shared<C>>>,
-    turn: Mutex<()>,
+pub struct Turns<C = Pair, const PLACES: usize = 1> {
+    started: Mutex<Weak<Started<C, PLACES>>>,
+    turns: [Mutex<()>; PLACES],
+    next: AtomicUsize,
 }
+
+/// The clusters of each place, once a test was there.
+type Started<C, const PLACES: usize> = [Mutex<Option<Arc<Shared<C>>>>; PLACES];
 
 #[derive(Debug)]
 struct Shared<C> {
@@ -83,42 +88,63 @@ struct Shared<C> {
 
 /// A test's turn with the clusters.
 #[derive(Debug)]
-pub struct Turn<'a, C = Pair> {
+pub struct Turn<'a, C = Pair, const PLACES: usize = 1> {
     shared: Arc<Shared<C>>,
     _turn: MutexGuard<'a, ()>,
+    _started: Arc<Started<C, PLACES>>,
 }
 
-impl<C: Clusters> Turns<C> {
+impl<C: Clusters, const PLACES: usize> Turns<C, PLACES> {
     /// Nothing started yet.
     #[expect(clippy::new_without_default, reason = "it is for statics")]
     pub const fn new() -> Self {
-        Self { clusters: Mutex::new(Weak::new()), turn: Mutex::new(()) }
+        Self {
+            started: Mutex::new(Weak::new()),
+            turns: [const { Mutex::new(()) }; PLACES],
+            next: AtomicUsize::new(0),
+        }
     }
 
     /// Waits for this test's turn. `None`, said loudly, where there is no Kafka; see [`require_kafka`].
-    pub fn take(&self, suite: &str) -> Option<Turn<'_, C>> {
+    pub fn take(&self, suite: &str) -> Option<Turn<'_, C, PLACES>> {
         let installation = require_kafka(suite)?;
         // Held while waiting, so that the clusters live on from one test to the next.
-        let early = self.shared(&installation);
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(early);
-        Some(Turn { shared: self.shared(&installation), _turn: turn })
+        let started = self.started();
+        let (place, turn) = self.turn();
+        let mut clusters = started[place].lock().unwrap_or_else(PoisonError::into_inner);
+        let usable = clusters.take().filter(|shared| !shared.spoiled.load(Ordering::SeqCst));
+        let shared = usable.unwrap_or_else(|| {
+            Arc::new(Shared { clusters: C::start(&installation), spoiled: AtomicBool::new(false) })
+        });
+        *clusters = Some(Arc::clone(&shared));
+        drop(clusters);
+        Some(Turn { shared, _turn: turn, _started: started })
     }
 
-    fn shared(&self, installation: &Installation) -> Arc<Shared<C>> {
-        let mut slot = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shared) = slot.upgrade()
-            && !shared.spoiled.load(Ordering::SeqCst)
-        {
-            return shared;
+    fn started(&self) -> Arc<Started<C, PLACES>> {
+        let mut slot = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.upgrade().unwrap_or_else(|| {
+            let started = Arc::new([const { Mutex::new(None) }; PLACES]);
+            *slot = Arc::downgrade(&started);
+            started
+        })
+    }
+
+    /// A place that is free, or one that will be.
+    fn turn(&self) -> (usize, MutexGuard<'_, ()>) {
+        for (place, turn) in self.turns.iter().enumerate() {
+            match turn.try_lock() {
+                Ok(turn) => return (place, turn),
+                Err(TryLockError::Poisoned(turn)) => return (place, turn.into_inner()),
+                Err(TryLockError::WouldBlock) => {}
+            }
         }
-        let shared = Arc::new(Shared { clusters: C::start(installation), spoiled: AtomicBool::new(false) });
-        *slot = Arc::downgrade(&shared);
-        shared
+        let place = self.next.fetch_add(1, Ordering::SeqCst) % PLACES;
+        (place, self.turns[place].lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl<C> std::ops::Deref for Turn<'_, C> {
+impl<C, const PLACES: usize> std::ops::Deref for Turn<'_, C, PLACES> {
     type Target = C;
 
     fn deref(&self) -> &C {
@@ -126,7 +152,7 @@ impl<C> std::ops::Deref for Turn<'_, C> {
     }
 }
 
-impl<C> Drop for Turn<'_, C> {
+impl<C, const PLACES: usize> Drop for Turn<'_, C, PLACES> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.shared.spoiled.store(true, Ordering::SeqCst);
