@@ -79,13 +79,9 @@ impl Rows<'_> {
         let bare = |row: usize| strip > 0 && self.most > 0 && !is_quoted(spans[row].of(arena));
         self.numbers.reserve(spans.len());
         for row in 0..spans.len() {
-            let found = match bare(row) {
-                true => None,
-                false => {
-                    let (start, end) = self.values.range(row);
-                    number(start, end)
-                }
-            };
+            // An empty value is no number in any spelling, and is counted as the others are.
+            let (start, end) = if bare(row) { (0, 0) } else { self.values.range(row) };
+            let found = number(start, end);
             if found.is_none() {
                 if self.exceptions.len() >= self.most {
                     return false;

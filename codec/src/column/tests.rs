@@ -289,6 +289,29 @@ fn numbers_with_holes_cost_little_more_than_numbers_without() {
 }
 
 #[test]
+fn quoted_decimals_may_have_bare_nulls_among_them() {
+    let shape = decimal::DecimalShape::candidates(18).next().expect("counted decimals");
+    let kind = choice::Kind::Numbers(
+        choice::Spelling::Decimal(shape),
+        number::Predictor::Previous,
+        number::Coding::Varints,
+    );
+    let counted = choice::Choice { excepted: true, ..choice::Choice::of(true, kind) };
+    let mut ends = Ends::default();
+    for parcel in 0..4u64 {
+        ends.encoders.force(0, counted.clone());
+        let values = noise(parcel + 1).take(400).enumerate().map(|(row, n)| match row % 20 {
+            7 => "null".to_owned(),
+            _ => format!("\"{}.{}\"", n % 7_000, ["5", "25", "625", "0", "7500"][n as usize >> 8 & 3]),
+        });
+        ends.pass(&[], &[(0, texts(values))]);
+        // The first parcel has a trial, whose choice comes before what is asked for here.
+        let kind = ends.encoders.kind_of(0);
+        assert!(parcel == 0 || kind.contains("Counted"), "{kind}");
+    }
+}
+
+#[test]
 fn quoted_numbers_may_have_bare_nulls_among_them() {
     let mut ends = Ends::default();
     for parcel in 0..4u64 {

@@ -201,7 +201,10 @@ fn any_choice(n: u64, values: &[Vec<u8>]) -> Choice {
         !whole && !matches!(kind, Kind::Dictionary { .. } | Kind::Recurring(..)) && n.is_multiple_of(5);
     let quoted = quoted && !whole;
     let choice = Choice { order: ordered.then_some(earlier), ..Choice::of(quoted, kind) };
-    choice.with_exceptions().filter(|_| n & 128 != 0).unwrap_or(choice)
+    match choice.with_exceptions().filter(|_| n & 128 != 0) {
+        Some(excepted) => Choice { quoted: n & 256 != 0, ..excepted },
+        None => choice,
+    }
 }
 
 proptest! {
