@@ -124,7 +124,7 @@ fn damage(random: &mut Random, bytes: Bytes, other: Option<&[u8]>) -> Bytes {
     for _ in 0..1 + random.below(3) {
         let at = random.index(bytes.len() + 1);
         let end = at + random.index(bytes.len() - at + 1);
-        match random.below(11) {
+        match random.below(13) {
             0 | 1 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
             2 => bytes.truncate(at),
             3 => drop(bytes.drain(..at)),
@@ -143,6 +143,7 @@ fn damage(random: &mut Random, bytes: Bytes, other: Option<&[u8]>) -> Bytes {
             }
             8 => bytes.insert(at, random.below(256) as u8),
             9 => bytes.insert(at, SYNTAX[random.index(SYNTAX.len())]),
+            10 | 11 => odd_number(random, &mut bytes, at),
             _ => {
                 // A digit becomes another one, so that shapes hold and numbers do not.
                 let digits = bytes.iter().enumerate().skip(at).find(|(_, byte)| byte.is_ascii_digit());
@@ -154,6 +155,38 @@ fn damage(random: &mut Random, bytes: Bytes, other: Option<&[u8]>) -> Bytes {
     }
     if bytes.is_empty() && random.below(2) == 0 { None } else { Some(bytes) }
 }
+
+/// The number behind `at`, and the quotes around it, become something that programs write where they have no number, or
+/// one that is written in another way.
+fn odd_number(random: &mut Random, bytes: &mut Vec<u8>, at: usize) {
+    let is_part = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
+    let Some(start) = bytes.iter().skip(at).position(u8::is_ascii_digit).map(|further| at + further) else {
+        return;
+    };
+    let length = bytes[start..].iter().position(|byte| !is_part(byte)).unwrap_or(bytes.len() - start);
+    let (mut start, mut end) = (start, start + length);
+    if start > 0 && bytes[start - 1] == b'"' && bytes.get(end) == Some(&b'"') {
+        (start, end) = (start - 1, end + 1);
+    }
+    let odd = ODD_NUMBERS[random.index(ODD_NUMBERS.len())];
+    drop(bytes.splice(start..end, odd.bytes()));
+}
+
+/// No numbers, and numbers that are not written as most are.
+const ODD_NUMBERS: [&str; 12] = [
+    "null",
+    "",
+    "-",
+    "NaN",
+    "1e-05",
+    "-1.03989471325e-05",
+    "-0",
+    "007",
+    "1.",
+    "1.50",
+    "\"7.5\"",
+    "99999999999999999999",
+];
 
 /// What formats are made of.
 const SYNTAX: &[u8] = b"\"\\\n,{}[]:0 -+.eE\t\0\xff;=%";
@@ -168,7 +201,7 @@ fn well_formed(random: &mut Random, format: usize, at: u64) -> Record {
     let hex = format!("{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let text = match format {
         0 => format!(
-            "{{\"host\":\"{host}\",\"at\":\"{time}\",\"value\":{n}.{small},\"ok\":true,\"none\":null}}"
+            "{{\"host\":\"{host}\",\"at\":\"{time}\",\"value\":{n}.{small},\"price\":\"{small}.{ms}\",\"ok\":true,\"none\":null}}"
         ),
         1 => {
             let row = |state: u64| {
