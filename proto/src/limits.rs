@@ -37,17 +37,8 @@ pub const LANE_CREDIT: u64 = 20 << 20;
 
 /// Plain bytes at which the exporter closes a parcel with records of so many topics. Each topic's columns are then as long as
 /// they would be in a parcel of its own, which is what they compress by.
-pub const fn parcel_target(topics: usize) -> u64 {
-    let most = MOST_PARCEL_TARGET / PARCEL_TARGET;
-    let topics = topics as u64;
-    PARCEL_TARGET
-        * if topics > most {
-            most
-        } else if topics < 1 {
-            1
-        } else {
-            topics
-        }
+pub fn parcel_target(topics: usize) -> u64 {
+    (topics as u64).clamp(1, MOST_PARCEL_TARGET / PARCEL_TARGET) * PARCEL_TARGET
 }
 
 /// How often the exporter sends a heartbeat.

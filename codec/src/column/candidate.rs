@@ -4,7 +4,8 @@ use super::binary::Binary;
 use super::choice::{Choice, Kind, Spelling};
 use super::copy::Original;
 use super::decimal::{self, DecimalShape};
-use super::encode::{Cache, Column, Earlier, Scratch, State, most_exceptions, write};
+use super::encode::{Cache, Column, Earlier, Scratch, State, write};
+use super::exception::most_exceptions;
 use super::number::{self, Coding, Others, Pair, Predictor, Present, Scale, Source, Term};
 use super::parsed::Apart;
 use super::time::TimeShape;
@@ -173,7 +174,8 @@ impl Best<'_, '_> {
     }
 
     /// Numbers in the spellings that fit, with the most promising predictors; returns the best of them.
-    pub(super) fn numbers(&mut self, all: Values<'_>, quoted: bool) -> Option<Numbers> {
+    pub(super) fn numbers(&mut self, quoted: bool) -> Option<(Reading, Predictor)> {
+        let all = self.values;
         // Where some have no quotes, those are exceptions.
         let most_are = || all.iter().filter(|value| is_quoted(value)).count() > all.len() / 2;
         let strips = quoted || self.binary.is_none() && most_are();
@@ -182,52 +184,44 @@ impl Best<'_, '_> {
             Some(binary) => binary.candidates(values.iter()).into_iter().map(Spelling::Binary).collect(),
             None => spellings(values),
         };
-        let (mut numbers, mut apart) = (Vec::new(), Apart::default());
-        let strictly = quoted == strips;
-        let fitting =
-            spellings.iter().find(|spelling| strictly && apart.parse(**spelling, values, 0, &mut numbers));
-        let excepted = fitting.is_none();
-        let first = match fitting {
-            Some(spelling) => *spelling,
-            None if self.binary.is_some() => return None,
-            None => with_fewest_exceptions(&spellings, values)?,
-        };
-        let rivals = spellings.into_iter().filter(|spelling| spelling.is_rival_of(first));
-        let mut best: Option<(usize, Numbers)> = None;
-        for spelling in std::iter::once(first).chain(rivals) {
-            let most = if excepted { most_exceptions(values.len()) } else { 0 };
-            if !apart.parse(spelling, values, most, &mut numbers) {
-                continue;
-            }
-            let choice = |predictor, coding| Choice {
-                excepted,
-                ..Choice::of(strips, Kind::Numbers(spelling, predictor, coding))
-            };
-            let Some((cost, predictor)) = self.spelled(spelling, (&numbers, &apart), choice) else {
-                continue;
-            };
-            if best.as_ref().is_none_or(|(least, _)| cost < *least) {
-                best = Some((cost, Numbers { quoted: strips, excepted, spelling, predictor }));
+        if quoted == strips {
+            let strictly = self.best_reading(values, false, spellings.iter().copied());
+            if strictly.is_some() || self.binary.is_some() {
+                return strictly;
             }
         }
-        best.map(|(_, found)| found)
+        let first = with_fewest_exceptions(&spellings, values)?;
+        self.best_reading(values, true, std::iter::once(first).chain(spellings))
+    }
+
+    /// Numbers in the first spelling that fits, or a later one that looks at the same digits in another way.
+    fn best_reading(
+        &mut self,
+        values: Values<'_>,
+        excepted: bool,
+        spellings: impl Iterator<Item = Spelling>,
+    ) -> Option<(Reading, Predictor)> {
+        let most = most_exceptions(excepted, values.len());
+        let (mut numbers, mut apart) = (Vec::new(), Apart::default());
+        let mut best: Option<(usize, Reading, Predictor)> = None;
+        for spelling in spellings {
+            let late = best.is_some_and(|(_, first, _)| !spelling.is_rival_of(first.spelling));
+            if late || !apart.parse(spelling, values, most, &mut numbers) {
+                continue;
+            }
+            let reading = Reading { quoted: values.strip > 0, excepted, spelling };
+            let Some((cost, predictor)) = self.read(reading, &numbers, &apart) else { continue };
+            if best.is_none_or(|(least, ..)| cost < least) {
+                best = Some((cost, reading, predictor));
+            }
+        }
+        best.map(|(_, reading, predictor)| (reading, predictor))
     }
 
     /// Numbers in one spelling, with the most promising predictors; returns the first of them, and the least cost of all.
-    fn spelled(
-        &mut self,
-        spelling: Spelling,
-        (numbers, apart): (&[i64], &Apart),
-        choice: impl Fn(Predictor, Coding) -> Choice,
-    ) -> Option<(usize, Predictor)> {
+    fn read(&mut self, reading: Reading, numbers: &[i64], apart: &Apart) -> Option<(usize, Predictor)> {
         let rows = numbers.len().min(ESTIMATED_ROWS);
-        let present = match spelling.is_optional() {
-            true => Present::of(&apart.counts[..rows])?,
-            false => {
-                let within = apart.exceptions.partition_point(|row| (*row as usize) < rows);
-                Present::without(&apart.exceptions[..within], rows)
-            }
-        };
+        let present = apart.present(reading.spelling, rows).unwrap_or_else(|| Present::without(&[], rows));
         let head = &present.pick(numbers)[..];
         let predictors = self.predictors(&present, head);
         let best = predictors.first().map(|(_, predictor)| *predictor)?;
@@ -243,7 +237,7 @@ impl Best<'_, '_> {
                 false => (rank == 0 && bits > 9 * head.len()).then_some(Coding::Planes),
             };
             for coding in [Some(Coding::Varints), wide].into_iter().flatten() {
-                let choice = choice(predictor, coding);
+                let choice = reading.choice(predictor, coding);
                 let cost = match predictor {
                     Predictor::Keyed(key) | Predictor::KeyedSlope(key) => self.consider_keyed(key, choice),
                     _ => self.consider(choice),
@@ -362,7 +356,7 @@ impl Best<'_, '_> {
     }
 
     /// The best kind so far, or text, in the order of earlier columns.
-    pub(super) fn ordered(&mut self, quoted: bool, numbers: Option<Numbers>) {
+    pub(super) fn ordered(&mut self, quoted: bool, numbers: Option<(Reading, Predictor)>) {
         let text = Choice::of(quoted, Kind::Text);
         let mut choices = match &self.choice.kind {
             Kind::Copy(..) | Kind::Constant(_) => return,
@@ -370,8 +364,9 @@ impl Best<'_, '_> {
             Kind::Pattern(_) => vec![Choice { order: None, ..self.choice.clone() }, text],
             _ => vec![text],
         };
-        if let Some(numbers) = numbers.filter(|_| self.values.len() >= FEWEST_RANGED) {
-            choices.extend([numbers.predictor, Predictor::Zero].map(|predictor| numbers.ranged(predictor)));
+        if let Some((reading, best)) = numbers.filter(|_| self.values.len() >= FEWEST_RANGED) {
+            choices
+                .extend([best, Predictor::Zero].map(|predictor| reading.choice(predictor, Coding::Ranged)));
             choices.dedup();
         }
         let keys: Vec<u32> = self.earlier.keys().take(MOST_ORDERS).collect();
@@ -381,22 +376,17 @@ impl Best<'_, '_> {
     }
 }
 
-/// How the values of a column are best read as numbers.
+/// How the values of a column are read as numbers.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Numbers {
+pub(super) struct Reading {
     quoted: bool,
-    excepted: bool,
+    pub(super) excepted: bool,
     spelling: Spelling,
-    predictor: Predictor,
 }
 
-impl Numbers {
-    pub(super) fn has_exceptions(self) -> bool {
-        self.excepted
-    }
-
-    fn ranged(self, predictor: Predictor) -> Choice {
-        let kind = Kind::Numbers(self.spelling, predictor, Coding::Ranged);
+impl Reading {
+    fn choice(self, predictor: Predictor, coding: Coding) -> Choice {
+        let kind = Kind::Numbers(self.spelling, predictor, coding);
         Choice { excepted: self.excepted, ..Choice::of(self.quoted, kind) }
     }
 }
@@ -425,7 +415,7 @@ fn spellings(values: Values<'_>) -> Vec<Spelling> {
 /// The spelling with the fewest exceptions, if there is one with few enough.
 fn with_fewest_exceptions(spellings: &[Spelling], values: Values<'_>) -> Option<Spelling> {
     let (mut best, mut numbers, mut apart) = (None, Vec::new(), Apart::default());
-    let mut most = most_exceptions(values.len());
+    let mut most = most_exceptions(true, values.len());
     for spelling in spellings {
         if apart.parse(*spelling, values, most, &mut numbers) {
             best = Some(*spelling);

@@ -9,7 +9,7 @@ use super::number::{self, Coding, Predictor};
 use super::packed::Packing;
 use super::pattern::Pattern;
 use super::time::TimeShape;
-use super::{ColumnFault, MAX_COLUMNS, MAX_CONSTANT};
+use super::{ColumnFault, MAX_COLUMNS, MAX_CONSTANT, Values};
 use crate::Error;
 use crate::varint::{Reader, put};
 
@@ -132,6 +132,16 @@ impl Choice {
 
     pub(super) fn of(quoted: bool, kind: Kind) -> Self {
         Self { quoted, excepted: false, order: None, kind }
+    }
+
+    /// The values as this kind takes them, without their quotes if they are left out. None if one has no quotes and may
+    /// not be an exception.
+    pub(super) fn bare<'a>(&self, values: Values<'a>) -> Option<Values<'a>> {
+        match self.quoted {
+            true if self.excepted => Some(Values { strip: 1, ..values }),
+            true => values.stripped(),
+            false => Some(values),
+        }
     }
 
     /// The same with exceptions, if there can be some and are none yet.

@@ -3,7 +3,7 @@
 use super::binary::Binary;
 use super::choice::{Choice, Kind};
 use super::dictionary::Dictionary;
-use super::exception::put_exceptions;
+use super::exception::{most_exceptions, put_exceptions};
 use super::number::{self, Memory, Others, Pair, Predictor, Source, Term};
 use super::parsed::Apart;
 use super::pattern::Rows;
@@ -418,11 +418,6 @@ impl Earlier for Live<'_> {
     }
 }
 
-/// Exceptions among so many values that a column of numbers has at most.
-pub(super) fn most_exceptions(values: usize) -> usize {
-    values.div_ceil(4)
-}
-
 /// Appends `values` as `choice` has it, and returns whether ids of a dictionary are wide. `None` if a value does not
 /// fit: nothing is appended and nothing changes then.
 pub(super) fn write(
@@ -436,11 +431,7 @@ pub(super) fn write(
 ) -> Option<bool> {
     cache.numbers.clear();
     cache.ids.clear();
-    let mut values = match choice.quoted {
-        true if choice.excepted => Values { strip: 1, ..values },
-        true => values.stripped()?,
-        false => values,
-    };
+    let mut values = choice.bare(values)?;
     let Scratch { order, spans, ids, numbers, exceptions, apart, tail } = scratch;
     if let Some(by) = choice.order {
         order_by(earlier.ids(by)?, order);
@@ -500,7 +491,7 @@ pub(super) fn write(
                 }
                 Predictor::Zero | Predictor::Previous | Predictor::Slope => {}
             }
-            let most = if choice.excepted { most_exceptions(values.len()) } else { 0 };
+            let most = most_exceptions(choice.excepted, values.len());
             if !apart.parse(*spelling, values, most, &mut cache.numbers) {
                 cache.numbers.clear();
                 return None;

@@ -50,12 +50,13 @@ impl Apart {
         }
     }
 
-    /// The rows that have a number, if there are others.
+    /// Of the first `rows` rows those that have a number, if there may be others.
     pub(super) fn present(&self, spelling: Spelling, rows: usize) -> Option<Present> {
-        match spelling.is_optional() {
-            true => Present::of(&self.counts),
-            false => (!self.exceptions.is_empty()).then(|| Present::without(&self.exceptions, rows)),
+        if spelling.is_optional() {
+            return Present::of(&self.counts[..rows]);
         }
+        let within = self.exceptions.partition_point(|row| (*row as usize) < rows);
+        (within > 0).then(|| Present::without(&self.exceptions[..within], rows))
     }
 
     pub(super) fn memory(&self) -> usize {

@@ -9,10 +9,10 @@
 use super::choice::KEY_UNKNOWN;
 use super::decode::Bytes;
 use super::dictionary::{Dictionary, Entries, put_entry};
+use super::exception::put_rows;
 use super::sink::Sink;
 use super::{ColumnFault, Room, Values, equal};
 use crate::Error;
-use crate::varint::put;
 
 /// The key of all rows when there is no key column: a value is that of the row before.
 pub(super) const ONE_KEY: u32 = 1;
@@ -79,7 +79,7 @@ pub(super) fn encode(
     let known = dictionary.entries.len();
     let (mut rows, mut exceptions, mut unknown, mut before) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (row, (value, key)) in values.iter().zip(keys).enumerate() {
+    for (row, (value, key)) in (0..).zip(values.iter().zip(keys)) {
         let expected = recent.of(*key);
         if dictionary.entries.get(expected).is_some_and(|entry| equal(entry, value)) {
             ids.push(expected);
@@ -99,12 +99,7 @@ pub(super) fn encode(
         exceptions.push(if new { 0 } else { id });
         ids.push(id);
     }
-    put(out, rows.len() as u64);
-    let mut next = 0;
-    for row in rows {
-        put(out, (row - next) as u64);
-        next = row + 1;
-    }
+    put_rows(&rows, out);
     out.extend(exceptions.iter().map(|id| (id >> 8) as u8));
     out.extend(exceptions.iter().map(|id| *id as u8));
     out.extend_from_slice(&unknown);

@@ -7,9 +7,10 @@
 use zstd_safe::{CCtx, CParameter};
 
 use super::binary::Binary;
-use super::candidate::{Best, Numbers};
+use super::candidate::Best;
 use super::choice::{Choice, Kind};
-use super::encode::{Cache, Column, Earlier, Input, Scratch, State, most_exceptions};
+use super::encode::{Cache, Column, Earlier, Input, Scratch, State};
+use super::exception::most_exceptions;
 use super::number::Source;
 use super::packed::Packing;
 use super::parsed::Apart;
@@ -312,13 +313,13 @@ impl Trials {
         if best.cost == usize::MAX {
             best.consider(Choice::of(quoted, Kind::Lengths));
         }
-        let numbers = best.numbers(all, quoted);
+        let numbers = best.numbers(quoted);
         best.recurring(quoted);
         if best.is_small() {
             return best.choice;
         }
         best.dictionary(quoted);
-        if numbers.is_none_or(Numbers::has_exceptions) {
+        if numbers.is_none_or(|(reading, _)| reading.excepted) {
             if let Some(pattern) = Pattern::of(values) {
                 best.consider(Choice::of(quoted, Kind::Pattern(pattern.into())));
             }
@@ -366,12 +367,8 @@ impl Sample<'_> {
             let column = &columns[sampled.id as usize];
             let choice = column.pending.as_ref().unwrap_or(&column.choice);
             let mut cache = Cache::default();
-            let mut values = Values { arena: self.arena, spans: sampled.spans, strip: 0 };
-            if choice.quoted && !choice.excepted {
-                let Some(stripped) = values.stripped() else { continue };
-                values = stripped;
-            }
-            values.strip = choice.quoted.into();
+            let values = Values { arena: self.arena, spans: sampled.spans, strip: 0 };
+            let Some(values) = choice.bare(values) else { continue };
             match &choice.kind {
                 Kind::Dictionary { .. } | Kind::Recurring(..) => {
                     let _ = State::default().dictionary.encode(
@@ -382,7 +379,7 @@ impl Sample<'_> {
                     );
                 }
                 Kind::Numbers(spelling, ..) if choice.order.is_none() => {
-                    let most = if choice.excepted { most_exceptions(values.len()) } else { 0 };
+                    let most = most_exceptions(choice.excepted, values.len());
                     let fits = Apart::default().parse(*spelling, values, most, &mut cache.numbers);
                     cache.numbers.truncate(if fits { values.len() } else { 0 });
                 }
