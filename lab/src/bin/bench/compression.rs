@@ -32,7 +32,8 @@ pub(crate) struct Options {
     /// zstd level in place of the priority's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=12))]
     level: Option<i32>,
-    /// Bytes of keys and values at which a parcel is closed. Default: the product's 256 KiB of plain bytes
+    /// Bytes of keys and values at which a parcel is closed. Default: as the product closes it, at 256 KiB of plain
+    /// bytes for each topic in it, at most 1 MiB
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..=16 << 20))]
     flush: Option<u64>,
     /// Lanes over which the partitions are spread; with --interleave the files

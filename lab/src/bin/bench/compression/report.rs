@@ -46,7 +46,7 @@ pub(super) fn table(entries: &[Entry], options: &Options) -> String {
 
 fn write_table(text: &mut String, entries: &[Entry], options: &Options) -> std::fmt::Result {
     let flush = options.flush.map_or_else(
-        || "256 KiB of plain bytes, as the exporter's".to_owned(),
+        || "256 KiB of plain bytes for each topic in them, as the exporter's".to_owned(),
         |bytes| format!("{bytes} bytes of keys and values"),
     );
     writeln!(
