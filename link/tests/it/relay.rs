@@ -10,7 +10,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::UdpSocket, task::JoinHandle, time::sleep};
+use tokio::{
+    net::UdpSocket,
+    sync::mpsc::{UnboundedSender, unbounded_channel},
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
 
 use crate::world::local;
 
@@ -67,46 +72,66 @@ impl Drop for Relay {
 }
 
 async fn forward(socket: Arc<UdpSocket>, target: SocketAddr, switches: Arc<Switches>) {
-    let mut upstream: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
+    let mut upstream = HashMap::new();
     let mut buffer = vec![0; 65536];
     loop {
         let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
-        let out = match upstream.entry(from) {
-            Entry::Occupied(known) => known.get().clone(),
+        let line = match upstream.entry(from) {
+            Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
                 let out = Arc::new(UdpSocket::bind(local()).await.unwrap());
                 out.connect(target).await.unwrap();
                 tokio::spawn(back(out.clone(), socket.clone(), from, switches.clone()));
-                new.insert(out).clone()
+                new.insert(line(switches.delay, out, target))
             }
         };
         if switches.forward.load(Ordering::SeqCst) {
             switches.forwarded.fetch_add(1, Ordering::SeqCst);
-            let packet = buffer[..length].to_vec();
-            later(switches.delay, async move { drop(out.send(&packet).await) }).await;
+            let _ = line.send((Instant::now(), buffer[..length].to_vec()));
         }
     }
 }
 
 async fn back(out: Arc<UdpSocket>, socket: Arc<UdpSocket>, to: SocketAddr, switches: Arc<Switches>) {
+    let line = line(switches.delay, socket, to);
     let mut buffer = vec![0; 65536];
     loop {
         // An error is an ICMP message about a packet sent before: the target may be back later.
         let Ok(length) = out.recv(&mut buffer).await else { continue };
         if switches.back.load(Ordering::SeqCst) {
-            let (packet, socket) = (buffer[..length].to_vec(), socket.clone());
-            later(switches.delay, async move { drop(socket.send_to(&packet, to).await) }).await;
+            let _ = line.send((Instant::now(), buffer[..length].to_vec()));
         }
     }
 }
 
-async fn later(delay: Duration, work: impl Future<Output = ()> + Send + 'static) {
-    if delay.is_zero() {
-        work.await;
-    } else {
-        tokio::spawn(async move {
-            sleep(delay).await;
-            work.await;
-        });
+/// Takes packets with the time they came, and sends each `to` when its delay has passed, in the order they came: a
+/// handshake that is overtaken by what follows it costs QUIC a second.
+fn line(delay: Duration, socket: Arc<UdpSocket>, to: SocketAddr) -> UnboundedSender<(Instant, Vec<u8>)> {
+    let (sender, mut packets) = unbounded_channel::<(Instant, Vec<u8>)>();
+    tokio::spawn(async move {
+        while let Some((came, packet)) = packets.recv().await {
+            sleep_until(came + delay).await;
+            drop(socket.send_to(&packet, to).await);
+        }
+    });
+    sender
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_relay_keeps_the_order() {
+    let (target, sender) = (UdpSocket::bind(local()).await.unwrap(), UdpSocket::bind(local()).await.unwrap());
+    let relay = Relay::to(target.local_addr().unwrap(), Duration::from_millis(20)).await;
+    for packet in 0..200_u8 {
+        sender.send_to(&[packet], relay.address).await.unwrap();
+    }
+    let mut buffer = [0; 8];
+    for packet in 0..200_u8 {
+        let (_, back) = target.recv_from(&mut buffer).await.unwrap();
+        assert_eq!(buffer[0], packet);
+        target.send_to(&[packet], back).await.unwrap();
+    }
+    for packet in 0..200_u8 {
+        sender.recv_from(&mut buffer).await.unwrap();
+        assert_eq!(buffer[0], packet);
     }
 }
