@@ -49,6 +49,7 @@
 
 mod carrier;
 mod counts;
+mod packets;
 mod params;
 pub(crate) mod path;
 mod side;
@@ -99,7 +100,7 @@ impl Plan {
             ab: params,
             ba: params,
             seed: 1,
-            round: Duration::from_micros(100),
+            round: Duration::from_micros(200),
             realtime: true,
         }
     }

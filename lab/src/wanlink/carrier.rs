@@ -9,7 +9,8 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use tun_rs::SyncDevice;
 
-use super::counts::Counts;
+use super::counts::{Count, Counts};
+use super::packets::{Sink, Source};
 use super::path::{Fate, OnTheWay, Path};
 use super::side;
 
@@ -23,6 +24,30 @@ pub(super) struct Direction {
 pub(super) struct State {
     pub(super) path: Path,
     pub(super) counts: Counts,
+}
+
+impl State {
+    /// A packet comes from the sending side at `now`.
+    fn admit(&mut self, packet: &[u8], now: u64, way: &mut OnTheWay) {
+        let (length, counts) = (packet.len(), &mut self.counts);
+        counts.offered.add(length);
+        counts.peak.add(now, length as u64);
+        let queued = match self.path.fate(length as u64, now) {
+            Fate::Arrives { queued, due } => {
+                way.push(due, packet);
+                queued
+            }
+            Fate::Lost { queued } => {
+                counts.loss_drops.add(length);
+                queued
+            }
+            Fate::Dropped => return counts.queue_drops.add(length),
+            Fate::Down => return counts.down_drops.add(length),
+        };
+        counts.queue_us.add(queued / NANOS_PER_MICRO);
+        counts.carried.add(length);
+        counts.protocol(packet);
+    }
 }
 
 impl Direction {
@@ -44,7 +69,7 @@ pub(super) struct Carrier {
     /// The beginning of time, the same for both directions.
     pub(super) base: Instant,
     /// Packets are handled in rounds of this length while traffic flows: bounds the error of times, and the processor
-    /// time that is used.
+    /// time that is used, here and by who receives: what is due in a round arrives together.
     pub(super) round: Duration,
 }
 
@@ -52,82 +77,69 @@ impl Carrier {
     /// Carries packets until it is told to stop.
     pub(super) fn run(self, realtime: bool) {
         precise_timers(realtime);
-        let mut buffer = vec![0; MAX_PACKET];
-        let mut way = OnTheWay::default();
+        let (mut source, mut sink) = (Source::new(), Sink::new());
+        let (mut way, round) = (OnTheWay::default(), nanos(self.round));
         while !self.stop.load(Ordering::Relaxed) {
-            let read = self.take(&mut way, &mut buffer);
-            let now = self.deliver(&mut way);
+            let read = self.take(&mut way, &mut source);
+            let now = self.deliver(&mut way, &mut sink);
             let next = way.next_due().unwrap_or(u64::MAX);
             match read {
-                // Nothing came: wait for a packet, or until one is due.
-                0 => self.wait_readable(next.saturating_sub(now)),
-                // Some came: let a round's worth of them gather.
-                1..MAX_ROUND => sleep(next.min(now + self.round.as_nanos() as u64).saturating_sub(now)),
+                // Nothing came: wait for a packet, or until one is due, or a round's worth of them.
+                0 => self.wait_readable(next.saturating_sub(now).max(round)),
+                1..MAX_ROUND => std::thread::sleep(self.round),
                 _ => {}
             }
         }
     }
 
     /// Takes what the sending side has sent and decides about it. Says how many packets that were.
-    fn take(&self, way: &mut OnTheWay, buffer: &mut [u8]) -> usize {
+    fn take(&self, way: &mut OnTheWay, source: &mut Source) -> usize {
         let mut state = self.direction.lock();
-        let State { path, counts } = &mut *state;
-        if path.params.down {
+        if state.path.params.down {
+            let State { path, counts } = &mut *state;
             path.clear();
-            way.drain().for_each(|packet| counts.down_drops.add(packet.len()));
+            way.drain().for_each(|packet| counts.down_drops.add(packet.bytes().len()));
         }
-        for taken in 0..MAX_ROUND {
-            let Ok(length) = self.from.recv(buffer) else { return taken };
-            let packet = &buffer[..length];
+        let mut taken = 0;
+        while taken < MAX_ROUND {
+            let Ok(packets) = source.read(&self.from) else { break };
             let now = self.now();
-            counts.offered.add(length);
-            counts.peak.add(now, length as u64);
-            let queued = match path.fate(length as u64, now) {
-                Fate::Arrives { queued, due } => {
-                    way.push(due, packet);
-                    queued
-                }
-                Fate::Lost { queued } => {
-                    counts.loss_drops.add(length);
-                    queued
-                }
-                Fate::Dropped => {
-                    counts.queue_drops.add(length);
-                    continue;
-                }
-                Fate::Down => {
-                    counts.down_drops.add(length);
-                    continue;
-                }
-            };
-            counts.queue_us.add(queued / NANOS_PER_MICRO);
-            counts.carried.add(length);
-            counts.protocol(packet);
+            for packet in packets {
+                taken += 1;
+                state.admit(packet, now, way);
+            }
         }
-        MAX_ROUND
+        taken
     }
 
     /// Writes the packets that are due. Says what time it is.
-    fn deliver(&self, way: &mut OnTheWay) -> u64 {
+    fn deliver(&self, way: &mut OnTheWay, sink: &mut Sink) -> u64 {
         let mut now = self.now();
         if way.next_due().is_none_or(|due| due > now) {
             return now;
         }
         let mut state = self.direction.lock();
-        while let Some((due, packet)) = way.pop(now) {
-            match self.to.send(&packet) {
-                Ok(_) => state.counts.delivered.add(packet.len()),
-                Err(_) => state.counts.down_drops.add(packet.len()),
+        let (mut batch, mut full) = (Count::default(), false);
+        loop {
+            while !full && let Some((due, packet)) = way.pop(now) {
+                state.counts.late_us.add((now - due) / NANOS_PER_MICRO);
+                batch.add(packet.bytes().len());
+                full = sink.put(packet);
             }
-            state.counts.late_us.add((now - due) / NANOS_PER_MICRO);
-            way.recycle(packet);
-            now = self.now();
+            match sink.flush(&self.to) {
+                Ok(()) => state.counts.delivered += batch,
+                Err(_) => state.counts.down_drops += batch,
+            }
+            sink.written().for_each(|packet| way.recycle(packet));
+            (batch, now) = (Count::default(), self.now());
+            if !std::mem::take(&mut full) {
+                return now;
+            }
         }
-        now
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.base.elapsed().as_nanos()).expect("an emulator does not run for 584 years")
+        nanos(self.base.elapsed())
     }
 
     fn wait_readable(&self, nanos: u64) {
@@ -138,10 +150,8 @@ impl Carrier {
     }
 }
 
-fn sleep(nanos: u64) {
-    if nanos > 0 {
-        std::thread::sleep(Duration::from_nanos(nanos));
-    }
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).expect("an emulator does not run for 584 years")
 }
 
 /// Takes away the kernel's tolerance of 50 us for timers of this thread, and lets it go before all others if wanted.
@@ -157,7 +167,6 @@ fn precise_timers(realtime: bool) {
     }
 }
 
-const MAX_PACKET: usize = 65_536;
 /// Packets taken before those that are due are looked at again.
 const MAX_ROUND: usize = 512;
 /// A change of the parameters is seen after this, also when nothing happens.

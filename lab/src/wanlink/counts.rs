@@ -1,6 +1,6 @@
 //! What happened in one direction since the counters were last set to zero.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::AddAssign};
 
 use serde_json::{Value, json};
 
@@ -21,6 +21,13 @@ impl Count {
 
     fn json(self) -> Value {
         json!({ "packets": self.packets, "bytes": self.bytes })
+    }
+}
+
+impl AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
     }
 }
 

@@ -6,7 +6,10 @@ use std::collections::VecDeque;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use super::params::{Bound, Params};
+use super::{
+    packets::Packet,
+    params::{Bound, Params},
+};
 
 /// One direction of the path. All times are nanoseconds since any fixed moment.
 #[derive(Debug)]
@@ -111,15 +114,14 @@ impl Path {
 /// Packets on their way, in order of the time they are due.
 #[derive(Debug, Default)]
 pub(super) struct OnTheWay {
-    packets: VecDeque<(u64, Vec<u8>)>,
-    spare: Vec<Vec<u8>>,
+    packets: VecDeque<(u64, Packet)>,
+    spare: Vec<Packet>,
 }
 
 impl OnTheWay {
     pub(super) fn push(&mut self, due: u64, packet: &[u8]) {
         let mut copy = self.spare.pop().unwrap_or_default();
-        copy.clear();
-        copy.extend_from_slice(packet);
+        copy.set(packet);
         // From the back: without reordering, and mostly with it, this is the last place.
         let at = self.packets.iter().rposition(|(other, _)| *other <= due).map_or(0, |before| before + 1);
         self.packets.insert(at, (due, copy));
@@ -130,17 +132,19 @@ impl OnTheWay {
     }
 
     /// The next packet that is due at `now`, with the time it was due.
-    pub(super) fn pop(&mut self, now: u64) -> Option<(u64, Vec<u8>)> {
+    pub(super) fn pop(&mut self, now: u64) -> Option<(u64, Packet)> {
         self.packets.pop_front_if(|(due, _)| *due <= now)
     }
 
     /// A packet's memory, for the next one.
-    pub(super) fn recycle(&mut self, packet: Vec<u8>) {
-        self.spare.push(packet);
+    pub(super) fn recycle(&mut self, packet: Packet) {
+        if !packet.is_large() {
+            self.spare.push(packet);
+        }
     }
 
     /// All that is on its way, which is lost.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = Vec<u8>> {
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Packet> {
         self.packets.drain(..).map(|(_, packet)| packet)
     }
 }
@@ -287,9 +291,10 @@ mod tests {
         }
         assert_eq!(way.next_due(), Some(10));
         assert_eq!(way.pop(9), None);
-        let order: Vec<u8> = std::iter::from_fn(|| way.pop(25)).map(|(_, packet)| packet[0]).collect();
+        let order: Vec<u8> =
+            std::iter::from_fn(|| way.pop(25)).map(|(_, packet)| packet.bytes()[0]).collect();
         assert_eq!(order, b"abB", "of two due at the same time the earlier first");
-        assert_eq!(way.drain().collect::<Vec<_>>(), [b"c"]);
+        assert_eq!(way.drain().map(|packet| packet.bytes().to_vec()).collect::<Vec<_>>(), [b"c"]);
         assert_eq!(way.next_due(), None);
     }
 }
