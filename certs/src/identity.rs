@@ -20,7 +20,7 @@ use crate::{
     describe::{format_time, role_of, system_time},
     explain, files,
     spiffe::{parse, spiffe_id_of},
-    tls::Material,
+    tls::{self, Material},
 };
 
 /// The private key, mode 0600.
@@ -54,6 +54,7 @@ impl Identity {
     /// # Errors
     /// One of its own for each thing that can be wrong; the message names the file and the way out.
     pub fn load(dir: &Path) -> Result<Self, Error> {
+        tls::seed_randomness();
         let chain_path = dir.join(CHAIN_FILE);
         let chain: Vec<CertificateDer<'static>> =
             files::sections(&chain_path, &files::read(&chain_path, ISSUE)?, "certificate")?;

@@ -3,7 +3,7 @@
 //! The convenience constructors of rustls and quinn allow early data, keep 256 sessions and send tickets. A resumed
 //! session does not look at the peer's certificate again and early data can be replayed, so all of it is off here.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use rustls::{
     ClientConfig, NoKeyLog, RootCertStore, ServerConfig,
@@ -99,6 +99,15 @@ pub(crate) fn provider(key_exchange: KeyExchange) -> Arc<CryptoProvider> {
         KeyExchange::PostQuantumOnly => vec![X25519MLKEM768],
     };
     Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
+}
+
+/// Has the source of randomness seeded beside whatever goes on, once a process: AWS-LC takes 50 ms for that when it is
+/// first asked, which would be in the first handshake.
+pub(crate) fn seed_randomness() {
+    static SEEDED: Once = Once::new();
+    SEEDED.call_once(|| {
+        std::thread::spawn(|| aws_lc_rs::default_provider().secure_random.fill(&mut [0]).is_ok());
+    });
 }
 
 fn crypto(what: &'static str, error: &dyn std::error::Error) -> Error {
