@@ -4,6 +4,7 @@
 //! or two. Nothing is cached, and no question creates a topic.
 
 mod answers;
+mod leaders;
 mod many;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
 pub use many::Outcomes;
 
 use answers::{Metadata, committed_result, describe_result, topic_name, topic_results};
+use leaders::Leaders;
 use proto::ids::TopicId;
 
 use crate::{
@@ -73,6 +75,7 @@ pub struct Partition {
 pub struct Admin {
     client: Client,
     groups: OnceLock<Client>,
+    leaders: Leaders,
     settings: Settings,
 }
 
@@ -84,7 +87,7 @@ impl Admin {
     pub fn new(settings: &Settings) -> Result<Self, Error> {
         let conf = settings.conf(&[], &[("allow.auto.create.topics", "false")])?;
         let client = Client::new(Kind::Producer, &settings.client_id, conf)?;
-        Ok(Self { client, groups: OnceLock::new(), settings: settings.clone() })
+        Ok(Self { client, groups: OnceLock::new(), leaders: Leaders::default(), settings: settings.clone() })
     }
 
     /// The cluster's id, as it states it itself.
@@ -111,7 +114,7 @@ impl Admin {
     /// # Errors
     /// No answer in time.
     pub fn brokers(&self, timeout: Duration) -> Result<usize, Error> {
-        let metadata = Metadata::ask(&self.client, timeout)?;
+        let metadata = Metadata::ask(&self.client, None, timeout)?;
         Ok(usize::try_from(metadata.get().broker_cnt).unwrap_or(0))
     }
 
@@ -120,7 +123,7 @@ impl Admin {
     /// # Errors
     /// No answer in time.
     pub fn topics(&self, timeout: Duration) -> Result<Vec<TopicInfo>, Error> {
-        let metadata = Metadata::ask(&self.client, timeout)?;
+        let metadata = Metadata::ask(&self.client, None, timeout)?;
         let mut topics: Vec<TopicInfo> = metadata.topics().collect();
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(topics)
@@ -478,6 +481,7 @@ impl Admin {
         isolation: Isolation,
         timeout: Duration,
     ) -> Result<native::Event, Error> {
+        self.leaders.learn(&self.client, list.entries().map(|entry| entry.topic), timeout)?;
         admin_call(
             &self.client,
             Api::RD_KAFKA_ADMIN_OP_LISTOFFSETS,

@@ -116,8 +116,6 @@ impl SourceConsumer {
         if started.is_err() {
             self.slots.remove(index);
         }
-        // The new partition's ends are asked for at the next poll.
-        self.watermarks_due = Instant::now();
         started
     }
 
@@ -316,10 +314,11 @@ impl SourceConsumer {
         // SAFETY: the message belongs to the event, which is live.
         let (topic, partition, offset) = unsafe { ((*message).rkt, (*message).partition, (*message).offset) };
         let index = self.slots.by_place(topic, partition)?;
-        let slot = self.slots.get_mut(index);
-        if !slot.running {
+        if !self.slots.get(index).running {
             return None;
         }
+        self.heard(index);
+        let slot = self.slots.get_mut(index);
         // SAFETY: the message was fetched; it lives with the event, which outlives the record.
         match unsafe { Record::view(message, slot.token) } {
             Ok(record) => {
@@ -338,6 +337,13 @@ impl SourceConsumer {
         }
     }
 
+    /// Something came from a partition's leader. When it is the first, its ends are asked for at the next poll.
+    fn heard(&mut self, index: usize) {
+        if !std::mem::replace(&mut self.slots.get_mut(index).heard, true) {
+            self.watermarks_due = Instant::now();
+        }
+    }
+
     /// What an error on the record queue means; returns how many events it made.
     fn judge(&mut self, event: &native::Event, f: &mut impl FnMut(Event<'_>)) -> usize {
         let (code, reason) = (event.code(), event.error_text());
@@ -352,6 +358,7 @@ impl SourceConsumer {
         }
         match code {
             KafkaCode::PARTITION_EOF => {
+                self.heard(index);
                 let slot = self.slots.get_mut(index);
                 slot.position = slot.position.max(offset);
                 slot.reset_reported = None;

@@ -7,21 +7,23 @@ use proto::ids::TopicId;
 use super::{Described, Outcomes, Partition, Topic, TopicInfo};
 use crate::{
     Error, KafkaCode,
-    native::{self, Client, Event, call_error, owned_text, sys},
+    native::{self, Client, Event, TopicRef, call_error, owned_text, sys},
 };
 
-/// The cluster's metadata over all topics.
+/// The cluster's metadata over all topics, or over one.
 pub(super) struct Metadata(*const sys::rd_kafka_metadata_t);
 
 impl Metadata {
-    pub(super) fn ask(client: &Client, timeout: Duration) -> Result<Self, Error> {
+    pub(super) fn ask(client: &Client, topic: Option<&TopicRef>, timeout: Duration) -> Result<Self, Error> {
         let mut metadata = std::ptr::null();
-        // SAFETY: the client is live; a null topic with `all_topics` asks for all; the object returned is ours.
+        let topic = topic.map_or(std::ptr::null_mut(), TopicRef::as_ptr);
+        // SAFETY: the client and its topic are live; a null topic with `all_topics` asks for all; the object returned is
+        // ours.
         let code = KafkaCode(unsafe {
             sys::rd_kafka_metadata(
                 client.as_ptr(),
-                1,
-                std::ptr::null_mut(),
+                topic.is_null().into(),
+                topic,
                 &mut metadata,
                 native::millis(timeout),
             )

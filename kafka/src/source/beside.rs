@@ -36,10 +36,7 @@ impl SourceConsumer {
             return;
         }
         self.watermarks_due = now + self.watermark_interval;
-        let mut list = PartitionList::new();
-        for slot in self.slots.iter().filter(|slot| slot.running) {
-            list.add(&slot.topic, slot.partition, LATEST, None);
-        }
+        let list = self.with_leader();
         if list.entries().len() == 0 {
             return;
         }
@@ -63,6 +60,18 @@ impl SourceConsumer {
         }
     }
 
+    /// Partitions whose leader librdkafka knows for certain.
+    ///
+    /// Asked for offsets of a topic that it has no leader of yet, librdkafka (2.12) looks for it on two threads, the caller's
+    /// and its own, as soon as any news of topics comes in, and the slower one takes a lock that the other has freed.
+    fn with_leader(&self) -> PartitionList {
+        let mut list = PartitionList::new();
+        for slot in self.slots.iter().filter(|slot| slot.running && slot.heard) {
+            list.add(&slot.topic, slot.partition, LATEST, None);
+        }
+        list
+    }
+
     fn take_watermarks(&mut self, event: &native::Event) {
         self.watermarks_asked -= 1;
         if event.code() != KafkaCode::NONE {
@@ -82,3 +91,23 @@ impl SourceConsumer {
 /// Kafka's name of the end in a question for offsets.
 const LATEST: i64 = -1;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Settings, SourceOptions};
+
+    #[test]
+    fn ends_are_asked_for_only_where_the_leader_was_heard_of() {
+        let settings = Settings { bootstrap: "127.0.0.1:1".into(), ..Settings::default() };
+        let mut source = SourceConsumer::new(&settings, "ends", SourceOptions::default()).unwrap();
+        source.assign("t", 0, 0, None, 1).unwrap();
+        source.assign("t", 1, 0, None, 2).unwrap();
+        source.poll(Duration::ZERO, |_| {});
+        assert_eq!((source.with_leader().entries().len(), source.watermarks_asked), (0, 0));
+        let index = source.index(2).unwrap();
+        source.slots.get_mut(index).heard = true;
+        let asked: Vec<i32> = source.with_leader().entries().map(|entry| entry.partition).collect();
+        assert_eq!(asked, [1]);
+    }
+}

@@ -23,6 +23,8 @@ pub(super) struct Slot {
     /// Whether librdkafka fetches it: not after it was lost.
     pub(super) running: bool,
     pub(super) paused: bool,
+    /// Whether its leader was heard of: something came from it.
+    pub(super) heard: bool,
     /// The first report of a lost position, which is not believed: it may be older than the assignment.
     pub(super) reset_reported: Option<String>,
     pub(super) lso: Option<i64>,
@@ -104,6 +106,7 @@ impl Slots {
             epoch,
             running: false,
             paused: false,
+            heard: false,
             reset_reported: None,
             lso: None,
             hw: None,
