@@ -50,6 +50,14 @@ pub enum Error {
         /// Its permission bits.
         mode: u32,
     },
+    /// This system vouches for no server at all.
+    #[error(
+        "this system trusts no certificate authority ({why}): install its CA certificates or name a file of them"
+    )]
+    NobodyTrusted {
+        /// What was found instead.
+        why: String,
+    },
     /// A file holds no PEM section of the kind wanted.
     #[error("{} holds no PEM {wanted}", path.display())]
     NotPem {

@@ -26,6 +26,7 @@ mod files;
 mod identity;
 mod spiffe;
 mod tls;
+mod web;
 
 pub use authority::{Authority, Kind, Validity};
 pub use describe::{Description, Role, describe, describe_file};
@@ -35,3 +36,4 @@ pub use identity::{CHAIN_FILE, CRL_FILE, Identity, KEY_FILE, ROOTS_FILE};
 pub use rustls::pki_types::CertificateDer;
 pub use spiffe::{InvalidSpiffeId, SpiffeId, peer_spiffe_id};
 pub use tls::{ALPN, KeyExchange};
+pub use web::web_client;

@@ -90,12 +90,15 @@ impl Schemas {
             files.push(File { topics, id: avro.id, schema: Arc::new(schema) });
         }
         let mut work = None;
-        let registry = config.schema_registry.as_ref().map(|settings| {
+        let mut registry = None;
+        if let Some(settings) = &config.schema_registry {
             let (asks, asked) = mpsc::channel(MAX_ASKS);
             let answers = Arc::<Answers>::default();
-            work = Some(Registry::new(settings.clone(), asked, Arc::clone(&answers), meters));
-            Known { asks, answers }
-        });
+            let failed = |(key, what)| (format!("codec.schema_registry.{key}"), what);
+            let tls = settings.tls().map_err(failed)?;
+            work = Some(Registry::new((settings.clone(), tls), asked, Arc::clone(&answers), meters));
+            registry = Some(Known { asks, answers });
+        }
         Ok((Self { files: files.into(), registry }, work))
     }
 

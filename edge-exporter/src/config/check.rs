@@ -221,8 +221,13 @@ listen = "127.0.0.1:9600"
             ),
             (
                 "[tls]",
-                "[codec]\nschema_registry = { url = \"https://r:8081\" }\n[tls]",
-                &["codec.schema_registry.url", "https is not supported"],
+                "[codec]\nschema_registry = { url = \"https://r:8081\", ca = \"/nowhere.pem\" }\n[tls]",
+                &["codec.schema_registry.ca", "/nowhere.pem does not exist"],
+            ),
+            (
+                "[tls]",
+                "[codec]\nschema_registry = { url = \"http://r:8081\", ca = \"ca.pem\" }\n[tls]",
+                &["codec.schema_registry.ca", "https://"],
             ),
             (
                 "[tls]",

@@ -6,6 +6,7 @@ use codec::{avro::Schema, level, limits::LEVELS};
 use globset::GlobSet;
 use serde::{Deserialize, Serialize};
 use settings::Secret;
+use tokio_rustls::TlsConnector;
 
 use super::topics::compile;
 
@@ -45,8 +46,11 @@ pub struct AvroSchema {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SchemaRegistry {
-    /// Where its REST interface is, `http://host:port`, perhaps with a path. No default.
+    /// Where its REST interface is, `http://host:port` or `https://host:port`, perhaps with a path. No default.
     pub url: String,
+    /// PEM file of the authorities that may vouch for an https registry. Default: those that the system trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
     /// Name for HTTP basic authentication. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -109,20 +113,19 @@ impl AvroSchema {
 
 impl SchemaRegistry {
     fn check(&self) -> Result<(), (&'static str, String)> {
-        if self.url.starts_with("https://") {
-            return Err((
-                "url",
-                "https is not supported: expected http://host:port of a local proxy or registry".into(),
-            ));
-        }
         let is_host = |authority: &str| {
             !authority.is_empty()
                 && !authority.contains('@')
                 && authority.bytes().all(|byte| byte.is_ascii_graphic())
         };
-        if !self.url.starts_with("http://") || !is_host(self.address().0) {
-            return Err(("url", format!("expected http://host:port, found {:?}", self.url)));
+        let is_url = self.url.starts_with("http://") || self.is_https();
+        if !is_url || !is_host(self.address().0) {
+            return Err((
+                "url",
+                format!("expected http://host:port or https://host:port, found {:?}", self.url),
+            ));
         }
+        self.tls()?;
         match (&self.user, &self.password) {
             (Some(_), None) => {
                 Err(("user", "a user without `password` has no meaning; write the password too".into()))
@@ -136,9 +139,26 @@ impl SchemaRegistry {
 
     /// Host and port, and the path before the registry's own ones.
     pub(crate) fn address(&self) -> (&str, &str) {
-        let rest = self.url.strip_prefix("http://").unwrap_or_default();
+        let (_, rest) = self.url.split_once("://").unwrap_or_default();
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         (authority, path.trim_end_matches('/'))
+    }
+
+    /// What makes the connection to an https registry; none for http.
+    pub(crate) fn tls(&self) -> Result<Option<TlsConnector>, (&'static str, String)> {
+        if self.is_https() {
+            let key = if self.ca.is_some() { "ca" } else { "url" };
+            let config = certs::web_client(self.ca.as_deref()).map_err(|error| (key, error.to_string()))?;
+            return Ok(Some(config.into()));
+        }
+        match &self.ca {
+            Some(_) => Err(("ca", "authorities have no meaning for http; write https:// in `url`".into())),
+            None => Ok(None),
+        }
+    }
+
+    fn is_https(&self) -> bool {
+        self.url.starts_with("https://")
     }
 }
 

@@ -12,15 +12,25 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{Request, StatusCode, body::Bytes, header};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::pki_types::{InvalidDnsNameError, ServerName},
+};
 
 use super::{Answers, Meters};
 use crate::{config::SchemaRegistry, repeats::Repeats};
 
 /// Asks the registry, one id after the other.
-#[derive(Debug)]
 pub(crate) struct Registry {
     settings: SchemaRegistry,
+    /// For https.
+    tls: Option<TlsConnector>,
     asked: mpsc::Receiver<u32>,
     answers: Arc<Answers>,
     meters: Arc<Meters>,
@@ -40,6 +50,8 @@ struct Retry {
 enum Failure {
     #[error("it cannot be reached: {0}")]
     Connect(#[from] std::io::Error),
+    #[error("its host can have no certificate: {0}")]
+    Name(#[from] InvalidDnsNameError),
     #[error("it does not speak HTTP: {0}")]
     Http(#[from] hyper::Error),
     #[error("the request cannot be written: {0}")]
@@ -71,12 +83,12 @@ struct Answer {
 
 impl Registry {
     pub(super) fn new(
-        settings: SchemaRegistry,
+        (settings, tls): (SchemaRegistry, Option<TlsConnector>),
         asked: mpsc::Receiver<u32>,
         answers: Arc<Answers>,
         meters: Arc<Meters>,
     ) -> Self {
-        Self { settings, asked, answers, meters, open: HashMap::new(), said: Repeats::default() }
+        Self { settings, tls, asked, answers, meters, open: HashMap::new(), said: Repeats::default() }
     }
 
     /// Runs until no lane is left to ask.
@@ -100,7 +112,7 @@ impl Registry {
     }
 
     async fn ask(&mut self, id: u32) {
-        let asked = timeout(PATIENCE, fetch(&self.settings, id)).await.unwrap_or(Err(Failure::Late));
+        let asked = timeout(PATIENCE, self.fetch(id)).await.unwrap_or(Err(Failure::Late));
         match asked {
             Ok(schema) => {
                 tracing::info!(
@@ -116,6 +128,19 @@ impl Registry {
                 self.put_off(id, &failure);
             }
         }
+    }
+
+    async fn fetch(&self, id: u32) -> Result<Schema, Failure> {
+        let (authority, _) = self.settings.address();
+        let Some(tls) = &self.tls else {
+            let stream = TcpStream::connect(with_port(authority, 80)).await?;
+            return question(&self.settings, stream, id).await;
+        };
+        let authority = with_port(authority, 443);
+        let (host, _) = authority.rsplit_once(':').expect("it has a port");
+        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
+        let stream = tls.connect(name, TcpStream::connect(&authority).await?).await?;
+        question(&self.settings, stream, id).await
     }
 
     /// Asks again later: soon if the registry may only be down, rarely if it has said no.
@@ -145,9 +170,11 @@ impl Registry {
     }
 }
 
-async fn fetch(settings: &SchemaRegistry, id: u32) -> Result<Schema, Failure> {
+async fn question<S>(settings: &SchemaRegistry, stream: S, id: u32) -> Result<Schema, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (authority, path) = settings.address();
-    let stream = TcpStream::connect(with_port(authority)).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
     let mut request = Request::get(format!("{path}/schemas/ids/{id}"))
@@ -174,10 +201,10 @@ async fn fetch(settings: &SchemaRegistry, id: u32) -> Result<Schema, Failure> {
     Ok(Schema::parse(&answer.schema)?)
 }
 
-/// `host:port`, with HTTP's port where none is written.
-fn with_port(authority: &str) -> String {
+/// `host:port`, with the protocol's port where none is written.
+fn with_port(authority: &str, usual: u16) -> String {
     let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    if has_port { authority.to_owned() } else { format!("{authority}:80") }
+    if has_port { authority.to_owned() } else { format!("{authority}:{usual}") }
 }
 
 /// The `Authorization` header of RFC 7617.
@@ -207,9 +234,10 @@ mod tests {
     }
 
     #[test]
-    fn the_port_is_that_of_http_if_none_is_written() {
-        assert_eq!(with_port("registry"), "registry:80");
-        assert_eq!(with_port("registry:8081"), "registry:8081");
-        assert_eq!(with_port("[::1]:8081"), "[::1]:8081");
+    fn the_port_is_that_of_the_protocol_if_none_is_written() {
+        assert_eq!(with_port("registry", 80), "registry:80");
+        assert_eq!(with_port("registry:8081", 80), "registry:8081");
+        assert_eq!(with_port("[::1]:8081", 443), "[::1]:8081");
+        assert_eq!(with_port("[::1]", 443), "[::1]:443");
     }
 }

@@ -1,14 +1,20 @@
 //! A registry that is a few lines of TCP, asked as a lane asks.
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read, Write},
     net::TcpListener,
+    path::{Path, PathBuf},
     sync::atomic::AtomicUsize,
     time::{Duration, Instant},
 };
 
 use codec::{Batch, EncoderSettings};
 use settings::Secret;
+use tokio_rustls::rustls::{
+    ServerConfig, ServerConnection, StreamOwned,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
 
 use super::*;
 use crate::config::{AvroSchema, SchemaRegistry};
@@ -24,24 +30,70 @@ fn registry(answer: impl Fn(&str, usize) -> (u16, String) + Send + 'static) -> (
     let count = Arc::clone(&asked);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-            let head: Vec<String> =
-                lines.by_ref().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
-            let (status, body) = answer(&head.join("\n"), count.fetch_add(1, Ordering::SeqCst));
-            let length = body.len();
-            let _ = write!(
-                stream,
-                "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
-            );
+            reply(&mut stream.unwrap(), |head| answer(head, count.fetch_add(1, Ordering::SeqCst)));
         }
     });
     (url, asked)
 }
 
+fn reply(stream: &mut (impl Read + Write), answer: impl Fn(&str) -> (u16, String)) {
+    let lines = BufReader::new(&mut *stream).lines();
+    let head: Vec<String> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+    let (status, body) = answer(&head.join("\n"));
+    let length = body.len();
+    let _ =
+        write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+}
+
+/// Speaks TLS as `localhost`, knows one schema, and is vouched for by the authority in the file returned.
+fn https_registry(dir: &Path) -> (String, PathBuf) {
+    let authority = certs::Authority::create(&dir.join("ca"), "test").unwrap();
+    let (id, names) = ("spiffe://example.org/registry".parse().unwrap(), ["localhost".to_owned()]);
+    let validity = certs::Validity::for_days(1);
+    authority.issue(&dir.join("registry"), certs::Kind::Importer, &id, &names, validity).unwrap();
+    let chain =
+        CertificateDer::pem_file_iter(dir.join("registry/chain.pem")).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(dir.join("registry/key.pem")).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let schema = serde_json::json!({ "schema": SCHEMA }).to_string();
+            reply(&mut StreamOwned::new(connection, stream.unwrap()), |_| (200, schema.clone()));
+        }
+    });
+    (url, dir.join("registry/roots.pem"))
+}
+
+#[tokio::test]
+async fn a_registry_over_https_is_believed_if_the_authority_named_vouches_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (url, ca) = https_registry(dir.path());
+    certs::Authority::create(&dir.path().join("other"), "other").unwrap();
+    for (ca, answers) in [(ca, (1, 0)), (dir.path().join("other/ca.pem"), (0, 1))] {
+        let mut config = settings_of(url.clone());
+        config.schema_registry.as_mut().unwrap().ca = Some(ca);
+        let meters = Arc::<Meters>::default();
+        let (schemas, work) = Schemas::new(&config, Arc::clone(&meters)).unwrap();
+        let work = tokio::spawn(work.unwrap().run());
+        bytes_once_known(&schemas, 7, || meters.known.get() + meters.failed.get() > 0).await;
+        assert_eq!((meters.known.get(), meters.failed.get()), answers);
+        drop(schemas);
+        work.await.unwrap();
+    }
+}
+
 fn settings_of(url: String) -> config::Codec {
     let password = Some(Secret::new("secret"));
-    let registry = SchemaRegistry { url, user: Some("edge".into()), password };
+    let registry = SchemaRegistry { url, ca: None, user: Some("edge".into()), password };
     config::Codec { schema_registry: Some(registry), ..config::Codec::default() }
 }
 
