@@ -101,6 +101,8 @@ struct Row {
     high: Offset,
     /// Timestamp of the newest record committed.
     newest_ms: Option<i64>,
+    /// Since when the source has more than this, which is committed.
+    waiting: Option<(Offset, Instant)>,
     records: u64,
     plain_bytes: u64,
 }
@@ -240,19 +242,16 @@ impl Board {
     ///
     /// Lag is never under-reported: while the exporter is silent, at least the silence is added.
     pub(crate) fn refresh(&self) {
-        let state = self.lock();
+        let mut state = self.lock();
         let silent = state.last_heard.map_or(Duration::ZERO, |heard| heard.elapsed());
         let silent = if silent > EXPECTED_SILENCE { silent.as_secs_f64() } else { 0.0 };
         let (mut running, mut held) = (0, 0);
         let mut reasons: BTreeMap<Reason, i64> = BTreeMap::new();
-        for (partition, row) in &state.rows {
+        for (partition, row) in &mut state.rows {
             let label = self.label(&row.topic, partition);
-            self.flow.lag_records.get_or_create(&label).set(row.high.0 - row.committed.0);
+            self.flow.lag_records.get_or_create(&label).set(row.lag_records());
             self.flow.lag_bytes.get_or_create(&label).set(row.lag_bytes());
-            let behind = row.stable > row.committed;
-            let age =
-                row.newest_ms.filter(|_| behind).map_or(0.0, |ms| (now_ms() - ms).max(0) as f64 / 1000.0);
-            self.flow.lag_seconds.get_or_create(&label).set(age.max(silent));
+            self.flow.lag_seconds.get_or_create(&label).set(row.age(Instant::now()).max(silent));
             match &row.held {
                 None => running += 1,
                 Some((reason, _)) => {
@@ -318,11 +317,31 @@ impl Board {
 }
 
 impl Row {
+    /// Offsets that are not committed. What is heard of the source is older than what is committed: not below none.
+    fn lag_records(&self) -> i64 {
+        (self.high.0 - self.committed.0).max(0)
+    }
+
+    /// How old the newest record committed is while there are others to come, in seconds; at least for how long none was.
+    fn age(&mut self, now: Instant) -> f64 {
+        if self.stable <= self.committed {
+            self.waiting = None;
+            return 0.0;
+        }
+        let since = match self.waiting {
+            Some((committed, since)) if committed == self.committed => since,
+            _ => now,
+        };
+        self.waiting = Some((self.committed, since));
+        let newest = self.newest_ms.map_or(0.0, |ms| (now_ms() - ms).max(0) as f64 / 1000.0);
+        newest.max(now.saturating_duration_since(since).as_secs_f64())
+    }
+
     /// What the source has and the target has not, in plain bytes: as many records as there are offsets, each as long
     /// as the partition's records were until now. An estimate: markers and compacted offsets make it too much, records that
     /// are longer than those before them too little. The lag in records is exact in offsets.
     fn lag_bytes(&self) -> i64 {
-        let offsets = (self.high.0 - self.committed.0).max(0);
+        let offsets = self.lag_records();
         let mean = self.plain_bytes.checked_div(self.records).unwrap_or(UNKNOWN_RECORD).max(1);
         offsets.saturating_mul(i64::try_from(mean).unwrap_or(i64::MAX))
     }
@@ -337,6 +356,7 @@ impl State {
             stable: Offset(0),
             high: Offset(0),
             newest_ms: None,
+            waiting: None,
             records: 0,
             plain_bytes: 0,
         })
@@ -354,33 +374,69 @@ mod tests {
     use observe::metrics::{Metrics, Side};
     use proto::ids::TopicId;
 
+    struct Shown {
+        board: Board,
+        metrics: Metrics,
+        partition: SourcePartition,
+    }
+
+    impl Shown {
+        fn new() -> Self {
+            let mut metrics = Metrics::new(Side::Importer);
+            let board = Board::new("l".into(), Flow::new(&mut metrics), metrics::Counter::default());
+            let partition = SourcePartition { cluster: "c".into(), topic: TopicId([1; 16]), partition: 0 };
+            board.running(&"orders".into(), &partition, Offset(0), SLOT, Offset(10));
+            Self { board, metrics, partition }
+        }
+
+        fn commit(&self, next: i64, tally: &Tally) {
+            self.board.committed(&"orders".into(), &self.partition, Offset(next), tally, None);
+        }
+
+        fn number(&self, name: &str) -> Option<f64> {
+            self.board.refresh();
+            let text = self.metrics.encode();
+            let line = text.lines().find(|line| line.starts_with(&format!("longhaul_importer_{name}{{")));
+            line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+        }
+    }
+
+    const SLOT: Slot = Slot(1);
+
     #[test]
     fn lag_in_bytes_counts_what_the_source_has_beyond_what_is_committed() {
-        let mut metrics = Metrics::new(Side::Importer);
-        let flow = Flow::new(&mut metrics);
-        let board = Board::new("l".into(), flow, metrics::Counter::default());
-        let (topic, slot) = ("orders".into(), Slot(1));
-        let partition = SourcePartition { cluster: "c".into(), topic: TopicId([1; 16]), partition: 0 };
-        board.running(&topic, &partition, Offset(0), slot, Offset(10));
-        let shown = || {
-            board.refresh();
-            let text = metrics.encode();
-            let line = text.lines().find(|line| line.starts_with("longhaul_importer_lag_bytes{"));
-            line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
-        };
-        assert_eq!(shown(), Some(10 * UNKNOWN_RECORD), "nothing is known of its records yet");
+        let shown = Shown::new();
+        let bytes = || shown.number("lag_bytes");
+        assert_eq!(bytes(), Some(10.0 * UNKNOWN_RECORD as f64), "nothing is known of its records yet");
         let tally = Tally { count: 4, plain_bytes: 400, ..Tally::starting(Offset(0)) };
-        board.committed(&topic, &partition, Offset(4), &tally, None);
-        assert_eq!(shown(), Some(6 * 100));
-        board.end(slot, Offset(20), Offset(24));
-        assert_eq!(shown(), Some(20 * 100));
-        board.committed(
-            &topic,
-            &partition,
-            Offset(24),
-            &Tally { count: 20, plain_bytes: 2000, ..tally },
-            None,
-        );
-        assert_eq!(shown(), Some(0));
+        shown.commit(4, &tally);
+        assert_eq!(bytes(), Some(600.0));
+        shown.board.end(SLOT, Offset(20), Offset(24));
+        assert_eq!(bytes(), Some(2000.0));
+        shown.commit(24, &Tally { count: 20, plain_bytes: 2000, ..tally });
+        assert_eq!(bytes(), Some(0.0));
+    }
+
+    /// a negative number would hide in a sum what other partitions have to go.
+    #[test]
+    fn lag_in_records_is_never_negative_though_the_source_is_heard_of_late() {
+        let shown = Shown::new();
+        shown.commit(50, &Tally::starting(Offset(0)));
+        shown.board.end(SLOT, Offset(30), Offset(30));
+        assert_eq!(shown.number("lag_records"), Some(0.0));
+        shown.board.end(SLOT, Offset(60), Offset(70));
+        assert_eq!(shown.number("lag_records"), Some(20.0));
+    }
+
+    /// a partition may wait from the start on, with no record committed whose age would be known.
+    #[test]
+    fn lag_in_seconds_grows_where_records_wait_and_nothing_was_ever_committed() {
+        let shown = Shown::new();
+        shown.number("lag_seconds");
+        std::thread::sleep(Duration::from_millis(30));
+        let age = shown.number("lag_seconds").unwrap();
+        assert!((0.03..5.0).contains(&age), "{age}");
+        shown.commit(10, &Tally::starting(Offset(0)));
+        assert_eq!(shown.number("lag_seconds"), Some(0.0));
     }
 }

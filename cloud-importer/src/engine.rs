@@ -28,6 +28,7 @@ use crate::{
     links::LinkState,
     mailbox::Order,
     progress_topic,
+    pulse::Pulse,
     refusals::{Limits, Line, Refusals},
     reload::{Reload, identity_stamps},
     session,
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     identity: RwLock<Arc<Identity>>,
     strangers: Mutex<Refusals>,
     admitted: Mutex<Refusals>,
+    target: Pulse,
     /// Becomes true when the importer stops.
     pub(crate) stopping: watch::Sender<bool>,
     started: Instant,
@@ -136,6 +138,14 @@ pub struct Status {
     pub links: Vec<LinkStatus>,
     /// Whether the audit log can be written.
     pub audit_healthy: bool,
+    /// Whether the target cluster answered when it was last asked, some seconds ago at most.
+    pub cluster_answers: bool,
+}
+
+impl Status {
+    fn stopped() -> Self {
+        Self { links: Vec::new(), audit_healthy: true, cluster_answers: true }
+    }
 }
 
 /// Why the importer could not be started.
@@ -251,6 +261,7 @@ pub async fn start(config: Config) -> Result<Handle, StartError> {
         identity: RwLock::new(Arc::new(identity)),
         strangers: Mutex::new(Refusals::new(Limits::STRANGERS)),
         admitted: Mutex::new(Refusals::new(Limits::ADMITTED)),
+        target: Pulse::start(kafka_admin.clone())?,
         stopping: watch::Sender::new(false),
         started: Instant::now(),
     });
@@ -280,9 +291,7 @@ impl Handle {
 
     /// How it is now.
     pub fn status(&self) -> Status {
-        self.shared
-            .as_ref()
-            .map_or_else(|| Status { links: Vec::new(), audit_healthy: true }, |shared| shared.status())
+        self.shared.as_ref().map_or_else(Status::stopped, |shared| shared.status())
     }
 
     /// Its metrics as OpenMetrics text.
@@ -358,12 +367,14 @@ impl Drop for Handle {
 impl Shared {
     fn status(&self) -> Status {
         let links = self.links.values().map(|link| link.board.status()).collect();
-        Status { links, audit_healthy: self.audit.healthy() }
+        Status { links, audit_healthy: self.audit.healthy(), cluster_answers: self.target.is_felt() }
     }
 
     fn readiness(&self) -> admin::Readiness {
         let status = self.status();
-        let ready = admin::Readiness::ready().and(status.audit_healthy, "the audit log cannot be written");
+        let ready = admin::Readiness::ready()
+            .and(status.audit_healthy, "the audit log cannot be written")
+            .and(status.cluster_answers, "the target cluster does not answer");
         status.links.iter().fold(ready, |ready, link| match link.trouble.iter().next() {
             None => ready,
             Some((lane, why)) => ready.and(false, format!("link {} lane {lane}: {why}", link.link)),

@@ -21,6 +21,7 @@ mod links;
 mod mailbox;
 mod offset_map;
 mod progress_topic;
+mod pulse;
 mod refusals;
 mod reload;
 mod session;

@@ -139,8 +139,13 @@ impl Engine {
         };
         let (stop, alive) = (Stop::default(), Arc::new(()));
         let (tell, news) = mpsc::channel(MAX_NEWS);
-        let (source, asks) =
-            Source::new(&config, Arc::clone(&view.table), tell.clone(), stop.clone(), rules)?;
+        let (source, asks) = Source::new(
+            &config,
+            Arc::clone(&view.table),
+            (view.cluster.clone(), tell.clone()),
+            stop.clone(),
+            rules,
+        )?;
         let check = kafka::Admin::new(&client(&config, "check"))?;
         let (asker, checker) = topic_check::channel(check, move |topic, loss| {
             // Without a session there is nobody to be told; the next one finds out.

@@ -8,7 +8,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicI32, Ordering},
+        atomic::{AtomicBool, AtomicI32, Ordering},
     },
     time::{Instant, SystemTime},
 };
@@ -206,20 +206,30 @@ impl fmt::Display for Partition {
     }
 }
 
-/// The source cluster's id, as soon as it was told.
+/// The source cluster: its id, as soon as it was told, and whether it answers.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Cluster(Arc<OnceLock<Arc<str>>>);
+pub(crate) struct Cluster(Arc<(OnceLock<Arc<str>>, AtomicBool)>);
 
 impl Cluster {
     /// The cluster told its id. It stays what was told first.
     pub(crate) fn tell(&self, id: Arc<str>) {
         // Told once, at the start.
-        let _ = self.0.set(id);
+        let _ = self.0.0.set(id);
     }
 
     /// The id, once it was told.
     pub(crate) fn known(&self) -> Option<&str> {
-        self.0.get().map(|id| &**id)
+        self.0.0.get().map(|id| &**id)
+    }
+
+    /// What became of the last question.
+    pub(crate) fn answered(&self, answered: bool) {
+        self.0.1.store(answered, Ordering::Relaxed);
+    }
+
+    /// Whether the last question was answered.
+    pub(crate) fn answers(&self) -> bool {
+        self.0.1.load(Ordering::Relaxed)
     }
 
     /// The id; empty before it was told, when there are no source partitions yet.

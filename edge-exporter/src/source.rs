@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     config::{Config, Rules, Start},
-    partition::{Partition, State, Table, Topic},
+    partition::{Cluster, Partition, State, Table, Topic},
     position::Ends,
     stop::Stop,
     topic_check::Loss,
@@ -72,6 +72,7 @@ pub(crate) struct Source {
     admin: Admin,
     start: Start,
     table: Arc<Table>,
+    cluster: Cluster,
     catalogue: Catalogue,
     asked: Receiver<Ask>,
     news: mpsc::Sender<News>,
@@ -89,7 +90,7 @@ impl Source {
     pub(crate) fn new(
         config: &Config,
         table: Arc<Table>,
-        news: mpsc::Sender<News>,
+        (cluster, news): (Cluster, mpsc::Sender<News>),
         stop: Stop,
         rules: Rules,
     ) -> Result<(Self, Sender<Ask>), kafka::Error> {
@@ -99,6 +100,7 @@ impl Source {
             start: config.topics.start,
             catalogue: Catalogue::new(config, rules, Arc::clone(&table)),
             table,
+            cluster,
             asked,
             news,
             stop,
@@ -111,7 +113,7 @@ impl Source {
 
     /// Runs until the process stops.
     pub(crate) fn run(mut self) {
-        let Some(cluster) = self.cluster() else { return };
+        let Some(cluster) = self.find_cluster() else { return };
         if !self.tell(News::Cluster(cluster)) {
             return;
         }
@@ -150,7 +152,7 @@ impl Source {
     }
 
     /// The cluster's id, however long it takes to be told; `None` when the process stops first.
-    fn cluster(&mut self) -> Option<Arc<str>> {
+    fn find_cluster(&mut self) -> Option<Arc<str>> {
         while !self.stop.is_stopping() {
             match self.admin.cluster_id(TIMEOUT) {
                 Ok(id) => {
@@ -357,6 +359,7 @@ impl Source {
     }
 
     fn failed(&mut self, what: &str, error: &kafka::Error) {
+        self.cluster.answered(false);
         if !std::mem::replace(&mut self.failing, true) {
             tracing::warn!(
                 %error,
@@ -368,6 +371,7 @@ impl Source {
     }
 
     fn succeeded(&mut self) {
+        self.cluster.answered(true);
         if std::mem::take(&mut self.failing) {
             tracing::info!("the source cluster answers again");
         }

@@ -51,6 +51,8 @@ pub struct Status {
     pub lag_seconds: f64,
     /// Whether the audit log can be written; nothing is sent while not.
     pub audit_healthy: bool,
+    /// Whether the source cluster answered when it was last asked, some seconds ago at most.
+    pub cluster_answers: bool,
     /// Every source partition that is carried.
     pub partitions: Vec<PartitionStatus>,
 }

@@ -16,7 +16,7 @@ use std::{
 
 pub use many::Outcomes;
 
-use answers::{Metadata, committed_result, describe_result, topic_name, topic_results};
+use answers::{About, Metadata, committed_result, describe_result, topic_name, topic_results};
 use leaders::Leaders;
 use proto::ids::TopicId;
 
@@ -109,12 +109,20 @@ impl Admin {
         }
     }
 
+    /// Asks for no more than a sign of life.
+    ///
+    /// # Errors
+    /// No answer in time.
+    pub fn ping(&self, timeout: Duration) -> Result<(), Error> {
+        Metadata::ask(&self.client, About::Brokers, timeout).map(drop)
+    }
+
     /// How many brokers the cluster has.
     ///
     /// # Errors
     /// No answer in time.
     pub fn brokers(&self, timeout: Duration) -> Result<usize, Error> {
-        let metadata = Metadata::ask(&self.client, None, timeout)?;
+        let metadata = Metadata::ask(&self.client, About::All, timeout)?;
         Ok(usize::try_from(metadata.get().broker_cnt).unwrap_or(0))
     }
 
@@ -123,7 +131,7 @@ impl Admin {
     /// # Errors
     /// No answer in time.
     pub fn topics(&self, timeout: Duration) -> Result<Vec<TopicInfo>, Error> {
-        let metadata = Metadata::ask(&self.client, None, timeout)?;
+        let metadata = Metadata::ask(&self.client, About::All, timeout)?;
         let mut topics: Vec<TopicInfo> = metadata.topics().collect();
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(topics)

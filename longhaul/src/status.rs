@@ -107,6 +107,11 @@ impl Report {
             report.well = false;
             report.line(format_args!("audit log: CANNOT BE WRITTEN; nothing is carried until it can"));
         }
+        if status["cluster_answers"] == false {
+            report.well = false;
+            report
+                .line(format_args!("Kafka: DOES NOT ANSWER; what it has or is to have waits until it does"));
+        }
         Some(report)
     }
 
@@ -317,7 +322,10 @@ mod tests {
         });
         let mut mute = exporter();
         mute["audit_healthy"] = false.into();
+        let mut deaf = exporter();
+        deaf["cluster_answers"] = false.into();
         for (status, words) in [
+            (deaf, "DOES NOT ANSWER"),
             (away, "NONE: no answer from importer"),
             (held, "orders/3 held (truncated): records are gone"),
             (mute, "CANNOT BE WRITTEN"),

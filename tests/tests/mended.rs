@@ -142,3 +142,31 @@ fn fill_small(bootstrap: &str, name: &str, seed: u8) {
     });
     load(&settings_at(bootstrap), name, records, &compressed("lz4")).unwrap();
 }
+
+/// Readiness tells the truth of a cluster that stands still with its connections open, also while nothing flows.
+#[test]
+fn a_cluster_that_does_not_answer_is_no_readiness_on_its_side_and_is_again_once_it_does() {
+    let Some(pair) = TURNS.take("mended: readiness") else { return };
+    let name = "ready.orders";
+    topic(&pair.source.bootstrap(), name, 2);
+    let mut bridge = Bridge::new(&pair, "ready", &[name]);
+    bridge.start();
+    fill(&pair.source.bootstrap(), name, 300, 1);
+    bridge.wait(&[name], PATIENCE);
+    let code = |answer: Option<(u16, String)>| answer.map(|(code, _)| code);
+    for (cluster, words) in [(&pair.target, "target cluster"), (&pair.source, "source cluster")] {
+        let ready = |bridge: &Bridge| match words {
+            "target cluster" => bridge.importer.get("/readyz"),
+            _ => bridge.exporter.get("/readyz"),
+        };
+        assert!(wait_until(PATIENCE, || code(ready(&bridge)) == Some(200)), "{:?}", ready(&bridge));
+        cluster.pause(1);
+        let told = wait_until(Duration::from_secs(20), || {
+            ready(&bridge).is_some_and(|(code, body)| code == 503 && body.contains(words))
+        });
+        cluster.resume(1);
+        assert!(told, "{words}: {:?}", ready(&bridge));
+        let again = wait_until(Duration::from_secs(10), || code(ready(&bridge)) == Some(200));
+        assert!(again, "{words}: {:?}", ready(&bridge));
+    }
+}

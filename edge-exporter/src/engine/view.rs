@@ -55,6 +55,7 @@ impl View {
             lag_records: partitions.iter().map(|partition| partition.lag_records).sum(),
             lag_seconds: partitions.iter().map(|partition| partition.lag_seconds).fold(0.0, f64::max),
             audit_healthy: self.audit.healthy(),
+            cluster_answers: self.cluster.answers(),
             partitions,
         }
     }
@@ -66,7 +67,7 @@ impl View {
             metrics,
             readiness: Arc::new(move || {
                 Readiness::ready()
-                    .and(ready.cluster.known().is_some(), "the source cluster was not reached yet")
+                    .and(ready.cluster.answers(), "the source cluster does not answer")
                     .and(ready.facts.session().is_some(), "no session with the importer")
                     .and(ready.audit.healthy(), "the audit log cannot be written")
             }),

@@ -10,23 +10,31 @@ use crate::{
     native::{self, Client, Event, TopicRef, call_error, owned_text, sys},
 };
 
-/// The cluster's metadata over all topics, or over one.
+/// What is asked about.
+pub(super) enum About<'a> {
+    /// Brokers and all topics.
+    All,
+    /// Brokers and one topic.
+    Topic(&'a TopicRef),
+    /// Brokers, and what topics the client uses.
+    Brokers,
+}
+
+/// The cluster's metadata.
 pub(super) struct Metadata(*const sys::rd_kafka_metadata_t);
 
 impl Metadata {
-    pub(super) fn ask(client: &Client, topic: Option<&TopicRef>, timeout: Duration) -> Result<Self, Error> {
+    pub(super) fn ask(client: &Client, about: About<'_>, timeout: Duration) -> Result<Self, Error> {
         let mut metadata = std::ptr::null();
-        let topic = topic.map_or(std::ptr::null_mut(), TopicRef::as_ptr);
+        let (all, topic) = match about {
+            About::All => (true, std::ptr::null_mut()),
+            About::Topic(topic) => (false, topic.as_ptr()),
+            About::Brokers => (false, std::ptr::null_mut()),
+        };
         // SAFETY: the client and its topic are live; a null topic with `all_topics` asks for all; the object returned is
         // ours.
         let code = KafkaCode(unsafe {
-            sys::rd_kafka_metadata(
-                client.as_ptr(),
-                topic.is_null().into(),
-                topic,
-                &mut metadata,
-                native::millis(timeout),
-            )
+            sys::rd_kafka_metadata(client.as_ptr(), all.into(), topic, &mut metadata, native::millis(timeout))
         });
         match code {
             KafkaCode::NONE => Ok(Self(metadata)),

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::answers::Metadata;
+use super::answers::{About, Metadata};
 use crate::{
     Error,
     native::{Client, TopicRef},
@@ -32,11 +32,11 @@ impl Leaders {
         let now = Instant::now();
         let unknown = self.unknown(topics, now);
         if unknown.len() > MANY {
-            Metadata::ask(client, None, timeout)?;
+            Metadata::ask(client, About::All, timeout)?;
         } else {
             for topic in &unknown {
                 let topic: TopicRef = client.topic(&topic.to_string_lossy())?;
-                Metadata::ask(client, Some(&topic), timeout)?;
+                Metadata::ask(client, About::Topic(&topic), timeout)?;
             }
         }
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
