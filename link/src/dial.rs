@@ -344,6 +344,14 @@ impl Attempt {
     }
 }
 
+/// Whether `address` is one that can be dialled; no name is looked up.
+///
+/// # Errors
+/// [`DialError::Address`], with what is wrong.
+pub fn check_address(address: &str) -> Result<(), DialError> {
+    host_of(address).map(drop)
+}
+
 /// The host in `host:port`, brackets of IPv6 removed: the name that the importer's certificate must carry.
 fn host_of(address: &str) -> Result<&str, DialError> {
     let wrong = |why| DialError::Address { address: address.into(), why };

@@ -46,7 +46,7 @@ pub use close::CloseCode;
 pub use congestion::Congestion;
 pub use connection::{Connection, Handshake};
 pub use control::{ControlRecv, ControlSend};
-pub use dial::{DialError, Dialer};
+pub use dial::{DialError, Dialer, check_address};
 pub use error::Error;
 pub use listen::{Listener, Refused};
 pub use parcel::{ParcelRecv, ParcelSend};

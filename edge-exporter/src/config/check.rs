@@ -76,9 +76,8 @@ fn check_importer(config: &Config) -> Result<(), Wrong> {
         return wrong("importer.address", "expected at least one \"host:port\", found none");
     }
     for address in &config.importer.address {
-        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
-        if !port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0)) {
-            return wrong("importer.address", format!("expected \"host:port\", found {address:?}"));
+        if let Err(error) = link::check_address(address) {
+            return wrong("importer.address", error.to_string());
         }
     }
     if let Err(error) = config.importer.identity.parse::<certs::SpiffeId>() {
@@ -203,6 +202,7 @@ listen = "127.0.0.1:9600"
             ("include = [\"orders\", \"payments.*\"]", "include = []", &["topics.include", "at least one"]),
             ("[\"importer.cloud.example:7443\"]", "[]", &["importer.address", "at least one"]),
             (":7443", "", &["importer.address", "host:port"]),
+            ("importer.cloud.example:7443", "::1:7443", &["importer.address", "in brackets"]),
             ("spiffe://", "https://", &["importer.identity"]),
             ("200 Mbit/s", "0 Mbit/s", &["importer.rate"]),
             ("[tls]", "floor = \"201 Mbit/s\"\n[tls]", &["importer.floor", "at most the rate"]),
