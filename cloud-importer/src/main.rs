@@ -33,11 +33,11 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
-    if arguments.check {
-        return check(&config);
-    }
     if let Err(error) = observe::logging::init(config.log, None) {
         return refuse(&error);
+    }
+    if arguments.check {
+        return check(&config);
     }
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,

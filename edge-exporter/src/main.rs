@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(settings::EX_USAGE, &error.to_string()),
     };
-    let outcome = if arguments.check { check(&config) } else { run(config) };
+    let outcome = log(&config).and_then(|()| if arguments.check { check(&config) } else { run(config) });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(exit_code(&error), &settings::said_once(&*error)),
@@ -61,12 +61,15 @@ fn check(config: &Config) -> anyhow::Result<()> {
     std::io::stdout().write_all(text.as_bytes()).context("cannot print the configuration")
 }
 
-fn run(config: Config) -> anyhow::Result<()> {
+fn log(config: &Config) -> anyhow::Result<()> {
     let format = match config.log {
         Log::People => Format::People,
         Log::Json => Format::Json,
     };
-    logging::init(format, None)?;
+    Ok(logging::init(format, None)?)
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

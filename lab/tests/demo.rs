@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 fn demo(arguments: &[&str]) -> Output {
@@ -50,6 +53,31 @@ fn everything_arrives_exactly_once_although_the_link_is_cut_and_the_importer_kil
         assert!(stderr.contains(word), "{word:?} is not told:\n{stderr}");
     }
     assert!(!stderr.contains('\u{1b}'), "colours where there is no terminal:\n{stderr}");
+}
+
+#[test]
+fn who_interrupts_it_is_told_that_nothing_is_left_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = || std::fs::read_dir(folder.path()).unwrap().count();
+    let demo = Command::new(env!("CARGO_BIN_EXE_demo"))
+        .env("TMPDIR", folder.path())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while kept() == 0
+        || !folder.path().read_dir().unwrap().flatten().any(|made| made.path().join("demo.log").exists())
+    {
+        assert!(Instant::now() < deadline, "the demo does not begin");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    kill(Pid::from_raw(demo.id() as i32), Signal::SIGINT).unwrap();
+    let output = demo.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("is removed"), "{stderr}");
+    assert_eq!(kept(), 0, "{stderr}");
 }
 
 #[test]

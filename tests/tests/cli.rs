@@ -171,14 +171,17 @@ fn a_bad_log_filter_ends_with_64_and_is_named() {
     let ground = Ground::new();
     let (exporter, importer) = configurations(&ground);
     for (program, file) in [(PROGRAMS[0], exporter.config_file()), (PROGRAMS[1], importer.config_file())] {
-        let output = Command::new(binary(program))
-            .args(["--config", &file.display().to_string()])
-            .env("RUST_LOG", "link=loud")
-            .output()
-            .unwrap();
-        let err = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(64), "{program}: {err}");
-        assert!(err.contains("link=loud") && err.contains("RUST_LOG"), "{err}");
+        for check in [&[][..], &["--check"]] {
+            let output = Command::new(binary(program))
+                .args(["--config", &file.display().to_string()])
+                .args(check)
+                .env("RUST_LOG", "link=loud")
+                .output()
+                .unwrap();
+            let err = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(64), "{program} {check:?}: {err}");
+            assert!(err.contains("link=loud") && err.contains("RUST_LOG"), "{err}");
+        }
     }
 }
 

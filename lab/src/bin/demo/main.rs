@@ -21,6 +21,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
 
 use clusters::Clusters;
 use display::Display;
@@ -30,6 +31,9 @@ use topics::Topic;
 const EXIT_FAILED: u8 = 1;
 const EXIT_DIFFERENT: u8 = 2;
 const EXIT_USAGE: u8 = 64;
+/// As a shell has it for SIGINT and SIGTERM.
+const EXIT_INTERRUPTED: i32 = 130;
+const EXIT_TERMINATED: i32 = 143;
 
 /// Mirror Kafka topics over a link that breaks, and see that every record arrives exactly once.
 #[derive(Debug, Parser)]
@@ -88,6 +92,7 @@ fn run(arguments: &Arguments, topics: Vec<Topic>) -> Result<bool> {
     let folder = tempfile::Builder::new().prefix("longhaul-demo-").tempdir();
     // Kept: the audit logs in it are half of the result.
     let folder = folder.context("cannot make a folder for the demo")?.keep();
+    remove_when_interrupted(folder.clone()).context("cannot listen for Ctrl-C")?;
     let log = log_to(&folder).context("cannot write the log of the demo")?;
     let display = Display::new(&topics);
     display.introduce(&topics, !arguments.no_faults);
@@ -107,6 +112,29 @@ fn run(arguments: &Arguments, topics: Vec<Topic>) -> Result<bool> {
         writeln!(std::io::stdout(), "{line}").context("cannot write to stdout")?;
     }
     Ok(result.is_exact())
+}
+
+/// Who interrupts the demo wants none of it: the folder holds keys, and logs of half a journey.
+fn remove_when_interrupted(folder: PathBuf) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let within = runtime.enter();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    drop(within);
+    std::thread::spawn(move || {
+        let code = runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => EXIT_INTERRUPTED,
+                _ = terminate.recv() => EXIT_TERMINATED,
+            }
+        });
+        let words = match std::fs::remove_dir_all(&folder) {
+            Ok(()) => format!("stopped: {} is removed", folder.display()),
+            Err(error) => format!("stopped: {} stays, as it cannot be removed: {error}", folder.display()),
+        };
+        let _ = writeln!(std::io::stderr(), "\n{words}");
+        std::process::exit(code);
+    });
+    Ok(())
 }
 
 /// What the engines and Kafka clients have to say goes to a file: the terminal is for the demo.
