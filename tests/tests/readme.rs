@@ -385,10 +385,15 @@ fn accepted(folder: &Path, text: &str, what: &str) {
     fs::write(&secret, "secret\n").expect("a secret can be written");
     let schema = folder.join("flight.avsc");
     fs::write(&schema, "\"string\"").expect("a schema can be written");
+    let authority = folder.join("registry-ca");
+    if !authority.is_dir() {
+        certs::Authority::create(&authority, "registry").expect("an authority can be made");
+    }
     let secret = secret.display().to_string();
     let text = text
         .replace("secrets/kafka-password", &secret)
         .replace("secrets/registry-password", &secret)
+        .replace("certs/registry-ca.pem", &authority.join("ca.pem").display().to_string())
         .replace("schemas/flight.avsc", &schema.display().to_string());
     let file = folder.join("config.toml");
     fs::write(&file, &text).expect("a configuration can be written");
