@@ -127,7 +127,9 @@ fn remove_when_interrupted(folder: PathBuf) -> std::io::Result<()> {
                 _ = terminate.recv() => EXIT_TERMINATED,
             }
         });
-        let words = match std::fs::remove_dir_all(&folder) {
+        // What still runs may just have made a file.
+        let removed = (0..5).map(|_| std::fs::remove_dir_all(&folder)).find(Result::is_ok);
+        let words = match removed.unwrap_or_else(|| std::fs::remove_dir_all(&folder)) {
             Ok(()) => format!("stopped: {} is removed", folder.display()),
             Err(error) => format!("stopped: {} stays, as it cannot be removed: {error}", folder.display()),
         };
