@@ -261,7 +261,7 @@ pub async fn start(config: Config) -> Result<Handle, StartError> {
         identity: RwLock::new(Arc::new(identity)),
         strangers: Mutex::new(Refusals::new(Limits::STRANGERS)),
         admitted: Mutex::new(Refusals::new(Limits::ADMITTED)),
-        target: Pulse::start(kafka_admin.clone())?,
+        target: Pulse::start(kafka::Admin::new(&config.kafka_settings("pulse"))?)?,
         stopping: watch::Sender::new(false),
         started: Instant::now(),
     });

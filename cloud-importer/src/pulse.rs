@@ -15,8 +15,9 @@ use std::{
 pub(crate) struct Pulse(Arc<AtomicBool>);
 
 impl Pulse {
-    /// Begins to ask, on a thread of its own: a question to a cluster that is gone takes as long as it may.
-    pub(crate) fn start(admin: Arc<kafka::Admin>) -> io::Result<Self> {
+    /// Begins to ask, on a thread of its own: a question to a cluster that is gone takes as long as it may. `admin` is for
+    /// nothing else: see [`kafka::Admin::ping`].
+    pub(crate) fn start(admin: kafka::Admin) -> io::Result<Self> {
         let answers = Arc::<AtomicBool>::default();
         let told = Arc::downgrade(&answers);
         thread::Builder::new().name("pulse".into()).spawn(move || feel(&admin, &told))?;

@@ -111,6 +111,9 @@ impl Admin {
 
     /// Asks for no more than a sign of life.
     ///
+    /// Best on a handle that is asked nothing else: librdkafka (2.12) also asks about topics that it has just begun to look
+    /// for or not found, and lets the broker create them.
+    ///
     /// # Errors
     /// No answer in time.
     pub fn ping(&self, timeout: Duration) -> Result<(), Error> {

@@ -123,3 +123,23 @@ fn a_group_without_positions_has_none() {
     let admin = Admin::new(&settings(&broker.bootstrap)).unwrap();
     assert_eq!(admin.committed("nobody", TIMEOUT).unwrap(), []);
 }
+
+/// The broker creates topics that clients ask about: a sign of life asks about none, whatever was asked before.
+#[test]
+fn a_sign_of_life_brings_no_deleted_topic_back() {
+    let Some(broker) = broker() else { return };
+    let [admin, other] = [(); 2].map(|()| Admin::new(&settings(&broker.bootstrap)).unwrap());
+    let topic = new_topic(&broker.bootstrap, "pinged", 1, &[]);
+    settle(&broker.bootstrap, &topic);
+    admin.ends(&topic, &[0], TIMEOUT).unwrap();
+    other.delete_topic(&topic, TIMEOUT).unwrap();
+    let is_there = || other.topics(TIMEOUT).unwrap().iter().any(|found| found.name == topic);
+    wait_until(|| !is_there());
+    for _ in 0..3 {
+        // It learns that there is none, and remembers that for a moment.
+        assert!(admin.ends(&topic, &[0], Duration::from_secs(1)).is_err());
+        admin.ping(TIMEOUT).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!is_there(), "it was created by a question");
+}
