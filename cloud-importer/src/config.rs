@@ -226,8 +226,8 @@ impl Config {
                 return Err((format!("links[{index}].name"), what));
             }
         }
-        if self.kafka.bootstrap.trim().is_empty() {
-            return refuse("kafka.bootstrap", "no broker is named: write \"host:9092\"");
+        if let Err(what) = self.kafka_settings("check").check_bootstrap() {
+            return Err(("kafka.bootstrap".into(), what));
         }
         if let Err(error) = self.kafka_settings("check").check() {
             return Err(("kafka.properties".into(), error.to_string()));
@@ -395,6 +395,7 @@ listen = "127.0.0.1:9601"
             ("map = { prefix = \"\" }", "map = { rename = { a = \"c\", b = \"c\" } }", "both become"),
             ("map = { prefix = \"\" }", "map = { rename = { a = \"orders\" } }", "the granted \"orders\""),
             ("bootstrap = \"cloud-1:9092\"", "bootstrap = \" \"", "kafka.bootstrap"),
+            ("bootstrap = \"cloud-1:9092\"", "bootstrap = \"cloud-1\"", "kafka.bootstrap"),
             ("[tls]", "[transaction]\ntimeout = \"1 s\"\n[tls]", "transaction.timeout"),
             ("[tls]", "[kafka.properties]\n\"enable.idempotence\" = false\n[tls]", "enable.idempotence"),
         ] {

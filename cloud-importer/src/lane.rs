@@ -11,6 +11,7 @@
 //! One recovery path serves everything: whatever goes wrong, the producer is dropped and the lane taken over anew.
 //! A transaction is begun only when parcels are in hand, and never waits for the network.
 
+mod aside;
 mod commit;
 mod open;
 mod pending;

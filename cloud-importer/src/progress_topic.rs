@@ -126,6 +126,29 @@ pub(crate) fn read(
         }
         std::thread::sleep(Duration::from_millis(50));
     };
+    let (table, next) = read_committed(settings, topic, lane)?;
+    if next < ends.lso {
+        return Err(Obstacle::Passing(format!("progress was read up to {next} of {}", ends.lso)));
+    }
+    Ok(table)
+}
+
+/// Where committed progress ends now: it moves with every transaction of the lane's owner.
+pub(crate) fn committed_end(admin: &Admin, topic: &str, lane: Lane) -> Result<i64, Obstacle> {
+    let ends = admin
+        .ends(topic, &[i32::from(lane.0)], PATIENCE)
+        .map_err(|error| passing("ask for the end of progress", &error))?;
+    ends.first().map(|ends| ends.lso).ok_or_else(|| Obstacle::Passing(format!("`{topic}` has no ends")))
+}
+
+/// What is committed of a lane's progress so far, and up to which offset that is. The lane's owner may be about to commit
+/// more.
+pub(crate) fn read_committed(
+    settings: &kafka::Settings,
+    topic: &str,
+    lane: Lane,
+) -> Result<(Table, i64), Obstacle> {
+    let partition = i32::from(lane.0);
     let mut table = Table::default();
     let mut unreadable = None;
     let end =
@@ -145,10 +168,7 @@ pub(crate) fn read(
             ),
         ));
     }
-    if end.next < ends.lso {
-        return Err(Obstacle::Passing(format!("progress was read up to {} of {}", end.next, ends.lso)));
-    }
-    Ok(table)
+    Ok((table, end.next))
 }
 
 fn create(

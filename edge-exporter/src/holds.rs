@@ -55,13 +55,14 @@ impl Holds {
         until: Until,
         now: Instant,
     ) -> bool {
+        let (first, longest) = backoff(cause);
         if let Some(held) = self.held.get_mut(&slot)
             && held.cause == cause
         {
             held.detail = detail.into();
             held.until = until;
             held.next_try = Some(now + held.backoff);
-            held.backoff = (held.backoff * 2).min(MAX_BACKOFF);
+            held.backoff = (held.backoff * 2).min(longest);
             return false;
         }
         let held = Held {
@@ -69,8 +70,8 @@ impl Holds {
             detail: detail.into(),
             since: SystemTime::now(),
             until,
-            next_try: Some(now + FIRST_BACKOFF),
-            backoff: FIRST_BACKOFF * 2,
+            next_try: Some(now + first),
+            backoff: (first * 2).min(longest),
         };
         self.held.insert(slot, held);
         true
@@ -123,6 +124,16 @@ impl Holds {
     }
 }
 
+/// The first pause between two tries, and the longest.
+fn backoff(cause: Cause) -> (Duration, Duration) {
+    match cause {
+        // Ends without anybody's doing, when the other importer is gone: within ten seconds.
+        Cause::Hold(Reason::OwnedElsewhere) => (OWNER_BACKOFF, OWNER_BACKOFF),
+        _ => (FIRST_BACKOFF, MAX_BACKOFF),
+    }
+}
+
+const OWNER_BACKOFF: Duration = Duration::from_secs(2);
 const FIRST_BACKOFF: Duration = Duration::from_secs(5);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
@@ -149,6 +160,17 @@ mod tests {
         }
         assert_eq!(waits, [5, 10, 20, 40, 60, 60]);
         assert_eq!(holds.get(SLOT).unwrap().detail, "still gone");
+    }
+
+    #[test]
+    fn a_partition_that_another_importer_owns_is_tried_again_every_two_seconds() {
+        let mut holds = Holds::default();
+        let mut now = Instant::now();
+        for _ in 0..5 {
+            holds.hold(SLOT, Cause::Hold(Reason::OwnedElsewhere), "theirs", Until::Resumed, now);
+            assert_eq!(holds.next_due(), Some(now + OWNER_BACKOFF));
+            now += OWNER_BACKOFF;
+        }
     }
 
     #[test]

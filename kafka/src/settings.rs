@@ -1,6 +1,6 @@
 //! What a client is told from outside, and what it may not be told.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, net::Ipv6Addr};
 
 use crate::{
     Error,
@@ -24,6 +24,32 @@ impl Settings {
     #[must_use]
     pub fn named(&self, client_id: impl Into<String>) -> Self {
         Self { client_id: client_id.into(), ..self.clone() }
+    }
+
+    /// Checks how `bootstrap` is written, without asking anybody: `host:port`, several separated by commas, an IPv6 address
+    /// in brackets, a protocol before it as librdkafka takes it (`SASL_SSL://host:port`).
+    ///
+    /// # Errors
+    /// What is wrong with which of them.
+    pub fn check_bootstrap(&self) -> Result<(), String> {
+        self.bootstrap.split(',').try_for_each(|broker| {
+            let broker = broker.trim();
+            let address = broker.split_once("://").map_or(broker, |(_, address)| address);
+            let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+            let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+            if host.contains(':') && bracketed.is_none_or(|host| host.parse::<Ipv6Addr>().is_err()) {
+                return Err(format!(
+                    "{broker:?}: an IPv6 address stands in brackets, as in [2001:db8::1]:9092"
+                ));
+            }
+            if host.is_empty() || !port.parse::<u16>().is_ok_and(|port| port > 0) {
+                return Err(format!(
+                    "expected host:port, several separated by commas, found {broker:?} in {:?}",
+                    self.bootstrap
+                ));
+            }
+            Ok(())
+        })
     }
 
     /// Checks the properties without making a client: names, values, and that none is refused.
@@ -178,6 +204,24 @@ mod tests {
         assert!(!format!("{:?}", with("sasl.password", "hunter2")).contains("hunter2"));
         let error = with("sasl.password", "hun\0ter2").check().unwrap_err().to_string();
         assert!(error.contains("sasl.password") && !error.contains("hun"), "{error}");
+    }
+
+    #[test]
+    fn brokers_are_host_and_port_and_ipv6_stands_in_brackets() {
+        let check = |bootstrap: &str| {
+            Settings { bootstrap: bootstrap.into(), ..Settings::default() }.check_bootstrap()
+        };
+        for good in
+            ["a:9092", "a.example:1, b:2", "[::1]:9092", "SASL_SSL://[2001:db8::1]:9092,10.0.0.1:9092"]
+        {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for bad in ["", " ", "a", "a:", "a:0", "a:70000", ":9092", "a:1,", "a:1,,b:2"] {
+            assert!(check(bad).unwrap_err().contains("expected host:port"), "{bad}");
+        }
+        for bad in ["::1:9092", "2001:db8::1", "a:1,::1:9092", "[a:b]:1", "[::1:9092"] {
+            assert!(check(bad).unwrap_err().contains("in brackets"), "{bad}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kafka::{ProducerOptions, TransactionalProducer};
 use lab::checker::Check;
@@ -74,6 +74,42 @@ fn two_importers_of_one_link_do_not_repeat_and_do_not_take_turns_for_ever() {
     assert_eq!(report.records(), written.visible);
     let fenced = bridge.importer.log().matches("fenced").count() + other.log().matches("fenced").count();
     say(format_args!("the two importers' logs speak {fenced} times of fencing"));
+}
+
+/// the lane went to another importer, which then goes for good. Nobody connects anew, and nobody has to.
+#[test]
+fn a_lane_that_went_to_another_importer_comes_back_when_that_one_is_gone() {
+    let Some(pair) = TURNS.take("the other importer gone") else { return };
+    let source = pair.source.bootstrap();
+    topic(&source, "aside.orders", 2);
+    let bridge = &mut Bridge::new(&pair, "aside", &["aside.*"]);
+    let links = bridge.importer.links.clone();
+    let mut other = Importer::new(&bridge.ground, "aside-2", &pair.target.bootstrap(), links);
+    let mut rival =
+        Exporter::named(&bridge.ground, "rival", "aside", &source, &other.address(), &["aside.*"]);
+    let stream = Stream::start(&source, "aside.orders", 500, 1, LoadOptions::default());
+    bridge.start();
+    assert!(wait_until(PATIENCE, || bridge.importer.journal().events().len() > 12), "nothing flows");
+    other.start();
+    rival.start();
+    for partition in [0, 1] {
+        bridge.await_hold(("aside.orders", partition), &["owned_elsewhere"], &["taken over by importer"]);
+    }
+    // As long as the other one works, it keeps what it has.
+    std::thread::sleep(Duration::from_secs(12));
+    let back = |importer: &Importer| importer.log().matches("it is taken back").count();
+    assert_eq!((back(&bridge.importer), back(&other)), (0, 0), "they take turns");
+    other.kill();
+    rival.kill();
+    let gone = Instant::now();
+    let back = wait_until(Duration::from_secs(10), || bridge.importer.journal().held().is_empty());
+    assert!(back, "still held: {:?}", bridge.importer.journal().held());
+    say(format_args!("taken back after {:.1} s", gone.elapsed().as_secs_f64()));
+    let written = stream.stop();
+    bridge.wait(&["aside.orders"], PATIENCE);
+    let report = check_copy(&pair, &bridge.exporter, Check::of(&["aside.orders"]));
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.records(), written.visible);
 }
 
 /// A producer of somebody else leaves a transaction open in one partition of the progress topic: that lane waits.

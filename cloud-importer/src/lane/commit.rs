@@ -114,7 +114,7 @@ impl Worker {
     /// The lane is ours and every pending group continues its partition's progress.
     fn ready(&mut self) -> Result<bool, Stopped> {
         let fresh = self.owned.is_none();
-        match self.acquire()? {
+        match self.acquire(&[])? {
             Ok(()) => {}
             Err(Obstacle::Passing(why)) => {
                 self.context.board.trouble(self.context.lane, &why);

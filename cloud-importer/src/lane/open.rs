@@ -54,7 +54,7 @@ impl Later {
 impl Worker {
     /// Answers `opens`. Everything accepted before is committed already.
     pub(super) fn open(&mut self, opens: Vec<OpenPartition>) -> Result<(), Stopped> {
-        match self.acquire()? {
+        match self.acquire(&opens)? {
             Ok(()) => {}
             Err(Obstacle::Passing(why)) => return self.ask_again(opens, &why),
             Err(Obstacle::Hold(reason, detail)) => return self.hold_opens(opens, reason, &detail),

@@ -12,10 +12,12 @@ use kafka::{ProducerOptions, TopicHandle, TransactionError, TransactionalProduce
 use proto::{
     hold::Reason,
     progress::{Owner, Table},
+    receiver::OpenPartition,
 };
 
 use super::{
     Context, Stopped, Worker,
+    aside::Aside,
     commit::OWN_TAG,
     words::{missing_right, own_topics_unauthorised},
 };
@@ -37,8 +39,10 @@ pub(super) struct Owned {
 pub(super) struct State {
     /// The last producer was fenced: someone else may own the lane, or it was paused for too long.
     fenced: bool,
-    /// Another importer owns the lane. Only a new session brings it back here.
-    stood_down: Option<String>,
+    /// Another importer owns the lane. A new session brings it back here, or that the other has stopped.
+    stood_down: Option<Aside>,
+    /// How often this session stood up because the other had stopped.
+    stood_up: u32,
     /// Take-overs in a row without a commit.
     failures: u32,
 }
@@ -46,6 +50,7 @@ pub(super) struct State {
 impl State {
     pub(super) fn new_session(&mut self) {
         self.stood_down = None;
+        self.stood_up = 0;
         self.fenced = false;
     }
 
@@ -89,13 +94,14 @@ impl Worker {
         true
     }
 
-    /// Makes the lane ours if it is not. `Ok(Err(_))` says what is in the way.
-    pub(super) fn acquire(&mut self) -> Result<Result<(), Obstacle>, Stopped> {
+    /// Makes the lane ours if it is not, for `opens` that ask for their positions, or none. `Ok(Err(_))` says what is in the
+    /// way.
+    pub(super) fn acquire(&mut self, opens: &[OpenPartition]) -> Result<Result<(), Obstacle>, Stopped> {
         if self.owned.is_some() {
             return Ok(Ok(()));
         }
-        if let Some(owner) = &self.takeover.stood_down {
-            return Ok(Err(owned_elsewhere(&self.context, owner)));
+        if let Err(obstacle) = self.stand_up(opens) {
+            return Ok(Err(obstacle));
         }
         if self.takeover.failures > 1 {
             let doublings = self.takeover.failures.min(6);
@@ -107,7 +113,7 @@ impl Worker {
             let topic = self.context.link.progress_topic();
             match progress_topic::read(&self.context.admin, &self.context.kafka, &topic, self.context.lane) {
                 Ok(Table { owner: Some(owner), .. }) if owner.instance != *self.context.instance => {
-                    self.takeover.stood_down = Some(owner.instance.clone());
+                    self.takeover.stood_down = Some(Aside::new(owner.instance.clone()));
                     return Ok(Err(owned_elsewhere(&self.context, &owner.instance)));
                 }
                 Ok(_) => self.takeover.fenced = false,
@@ -127,6 +133,23 @@ impl Worker {
                 Ok(Err(obstacle))
             }
         }
+    }
+
+    /// Ends standing aside, if that is over.
+    fn stand_up(&mut self, opens: &[OpenPartition]) -> Result<(), Obstacle> {
+        let State { stood_down, stood_up, fenced, .. } = &mut self.takeover;
+        let Some(aside) = stood_down else { return Ok(()) };
+        let context = &self.context;
+        if !aside.is_over(context, opens, *stood_up)? {
+            return Err(owned_elsewhere(context, &aside.owner));
+        }
+        tracing::warn!(
+            link = %context.link_name, lane = %context.lane,
+            "importer {}, which took the lane over, commits nothing any more: it is taken back", aside.owner
+        );
+        (*stood_down, *fenced) = (None, false);
+        *stood_up += 1;
+        Ok(())
     }
 
     /// The smallest `max.message.bytes` of the lane's target topics: no batch may be larger.
@@ -221,8 +244,8 @@ fn owned_elsewhere(context: &Context, owner: &str) -> Obstacle {
     Obstacle::Hold(
         Reason::OwnedElsewhere,
         format!(
-            "lane {} of link `{}` was taken over by importer {owner}: this one stands down until the exporter connects \
-             here again; stop one of the two importers",
+            "lane {} of link `{}` was taken over by importer {owner}: this one stands down until that one commits nothing \
+             more, or the exporter connects here again; stop one of the two importers",
             context.lane, context.link_name
         ),
     )

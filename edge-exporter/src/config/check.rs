@@ -47,18 +47,8 @@ fn check_link(link: &str) -> Result<(), Wrong> {
 }
 
 fn check_kafka(config: &Config) -> Result<(), Wrong> {
-    let broker = |broker: &str| {
-        broker
-            .trim()
-            .rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
-    };
-    if !config.kafka.bootstrap.split(',').all(broker) {
-        let found = &config.kafka.bootstrap;
-        return wrong(
-            "kafka.bootstrap",
-            format!("expected host:port, several separated by commas, found {found:?}"),
-        );
+    if let Err(what) = config.kafka_settings().check_bootstrap() {
+        return wrong("kafka.bootstrap", what);
     }
     config.kafka_settings().check().map_err(|error| {
         let key = match &error {
@@ -196,6 +186,7 @@ listen = "127.0.0.1:9600"
             ("bootstrap =", "bootstap =", &["bootstap", "did you mean `bootstrap`"][..]),
             ("\"fra-to-aws\"", "\"fra/aws\"", &["link", "letters"]),
             ("kafka-1:9092,", "kafka-1,", &["kafka.bootstrap", "host:port"]),
+            ("kafka-1:9092,", "::1:9092,", &["kafka.bootstrap", "in brackets"]),
             ("start = \"earliest\"", "start = \"erliest\"", &["topics.start", "earliest"]),
             ("\"payments.*\"", "\"payments.[\"", &["topics.include", "payments.["]),
             ("\"payments.*\"", "\"__consumer_offsets\"", &["topics.include", "never carried"]),

@@ -1,11 +1,13 @@
-//! A TCP proxy that, once, lets an EndTxn request through, swallows its answer and cuts the connection.
+//! A TCP proxy with faults: once, it lets an EndTxn request through, swallows its answer and cuts the connection; or it
+//! swallows the answers to Fetch of the connections that there are.
 
 use std::{
+    collections::HashSet,
     io::{self, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
     thread,
 };
@@ -14,6 +16,9 @@ pub(crate) struct Proxy {
     /// Where it listens.
     pub(crate) address: String,
     swallow: Arc<AtomicBool>,
+    /// Connections begun before this one get no more answers to Fetch.
+    starving: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -22,14 +27,21 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let swallow = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&swallow);
+        let (starving, connections) = (Arc::default(), Arc::<AtomicUsize>::default());
+        let (flag, starved, count) = (Arc::clone(&swallow), Arc::clone(&starving), Arc::clone(&connections));
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(&target) else { continue };
-                connect(client, server, Arc::clone(&flag));
+                let number = count.fetch_add(1, Ordering::SeqCst);
+                connect(client, server, Arc::clone(&flag), (number, Arc::clone(&starved)));
             }
         });
-        Self { address, swallow }
+        Self { address, swallow, starving, connections }
+    }
+
+    /// Swallows all answers to Fetch on the connections that there are; new ones work.
+    pub(crate) fn starve(&self) {
+        self.starving.store(self.connections.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
     /// Swallows the answer to the next EndTxn.
@@ -42,7 +54,14 @@ impl Proxy {
     }
 }
 
-fn connect(client: TcpStream, server: TcpStream, swallow: Arc<AtomicBool>) {
+fn connect(
+    client: TcpStream,
+    server: TcpStream,
+    swallow: Arc<AtomicBool>,
+    (number, starving): (usize, Arc<AtomicUsize>),
+) {
+    let fetches: Arc<Mutex<HashSet<i32>>> = Arc::default();
+    let fetched = Arc::clone(&fetches);
     // The correlation id whose answer is swallowed on this connection.
     let wanted = Arc::new(AtomicI64::new(-1));
     let (from, mut to, mark) =
@@ -54,6 +73,9 @@ fn connect(client: TcpStream, server: TcpStream, swallow: Arc<AtomicBool>) {
             if api_key == 26 && swallow.swap(false, Ordering::SeqCst) {
                 mark.store(i64::from(correlation), Ordering::SeqCst);
             }
+            if api_key == 1 {
+                fetches.lock().unwrap().insert(correlation);
+            }
             to.write_all(frame)
         });
         let _ = (result, to.shutdown(Shutdown::Both));
@@ -64,6 +86,9 @@ fn connect(client: TcpStream, server: TcpStream, swallow: Arc<AtomicBool>) {
             let correlation = i32::from_be_bytes([frame[4], frame[5], frame[6], frame[7]]);
             if i64::from(correlation) == wanted.load(Ordering::SeqCst) {
                 return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            if fetched.lock().unwrap().remove(&correlation) && number < starving.load(Ordering::SeqCst) {
+                return Ok(());
             }
             to.write_all(frame)
         });

@@ -12,6 +12,8 @@ use longhaul_lab::topicfile::TopicFile;
 const DEFAULT_RECORDS: u64 = 150_000;
 const SEED: u64 = 20;
 const PARTITIONS: i32 = 4;
+/// Bytes of a record: Kafka's default `max.message.bytes` (1,048,588), less what a batch needs around it.
+const MAX_RECORD: u64 = 1_048_000;
 /// Kafka's own limit is 249.
 const MAX_NAME: usize = 200;
 
@@ -45,7 +47,7 @@ impl Topic {
         let mut topics = Vec::new();
         for (index, path) in files.iter().enumerate() {
             let most = records.map_or(u64::MAX, |records| share(records, files.len(), index));
-            let in_file = count(path)?;
+            let in_file = count(path, most)?;
             ensure!(in_file > 0, "{} holds no records", path.display());
             topics.push(Self {
                 name: free_name(path, &mut names),
@@ -95,15 +97,22 @@ fn share(total: u64, parts: usize, index: usize) -> u64 {
     total / parts + u64::from(index < total % parts)
 }
 
-fn count(path: &Path) -> Result<u64> {
+/// Records in a file, up to `most`; each must be one that a topic takes.
+fn count(path: &Path, most: u64) -> Result<u64> {
     // Looked at twice: a pipe would be empty the second time.
     let is_file =
         std::fs::metadata(path).with_context(|| format!("cannot open {}", path.display()))?.is_file();
     ensure!(is_file, "{} is no regular file: write it to one first", path.display());
     let mut count = 0;
-    for record in TopicFile::open(path, 0)? {
-        record?;
+    // One at least is looked at: whether the file has any does not depend on how many are wanted.
+    for record in TopicFile::open(path, 0)?.take(usize::try_from(most.max(1)).unwrap_or(usize::MAX)) {
+        let bytes = record?.payload_bytes();
         count += 1;
+        ensure!(
+            bytes <= MAX_RECORD,
+            "{}: record {count} has {bytes} bytes; the demo's topics take up to {MAX_RECORD}, Kafka's default",
+            path.display()
+        );
     }
     Ok(count)
 }
@@ -159,6 +168,16 @@ mod tests {
             let error = format!("{:#}", Topic::of(std::slice::from_ref(&path), None).unwrap_err());
             assert!(error.contains(&path.display().to_string()), "{error}");
         }
+    }
+
+    #[test]
+    fn a_record_that_no_topic_takes_is_named_before_anything_is_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("large.txt");
+        std::fs::write(&path, format!("small\n{}\n", "x".repeat(1_048_001))).unwrap();
+        let error = Topic::of(std::slice::from_ref(&path), None).unwrap_err().to_string();
+        assert!(error.contains("large.txt: record 2 has 1048001 bytes"), "{error}");
+        assert_eq!(Topic::of(&[path], Some(1)).unwrap()[0].records, 1, "it is not carried");
     }
 
     #[test]
