@@ -426,7 +426,7 @@ async fn accept(shared: Arc<Shared>, listener: Arc<Listener>) {
 
 /// Every second: gauges, refusals that were only counted, and another try of an audit log that could not be written.
 async fn refresh(shared: Arc<Shared>, listener: Arc<Listener>, flow: Flow) {
-    let mut unreported = 0;
+    let (mut unreported, mut was_healthy) = (0, true);
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
     loop {
         every_second.tick().await;
@@ -434,13 +434,23 @@ async fn refresh(shared: Arc<Shared>, listener: Arc<Listener>, flow: Flow) {
         let seen = listener.unreported_refusals();
         shared.sum_up_refusals(seen - unreported).await;
         unreported = seen;
-        flow.audit_healthy.set(shared.audit.healthy().into());
-        if !shared.audit.healthy() {
-            let audit = shared.audit.clone();
-            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || audit.probe()).await {
-                tracing::debug!("{error}");
+        let audit = shared.audit.clone();
+        let probed = match audit.healthy() {
+            true => Ok(()),
+            false => tokio::task::spawn_blocking(move || audit.probe()).await.unwrap_or(Ok(())),
+        };
+        let healthy = shared.audit.healthy();
+        match probed {
+            Err(error) if was_healthy => {
+                tracing::error!("{error}; nothing is written to the target until then; it is tried every second");
             }
+            Ok(()) if healthy && !was_healthy => {
+                tracing::info!("the audit log can be written again: the importer goes on");
+            }
+            _ => {}
         }
+        was_healthy = healthy;
+        flow.audit_healthy.set(healthy.into());
     }
 }
 

@@ -9,7 +9,8 @@ use lab::checker::group_offsets;
 use lab::load::LoadOptions;
 use lab::relay::{Conditions, Relay};
 use longhaul_tests::bridge::{
-    Bridge, PATIENCE, Pair, Stream, Turns, say, scale, settings_at, topic, transactional, wait_until,
+    Bridge, PATIENCE, Pair, Stream, Turns, compressed, say, scale, settings_at, topic, transactional,
+    wait_until,
 };
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -77,7 +78,7 @@ fn inflict(fault: Fault, bridge: &mut Bridge<'_>, relay: &Relay, rng: &mut ChaCh
     }
 }
 
-const TOPICS: [&str; 2] = ["faults.plain", "faults.half"];
+const TOPICS: [&str; 3] = ["faults.plain", "faults.half", "faults.packed"];
 
 /// Where the group stands, by partition.
 fn positions(bridge: &Bridge<'_>) -> BTreeMap<(String, i32), i64> {
@@ -92,12 +93,16 @@ fn killed_cut_and_restarted_in_any_order_nothing_is_lost_repeated_or_reordered()
     let rounds = scale("LONGHAUL_ROUNDS", 6);
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let seed = scale("LONGHAUL_SEED", since_1970.as_secs());
+    // Records a second into each topic.
+    let rate = scale("LONGHAUL_RATE", 600);
     say(format_args!(
-        "replay: LONGHAUL_SEED={seed} LONGHAUL_ROUNDS={rounds} cargo test -p longhaul-tests --test faults -- --nocapture"
+        "replay: LONGHAUL_SEED={seed} LONGHAUL_ROUNDS={rounds} LONGHAUL_RATE={rate} \
+         cargo test -p longhaul-tests --test faults -- --nocapture"
     ));
+    let rate = u32::try_from(rate).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let source = pair.source.bootstrap();
-    TOPICS.iter().for_each(|name| topic(&source, name, 6));
+    TOPICS.iter().for_each(|name| topic(&source, name, 8));
 
     let mut bridge = Bridge::new(&pair, "faults", &["faults.*"]);
     let importer = bridge.importer.address().parse().unwrap();
@@ -105,11 +110,12 @@ fn killed_cut_and_restarted_in_any_order_nothing_is_lost_repeated_or_reordered()
     let relay = Relay::start(importer, path, seed).unwrap();
     bridge.exporter.importers = vec![relay.address().to_string()];
     let streams = [
-        Stream::start(&source, "faults.plain", 800, seed, LoadOptions::default()),
-        Stream::start(&source, "faults.half", 800, seed + 1, transactional(100)),
+        Stream::start(&source, TOPICS[0], rate, seed, LoadOptions::default()),
+        Stream::start(&source, TOPICS[1], rate, seed + 1, transactional(100)),
+        Stream::start(&source, TOPICS[2], rate, seed + 2, compressed("zstd")),
     ];
     bridge.start();
-    assert!(wait_until(PATIENCE, || positions(&bridge).len() == 12), "nothing flows before the first fault");
+    assert!(wait_until(PATIENCE, || positions(&bridge).len() == 24), "nothing flows before the first fault");
     for (number, fault) in (1..).zip(schedule(&mut rng, rounds)) {
         say(format_args!("fault {number}: {fault:?}"));
         inflict(fault, &mut bridge, &relay, &mut rng);
