@@ -442,7 +442,9 @@ async fn refresh(shared: Arc<Shared>, listener: Arc<Listener>, flow: Flow) {
         let healthy = shared.audit.healthy();
         match probed {
             Err(error) if was_healthy => {
-                tracing::error!("{error}; nothing is written to the target until then; it is tried every second");
+                tracing::error!(
+                    "{error}; nothing is written to the target until then; it is tried every second"
+                );
             }
             Ok(()) if healthy && !was_healthy => {
                 tracing::info!("the audit log can be written again: the importer goes on");

@@ -326,6 +326,25 @@ mod tests {
         assert_eq!(there_and_back(&mut Model::default(), &mut Model::default(), &[]), 0);
     }
 
+    /// Ends meet other versions: the bytes are the format.
+    #[test]
+    fn the_bytes_are_what_they_always_were() {
+        let (mut model, mut bytes) = (Model::default(), Vec::new());
+        let mut state = 11u64;
+        let numbers: Vec<i64> = (0..50_000)
+            .map(|row| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                // All sizes, often the same, now and then one that is all ones.
+                if row % 97 == 0 { -1 } else { state as i64 >> ((row / 640) % 64) }
+            })
+            .collect();
+        for part in numbers.chunks(7_001) {
+            encode(&mut model, part, &mut bytes);
+        }
+        let expected = "0642c682cb86abf341085c73a67b7d4262cf4c3ea19e42836dcd6fa207ea21f9";
+        assert_eq!((bytes.len(), &*blake3::hash(&bytes).to_hex()), (232_844, expected));
+    }
+
     #[test]
     fn any_bytes_decode_to_something_or_are_refused() {
         let mut state = 5u64;
