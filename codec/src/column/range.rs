@@ -8,31 +8,27 @@
 
 use super::ColumnFault;
 
-/// Likelihood of a bit being 0, learnt fast and slowly.
+/// Likelihood of a bit being 0, learnt fast (the lower half) and slowly (the upper), in 65536ths. Both are one number, so that
+/// they are learnt in one go.
 #[derive(Debug, Clone, Copy)]
-struct Bit {
-    fast: u16,
-    slow: u16,
-}
+struct Bit(u32);
 
 impl Bit {
-    const EVEN: Self = Self { fast: 1 << 15, slow: 1 << 15 };
+    const EVEN: Self = Self(1 << 31 | 1 << 15);
 
     /// In 4096ths, neither 0 nor all.
     #[inline]
     fn zero(self) -> u32 {
-        ((u32::from(self.fast) + u32::from(self.slow)) >> 5).clamp(32, 4096 - 32)
+        (((self.0 & 0xffff) + (self.0 >> 16)) >> 5).clamp(32, 4096 - 32)
     }
 
+    /// Moves by a 16th and a 128th of what there is towards nothing; for a 0, of what is missing towards all.
     #[inline]
     fn learn(&mut self, bit: bool) {
-        if bit {
-            self.fast -= self.fast >> 4;
-            self.slow -= self.slow >> 7;
-        } else {
-            self.fast += (u16::MAX - self.fast) >> 4;
-            self.slow += (u16::MAX - self.slow) >> 7;
-        }
+        let turned = u32::from(bit).wrapping_sub(1);
+        let left = self.0 ^ turned;
+        let step = (left >> 4 & 0x0fff) | (left >> 7 & 0x01ff_0000);
+        self.0 = (left - step) ^ turned;
     }
 }
 
@@ -99,6 +95,10 @@ impl Model {
     }
 }
 
+/// The range has more than 24 bits before each step. A bit leaves at least 17 of them, so one byte is enough to make up for it;
+/// 16 bits at once need two.
+const LEAST: u32 = 1 << 24;
+
 /// Both directions. What is given is ignored when decoding; what is returned is the truth in both.
 trait Coder {
     fn bit(&mut self, model: &mut Bit, bit: bool) -> bool;
@@ -161,7 +161,7 @@ struct Encoder<'a> {
 impl Encoder<'_> {
     #[inline]
     fn normalize(&mut self) {
-        while self.range < 1 << 24 {
+        if self.range < LEAST {
             self.range <<= 8;
             self.shift();
         }
@@ -219,6 +219,7 @@ impl Coder for Encoder<'_> {
             self.range >>= step;
             self.low += u64::from(self.range) * (bits >> left & ((1 << step) - 1));
             self.normalize();
+            self.normalize();
         }
         bits
     }
@@ -240,7 +241,7 @@ impl Decoder<'_> {
 
     #[inline]
     fn normalize(&mut self) {
-        while self.range < 1 << 24 {
+        if self.range < LEAST {
             self.range <<= 8;
             self.shift();
         }
@@ -274,6 +275,7 @@ impl Coder for Decoder<'_> {
             let part = (self.code / self.range).min((1 << step) - 1);
             self.code = self.code.wrapping_sub(part.wrapping_mul(self.range));
             bits = bits << step | u64::from(part);
+            self.normalize();
             self.normalize();
         }
         bits
