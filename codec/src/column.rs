@@ -140,6 +140,10 @@ fn equal(one: &[u8], other: &[u8]) -> bool {
         (Some(head), Some(other_head)) if length <= 16 => {
             head == other_head && one.last_chunk::<8>() == other.last_chunk::<8>()
         }
+        (Some(_), Some(_)) if length <= 32 => {
+            one.first_chunk::<16>() == other.first_chunk::<16>()
+                && one.last_chunk::<16>() == other.last_chunk::<16>()
+        }
         (None, _) => match (one.first_chunk::<4>(), other.first_chunk::<4>()) {
             (Some(head), Some(other_head)) => {
                 head == other_head && one.last_chunk::<4>() == other.last_chunk::<4>()

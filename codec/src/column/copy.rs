@@ -62,9 +62,9 @@ impl Original {
             return equal(value, inner);
         }
         value.len() == prefix + inner.len() + suffix
-            && value[prefix..prefix + inner.len()] == *inner
-            && value[..prefix] == *self.prefix
-            && value[prefix + inner.len()..] == *self.suffix
+            && equal(&value[prefix..prefix + inner.len()], inner)
+            && equal(&value[..prefix], &self.prefix)
+            && equal(&value[prefix + inner.len()..], &self.suffix)
     }
 
     /// Appends what is not as in the original; false (and nothing) if that is more than a quarter.

@@ -9,7 +9,7 @@ use super::decode::Bytes;
 use super::digits::{Digits, parse_digits};
 use super::number::{unzigzag, zigzag};
 use super::sink::Sink;
-use super::{ColumnFault, Values};
+use super::{ColumnFault, Values, equal};
 use crate::Error;
 use crate::varint::{Reader, put};
 
@@ -125,10 +125,11 @@ impl Pattern {
         (0..values.len()).all(|index| {
             let (mut at, end) = values.range(index);
             for (run, literal) in self.runs.iter().zip(&self.literals) {
-                if !values.arena[at..end].starts_with(literal) {
+                let from = at;
+                at += literal.len();
+                if at > end || !equal(&values.arena[from..at], literal) {
                     return false;
                 }
-                at += literal.len();
                 let rest = &values.arena[at..end];
                 let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
                 let fits = match run.width {
@@ -141,7 +142,7 @@ impl Pattern {
                 }
                 at += digits;
             }
-            self.literals.last().is_some_and(|literal| values.arena[at..end] == **literal)
+            self.literals.last().is_some_and(|literal| equal(&values.arena[at..end], literal))
         })
     }
 

@@ -92,6 +92,20 @@ fn chosen(make: impl Fn(u64) -> Vec<Vec<u8>>, kind: &str, per_value: f64) {
 }
 
 #[test]
+fn bytes_are_equal_when_each_of_them_is() {
+    let bytes: Vec<u8> = (0..40).collect();
+    for length in 0..bytes.len() {
+        let one = &bytes[..length];
+        assert!(equal(one, &one.to_vec()) && !equal(one, &bytes[..length + 1]));
+        for at in 0..length {
+            let mut other = one.to_vec();
+            other[at] ^= 0x80;
+            assert!(!equal(one, &other), "{length} bytes, unlike at {at}");
+        }
+    }
+}
+
+#[test]
 fn a_range_coder_is_chosen_where_bytes_count_and_left_where_it_saves_less_than_its_time() {
     let made = |parcel: u64| {
         let mut last = parcel * 1_000_000;
