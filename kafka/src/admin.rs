@@ -86,7 +86,7 @@ impl Admin {
     /// A property that is refused, unknown or wrong, by name.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
         let conf = settings.conf(&[], &[("allow.auto.create.topics", "false")])?;
-        let client = Client::new(Kind::Producer, &settings.client_id, conf)?;
+        let client = Client::new(Kind::Producer, settings, conf)?;
         Ok(Self { client, groups: OnceLock::new(), leaders: Leaders::default(), settings: settings.clone() })
     }
 
@@ -443,7 +443,7 @@ impl Admin {
         }
         let forced = [("group.id", GROUP), ("allow.auto.create.topics", "false")];
         let conf = self.settings.conf(&[], &forced)?;
-        let client = Client::new(Kind::Consumer, &self.settings.client_id, conf)?;
+        let client = Client::new(Kind::Consumer, &self.settings, conf)?;
         Ok(self.groups.get_or_init(|| client))
     }
 

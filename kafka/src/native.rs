@@ -8,6 +8,7 @@ mod event;
 mod list;
 mod quiet;
 mod reaper;
+mod silence;
 
 use std::ffi::{CStr, CString, c_char};
 

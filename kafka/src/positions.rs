@@ -33,7 +33,7 @@ impl GroupPositions {
         let mut conf = settings.conf(&[], &forced)?;
         // Errors of the client show as writes that fail; nobody asks for its events.
         conf.set_events(sys::RD_KAFKA_EVENT_OFFSET_COMMIT);
-        let client = Client::new(Kind::Consumer, &settings.client_id, conf)?;
+        let client = Client::new(Kind::Consumer, settings, conf)?;
         Ok(Self { answers: Queue::new(&client), client, group: group.to_owned(), under_way: false })
     }
 

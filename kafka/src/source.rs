@@ -85,7 +85,7 @@ impl SourceConsumer {
     pub fn new(settings: &Settings, group: &str, options: SourceOptions) -> Result<Self, Error> {
         let mut conf = configuration(settings, group, &options)?;
         conf.set_events(sys::RD_KAFKA_EVENT_ERROR);
-        let client = Client::new(Kind::Consumer, &settings.client_id, conf)?;
+        let client = Client::new(Kind::Consumer, settings, conf)?;
         let Some(records) = Queue::consumer(&client) else {
             return Err(Error::Unusable {
                 what: "group of a consumer".into(),

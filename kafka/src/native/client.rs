@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{ErrorText, c_text, owned_text, quiet, reaper, sys};
-use crate::{Error, KafkaCode};
+use super::{ErrorText, c_text, owned_text, quiet, reaper, silence::Voice, sys};
+use crate::{Error, KafkaCode, Settings};
 
 /// What a client is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +97,7 @@ pub(crate) trait Observer: Send + Sync + 'static {
 pub(crate) struct Client {
     rk: NonNull<sys::rd_kafka_t>,
     client_id: String,
+    voice: Arc<Voice>,
     /// What callbacks point to; goes with the instance.
     keep: Option<Box<dyn Any + Send + Sync>>,
 }
@@ -109,14 +110,14 @@ unsafe impl Sync for Client {}
 
 impl Client {
     /// Makes an instance.
-    pub(crate) fn new(kind: Kind, client_id: &str, conf: Conf) -> Result<Self, Error> {
-        Self::build(kind, client_id, conf, None)
+    pub(crate) fn new(kind: Kind, settings: &Settings, conf: Conf) -> Result<Self, Error> {
+        Self::build(kind, settings, conf, None)
     }
 
     /// Makes a producer that tells `observer` of requests sent and records refused.
     pub(crate) fn observed<O: Observer>(
         kind: Kind,
-        client_id: &str,
+        settings: &Settings,
         conf: Conf,
         observer: Arc<O>,
     ) -> Result<Self, Error> {
@@ -132,15 +133,26 @@ impl Client {
                 opaque,
             );
         }
-        Self::build(kind, client_id, conf, Some(keep))
+        Self::build(kind, settings, conf, Some(keep))
     }
 
     fn build(
         kind: Kind,
-        client_id: &str,
+        settings: &Settings,
         conf: Conf,
         keep: Option<Box<dyn Any + Send + Sync>>,
     ) -> Result<Self, Error> {
+        let client_id = &settings.client_id;
+        let voice = Voice::new(c_text("bootstrap", &settings.bootstrap)?);
+        // SAFETY: `conf` is live; the voice is held as long as the instance and its threads.
+        unsafe {
+            sys::rd_kafka_conf_interceptor_add_on_new(
+                conf.as_ptr(),
+                VOICE.as_ptr(),
+                Some(on_new_voice),
+                Arc::as_ptr(&voice).cast_mut().cast::<c_void>(),
+            );
+        }
         let kind = match kind {
             Kind::Producer => sys::rd_kafka_type_t::RD_KAFKA_PRODUCER,
             Kind::Consumer => sys::rd_kafka_type_t::RD_KAFKA_CONSUMER,
@@ -150,10 +162,11 @@ impl Client {
         // SAFETY: `conf` is live and taken over on success only; `text` takes `size` bytes.
         let rk = unsafe { sys::rd_kafka_new(kind, conf.as_ptr(), text.as_mut_ptr(), size) };
         let Some(rk) = NonNull::new(rk) else {
-            return Err(Error::Create { client_id: client_id.to_owned(), reason: text.to_string() });
+            return Err(Error::Create { client_id: client_id.clone(), reason: text.to_string() });
         };
         std::mem::forget(conf);
-        Ok(Self { rk, client_id: client_id.to_owned(), keep })
+        voice.begin(rk);
+        Ok(Self { rk, client_id: client_id.clone(), voice, keep })
     }
 
     pub(crate) fn as_ptr(&self) -> *mut sys::rd_kafka_t {
@@ -215,7 +228,8 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        reaper::destroy(self.rk, self.keep.take());
+        self.voice.end();
+        reaper::destroy(self.rk, (self.keep.take(), Arc::clone(&self.voice)));
     }
 }
 
@@ -292,6 +306,34 @@ unsafe extern "C" fn on_sent<O: Observer>(
     sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
 }
 
+/// Adds the voice to an instance that is being made.
+unsafe extern "C" fn on_new_voice(
+    rk: *mut sys::rd_kafka_t,
+    _conf: *const sys::rd_kafka_conf_t,
+    opaque: *mut c_void,
+    _text: *mut c_char,
+    _size: usize,
+) -> sys::rd_kafka_resp_err_t {
+    // SAFETY: librdkafka calls this with the instance under construction; `opaque` is the voice.
+    unsafe { sys::rd_kafka_interceptor_add_on_request_sent(rk, VOICE.as_ptr(), Some(on_sent_by_any), opaque) }
+}
+
+unsafe extern "C" fn on_sent_by_any(
+    _rk: *mut sys::rd_kafka_t,
+    _socket: c_int,
+    _broker: *const c_char,
+    _broker_id: i32,
+    _api_key: i16,
+    _api_version: i16,
+    _correlation: i32,
+    _size: usize,
+    opaque: *mut c_void,
+) -> sys::rd_kafka_resp_err_t {
+    // SAFETY: `opaque` is the voice, which is kept until the instance's threads have ended; only shared access.
+    unsafe { &*opaque.cast::<Voice>() }.sent();
+    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+}
+
 /// librdkafka's log, into ours.
 unsafe extern "C" fn log(
     rk: *const sys::rd_kafka_t,
@@ -329,3 +371,4 @@ unsafe extern "C" fn log(
 }
 
 const INTERCEPTOR: &CStr = c"longhaul";
+const VOICE: &CStr = c"longhaul-voice";

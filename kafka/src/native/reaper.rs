@@ -8,6 +8,7 @@ use std::{
     any::Any,
     ptr::NonNull,
     sync::{
+        Arc,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
@@ -15,13 +16,16 @@ use std::{
     time::Duration,
 };
 
-use super::sys;
+use super::{silence::Voice, sys};
 
 /// An instance that nobody else uses any more, and what its callbacks point to.
 struct Doomed {
     rk: NonNull<sys::rd_kafka_t>,
-    keep: Option<Box<dyn Any + Send + Sync>>,
+    keep: Keep,
 }
+
+/// What callbacks of an instance point to.
+pub(super) type Keep = (Option<Box<dyn Any + Send + Sync>>, Arc<Voice>);
 
 // SAFETY: instances are thread-safe, and this is the last reference to it.
 unsafe impl Send for Doomed {}
@@ -39,7 +43,7 @@ impl Doomed {
 }
 
 /// Destroys `rk`, then drops `keep`.
-pub(super) fn destroy(rk: NonNull<sys::rd_kafka_t>, keep: Option<Box<dyn Any + Send + Sync>>) {
+pub(super) fn destroy(rk: NonNull<sys::rd_kafka_t>, keep: Keep) {
     let doomed = Doomed { rk, keep };
     if RUNNING.fetch_add(1, Ordering::Relaxed) >= MAX_THREADS {
         doomed.destroy();

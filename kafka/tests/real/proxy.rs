@@ -1,8 +1,8 @@
 //! A TCP proxy with faults: once, it lets an EndTxn request through, swallows its answer and cuts the connection; or it
-//! swallows the answers to Fetch of the connections that there are.
+//! swallows the answers to Fetch of the connections that there are; or it takes the brokers out of the cluster's metadata.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     io::{self, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
@@ -19,6 +19,15 @@ pub(crate) struct Proxy {
     /// Connections begun before this one get no more answers to Fetch.
     starving: Arc<AtomicUsize>,
     connections: Arc<AtomicUsize>,
+    brokerless: Arc<AtomicBool>,
+}
+
+/// What the connections of a proxy share.
+#[derive(Clone)]
+struct Faults {
+    swallow: Arc<AtomicBool>,
+    starving: Arc<AtomicUsize>,
+    brokerless: Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -27,21 +36,32 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let swallow = Arc::new(AtomicBool::new(false));
-        let (starving, connections) = (Arc::default(), Arc::<AtomicUsize>::default());
-        let (flag, starved, count) = (Arc::clone(&swallow), Arc::clone(&starving), Arc::clone(&connections));
+        let (starving, connections, brokerless) =
+            (Arc::default(), Arc::<AtomicUsize>::default(), Arc::default());
+        let faults = Faults {
+            swallow: Arc::clone(&swallow),
+            starving: Arc::clone(&starving),
+            brokerless: Arc::clone(&brokerless),
+        };
+        let count = Arc::clone(&connections);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(&target) else { continue };
                 let number = count.fetch_add(1, Ordering::SeqCst);
-                connect(client, server, Arc::clone(&flag), (number, Arc::clone(&starved)));
+                connect(client, server, number, faults.clone());
             }
         });
-        Self { address, swallow, starving, connections }
+        Self { address, swallow, starving, connections, brokerless }
     }
 
     /// Swallows all answers to Fetch on the connections that there are; new ones work.
     pub(crate) fn starve(&self) {
         self.starving.store(self.connections.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
+    /// While set, the cluster's metadata name no broker.
+    pub(crate) fn take_brokers_away(&self, set: bool) {
+        self.brokerless.store(set, Ordering::SeqCst);
     }
 
     /// Swallows the answer to the next EndTxn.
@@ -54,14 +74,11 @@ impl Proxy {
     }
 }
 
-fn connect(
-    client: TcpStream,
-    server: TcpStream,
-    swallow: Arc<AtomicBool>,
-    (number, starving): (usize, Arc<AtomicUsize>),
-) {
-    let fetches: Arc<Mutex<HashSet<i32>>> = Arc::default();
-    let fetched = Arc::clone(&fetches);
+fn connect(client: TcpStream, server: TcpStream, number: usize, faults: Faults) {
+    let Faults { swallow, starving, brokerless } = faults;
+    // Questions whose answers may be tampered with: their keys.
+    let questions: Arc<Mutex<HashMap<i32, i16>>> = Arc::default();
+    let answered = Arc::clone(&questions);
     // The correlation id whose answer is swallowed on this connection.
     let wanted = Arc::new(AtomicI64::new(-1));
     let (from, mut to, mark) =
@@ -73,8 +90,8 @@ fn connect(
             if api_key == 26 && swallow.swap(false, Ordering::SeqCst) {
                 mark.store(i64::from(correlation), Ordering::SeqCst);
             }
-            if api_key == 1 {
-                fetches.lock().unwrap().insert(correlation);
+            if matches!(api_key, FETCH | METADATA) {
+                questions.lock().unwrap().insert(correlation, api_key);
             }
             to.write_all(frame)
         });
@@ -87,13 +104,31 @@ fn connect(
             if i64::from(correlation) == wanted.load(Ordering::SeqCst) {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
-            if fetched.lock().unwrap().remove(&correlation) && number < starving.load(Ordering::SeqCst) {
-                return Ok(());
+            match answered.lock().unwrap().remove(&correlation) {
+                Some(FETCH) if number < starving.load(Ordering::SeqCst) => Ok(()),
+                Some(METADATA) if brokerless.load(Ordering::SeqCst) => to.write_all(&without_broker(frame)),
+                _ => to.write_all(frame),
             }
-            to.write_all(frame)
         });
         let _ = (result, to.shutdown(Shutdown::Both));
     });
+}
+
+const FETCH: i16 = 1;
+const METADATA: i16 = 3;
+
+/// Metadata (version 9 and later) of a cluster of one broker, without it: size, correlation id, tags, throttle time, brokers as
+/// a compact array of id, host, port, rack and tags.
+fn without_broker(frame: &[u8]) -> Vec<u8> {
+    let brokers = 4 + 4 + 1 + 4;
+    assert_eq!(frame[brokers], 2, "one broker is expected");
+    let host = usize::from(frame[brokers + 5]) - 1;
+    let rack = brokers + 6 + host + 4;
+    assert_eq!(frame[rack..rack + 2], [0, 0], "no rack and no tags are expected");
+    let mut without = [&frame[..brokers], &[1], &frame[rack + 2..]].concat();
+    let size = u32::try_from(without.len() - 4).unwrap();
+    without[..4].copy_from_slice(&size.to_be_bytes());
+    without
 }
 
 /// Calls `f` with each frame, its length field included, until the stream ends or `f` fails.

@@ -208,6 +208,41 @@ fn a_client_that_gives_nothing_although_the_leader_has_more_is_replaced() {
     assert_eq!((offsets(&seen, 1), offsets(&seen, 3)), (vec![], (6..11).collect()));
 }
 
+/// librdkafka forgets all brokers when an answer names none, as a broker's does that was given up for a while, and would
+/// never send anything again.
+#[test]
+fn clients_come_back_after_an_answer_without_brokers() {
+    let Some(broker) = broker() else { return };
+    let proxy = broker.proxy.lock().unwrap_or_else(PoisonError::into_inner);
+    let topic = new_topic(&broker.bootstrap, "brokerless", 1, &[]);
+    let mut settings = settings(&proxy.address);
+    // Often, so that the answer comes soon.
+    settings.properties.insert("topic.metadata.refresh.interval.ms".into(), "300".into());
+    let admin = Admin::new(&settings).unwrap();
+    let mut source = Source(SourceConsumer::new(&settings, "brokerless", SourceOptions::default()).unwrap());
+    let mut positions = GroupPositions::new(&settings, "brokerless").unwrap();
+    source.0.assign(&topic, 0, 0, None, 1).unwrap();
+    for round in 0..4 {
+        source.until(|seen| seen.iter().any(|seen| matches!(seen, Seen::End(1, _))) || round > 0);
+        admin.ends(&topic, &[0], TIMEOUT).unwrap();
+        positions.write(&[(&topic, 0, round)], TIMEOUT).unwrap();
+        proxy.take_brokers_away(true);
+        source.during(Duration::from_millis(700));
+        proxy.take_brokers_away(false);
+        let ended = Instant::now();
+        commit_values(&broker.bootstrap, &topic, &["x"]);
+        let mut open = [true; 3];
+        while open.contains(&true) {
+            assert!(ended.elapsed() < Duration::from_secs(10), "round {round}: {open:?} are silent");
+            let seen = source.poll(Duration::from_millis(20));
+            open[0] &= offsets(&seen, 1).is_empty();
+            open[1] &= admin.ends(&topic, &[0], Duration::from_millis(200)).is_err();
+            open[2] &= positions.write(&[(&topic, 0, round)], Duration::from_millis(200)).is_err();
+        }
+        eprintln!("round {round}: back after {:?}", ended.elapsed());
+    }
+}
+
 #[test]
 fn a_position_below_the_log_start_is_lost() {
     let Some(broker) = broker() else { return };
