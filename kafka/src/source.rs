@@ -6,8 +6,7 @@
 //!   [`pause`](SourceConsumer::pause) is handed out after it: librdkafka drops what is older;
 //! * a position that is gone is reported, never replaced; after a [`Lost`](Event::Lost) a partition gives
 //!   nothing more, so that no record behind the fault is taken for its successor;
-//! * one partition's changes leave the others alone: they are incremental, never a new assignment;
-//! * a client that gives nothing although its brokers have more is replaced by a new one, which reads on.
+//! * one partition's changes leave the others alone: they are incremental, never a new assignment.
 //!
 //! Records are taken one at a time, as events. librdkafka (2.12) has faster calls, each with a fault: the batch
 //! call moves the position one past the end of a partition, from where a pause would lose a record; the callback
@@ -16,7 +15,6 @@
 mod beside;
 mod record;
 mod slots;
-mod stall;
 
 use std::time::{Duration, Instant};
 
@@ -66,14 +64,10 @@ pub struct SourceConsumer {
     errors: Queue,
     answers: Queue,
     client: Client,
-    settings: Settings,
-    group: String,
-    options: SourceOptions,
+    watermark_interval: Duration,
     watermarks_due: Instant,
     /// Requests for ends without an answer yet.
     watermarks_asked: u32,
-    /// How long it was waited for records in vain since the ends were last heard.
-    idle: Duration,
 }
 
 impl SourceConsumer {
@@ -98,12 +92,9 @@ impl SourceConsumer {
             errors: Queue::main(&client),
             answers: Queue::new(&client),
             client,
-            settings: settings.clone(),
-            group: group.to_owned(),
-            options,
+            watermark_interval: options.watermark_interval,
             watermarks_due: Instant::now(),
             watermarks_asked: 0,
-            idle: Duration::ZERO,
         })
     }
 
@@ -177,10 +168,7 @@ impl SourceConsumer {
         let mut count = self.serve(&mut f);
         let (mut bytes, mut wait) = (0, if count > 0 { Duration::ZERO } else { timeout });
         while count < MAX_POLL_EVENTS && bytes < MAX_POLL_BYTES {
-            let Some(event) = self.records.poll(wait) else {
-                self.idle += wait;
-                break;
-            };
+            let Some(event) = self.records.poll(wait) else { break };
             wait = Duration::ZERO;
             match event.kind() {
                 sys::RD_KAFKA_EVENT_FETCH => {
@@ -351,9 +339,7 @@ impl SourceConsumer {
 
     /// Something came from a partition's leader. When it is the first, its ends are asked for at the next poll.
     fn heard(&mut self, index: usize) {
-        let slot = self.slots.get_mut(index);
-        slot.behind = 0;
-        if !std::mem::replace(&mut slot.heard, true) {
+        if !std::mem::replace(&mut self.slots.get_mut(index).heard, true) {
             self.watermarks_due = Instant::now();
         }
     }
@@ -374,10 +360,7 @@ impl SourceConsumer {
             KafkaCode::PARTITION_EOF => {
                 self.heard(index);
                 let slot = self.slots.get_mut(index);
-                if offset > slot.position {
-                    // Past the markers: the epoch of the last record says nothing of where they end.
-                    (slot.position, slot.epoch) = (offset, None);
-                }
+                slot.position = slot.position.max(offset);
                 slot.reset_reported = None;
                 f(Event::EndOfPartition { token: slot.token, position: slot.position });
             }

@@ -170,3 +170,33 @@ fn a_cluster_that_does_not_answer_is_no_readiness_on_its_side_and_is_again_once_
         assert!(again, "{words}: {:?}", ready(&bridge));
     }
 }
+
+/// a broker that stood still for so long that its controller gave it up names no brokers when it goes on, and librdkafka
+/// forgets the one that it knows. Every client of both programs is back within ten seconds.
+#[test]
+fn a_broker_that_its_controller_gave_up_for_a_while_is_found_again_by_every_client() {
+    let Some(pair) = TURNS.take("mended: given up") else { return };
+    let name = "given.orders";
+    topic(&pair.source.bootstrap(), name, 8);
+    let mut bridge = Bridge::new(&pair, "given", &[name]);
+    bridge.start();
+    for (seed, cluster) in [(1, &pair.source), (3, &pair.target)] {
+        fill(&pair.source.bootstrap(), name, 400, seed);
+        bridge.wait(&[name], PATIENCE);
+        cluster.pause(1);
+        // Longer than `broker.session.timeout.ms` (9 s), and than clients wait for an answer.
+        std::thread::sleep(Duration::from_millis(10_500));
+        cluster.resume(1);
+        let resumed = Instant::now();
+        fill(&pair.source.bootstrap(), name, 400, seed + 1);
+        bridge.wait(&[name], COME_BACK);
+        let ready = || [bridge.exporter.get("/readyz"), bridge.importer.get("/readyz")];
+        let is_ready = |it: &Option<(u16, String)>| it.as_ref().is_some_and(|(code, _)| *code == 200);
+        let left = COME_BACK.saturating_sub(resumed.elapsed());
+        assert!(wait_until(left, || ready().iter().all(is_ready)), "{:?}", ready());
+    }
+    bridge.assert_exact(&[name]);
+}
+
+/// Within this time of a fault's end everything moves again.
+const COME_BACK: Duration = Duration::from_secs(10);

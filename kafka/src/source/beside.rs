@@ -26,9 +26,6 @@ impl SourceConsumer {
                 self.take_watermarks(&event);
             }
         }
-        if let Some(stalled) = self.stalled() {
-            count += self.renew(&stalled, f);
-        }
         self.ask_watermarks();
         count
     }
@@ -38,7 +35,7 @@ impl SourceConsumer {
         if self.watermarks_asked > 0 || now < self.watermarks_due {
             return;
         }
-        self.watermarks_due = now + self.options.watermark_interval;
+        self.watermarks_due = now + self.watermark_interval;
         let list = self.with_leader();
         if list.entries().len() == 0 {
             return;
@@ -82,15 +79,11 @@ impl SourceConsumer {
             return;
         }
         let committed = event.opaque() == Isolation::Committed as usize;
-        let starved = committed && self.starved();
         for entry in listed_offsets(event).filter(|entry| entry.code == KafkaCode::NONE) {
             let Some(index) = self.slots.by_name(entry.topic, entry.partition) else { continue };
             let slot = self.slots.get_mut(index);
             let end = if committed { &mut slot.lso } else { &mut slot.hw };
             *end = Some(entry.offset);
-            if starved && !slot.paused && entry.offset > slot.position {
-                slot.behind += 1;
-            }
         }
     }
 }

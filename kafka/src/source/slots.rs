@@ -25,8 +25,6 @@ pub(super) struct Slot {
     pub(super) paused: bool,
     /// Whether its leader was heard of: something came from it.
     pub(super) heard: bool,
-    /// How many times in a row its end was heard to lie beyond its position, while nothing came of it.
-    pub(super) behind: u32,
     /// The first report of a lost position, which is not believed: it may be older than the assignment.
     pub(super) reset_reported: Option<String>,
     pub(super) lso: Option<i64>,
@@ -109,7 +107,6 @@ impl Slots {
             running: false,
             paused: false,
             heard: false,
-            behind: 0,
             reset_reported: None,
             lso: None,
             hw: None,
@@ -167,10 +164,6 @@ impl Slots {
 
     pub(super) fn get_mut(&mut self, index: usize) -> &mut Slot {
         self.slots[index].as_mut().expect("indices are forgotten when their slot is removed")
-    }
-
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
-        self.slots.iter_mut().flatten()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Slot> {

@@ -1,13 +1,13 @@
 //! A TCP proxy with faults: once, it lets an EndTxn request through, swallows its answer and cuts the connection; or it
-//! swallows the answers to Fetch of the connections that there are; or it takes the brokers out of the cluster's metadata.
+//! takes the brokers out of the cluster's metadata.
 
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     io::{self, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     thread,
 };
@@ -16,9 +16,6 @@ pub(crate) struct Proxy {
     /// Where it listens.
     pub(crate) address: String,
     swallow: Arc<AtomicBool>,
-    /// Connections begun before this one get no more answers to Fetch.
-    starving: Arc<AtomicUsize>,
-    connections: Arc<AtomicUsize>,
     brokerless: Arc<AtomicBool>,
 }
 
@@ -26,7 +23,6 @@ pub(crate) struct Proxy {
 #[derive(Clone)]
 struct Faults {
     swallow: Arc<AtomicBool>,
-    starving: Arc<AtomicUsize>,
     brokerless: Arc<AtomicBool>,
 }
 
@@ -36,27 +32,15 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let swallow = Arc::new(AtomicBool::new(false));
-        let (starving, connections, brokerless) =
-            (Arc::default(), Arc::<AtomicUsize>::default(), Arc::default());
-        let faults = Faults {
-            swallow: Arc::clone(&swallow),
-            starving: Arc::clone(&starving),
-            brokerless: Arc::clone(&brokerless),
-        };
-        let count = Arc::clone(&connections);
+        let brokerless = Arc::default();
+        let faults = Faults { swallow: Arc::clone(&swallow), brokerless: Arc::clone(&brokerless) };
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(&target) else { continue };
-                let number = count.fetch_add(1, Ordering::SeqCst);
-                connect(client, server, number, faults.clone());
+                connect(client, server, faults.clone());
             }
         });
-        Self { address, swallow, starving, connections, brokerless }
-    }
-
-    /// Swallows all answers to Fetch on the connections that there are; new ones work.
-    pub(crate) fn starve(&self) {
-        self.starving.store(self.connections.load(Ordering::SeqCst), Ordering::SeqCst);
+        Self { address, swallow, brokerless }
     }
 
     /// While set, the cluster's metadata name no broker.
@@ -74,10 +58,10 @@ impl Proxy {
     }
 }
 
-fn connect(client: TcpStream, server: TcpStream, number: usize, faults: Faults) {
-    let Faults { swallow, starving, brokerless } = faults;
-    // Questions whose answers may be tampered with: their keys.
-    let questions: Arc<Mutex<HashMap<i32, i16>>> = Arc::default();
+fn connect(client: TcpStream, server: TcpStream, faults: Faults) {
+    let Faults { swallow, brokerless } = faults;
+    // Questions for metadata without an answer yet.
+    let questions: Arc<Mutex<HashSet<i32>>> = Arc::default();
     let answered = Arc::clone(&questions);
     // The correlation id whose answer is swallowed on this connection.
     let wanted = Arc::new(AtomicI64::new(-1));
@@ -90,8 +74,8 @@ fn connect(client: TcpStream, server: TcpStream, number: usize, faults: Faults) 
             if api_key == 26 && swallow.swap(false, Ordering::SeqCst) {
                 mark.store(i64::from(correlation), Ordering::SeqCst);
             }
-            if matches!(api_key, FETCH | METADATA) {
-                questions.lock().unwrap().insert(correlation, api_key);
+            if api_key == METADATA {
+                questions.lock().unwrap().insert(correlation);
             }
             to.write_all(frame)
         });
@@ -104,17 +88,16 @@ fn connect(client: TcpStream, server: TcpStream, number: usize, faults: Faults) 
             if i64::from(correlation) == wanted.load(Ordering::SeqCst) {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
-            match answered.lock().unwrap().remove(&correlation) {
-                Some(FETCH) if number < starving.load(Ordering::SeqCst) => Ok(()),
-                Some(METADATA) if brokerless.load(Ordering::SeqCst) => to.write_all(&without_broker(frame)),
-                _ => to.write_all(frame),
+            let is_metadata = answered.lock().unwrap().remove(&correlation);
+            if is_metadata && brokerless.load(Ordering::SeqCst) {
+                return to.write_all(&without_broker(frame));
             }
+            to.write_all(frame)
         });
         let _ = (result, to.shutdown(Shutdown::Both));
     });
 }
 
-const FETCH: i16 = 1;
 const METADATA: i16 = 3;
 
 /// Metadata (version 9 and later) of a cluster of one broker, without it: size, correlation id, tags, throttle time, brokers as

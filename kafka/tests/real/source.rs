@@ -172,42 +172,6 @@ fn an_open_transaction_ends_the_partition_and_shows_in_the_watermarks() {
     assert_eq!(offsets(&seen, 1), [2, 3, 4]);
 }
 
-/// whatever made the client stop, the partitions go on: read on, not read again.
-#[test]
-fn a_client_that_gives_nothing_although_the_leader_has_more_is_replaced() {
-    let Some(broker) = broker() else { return };
-    let proxy = broker.proxy.lock().unwrap_or_else(PoisonError::into_inner);
-    let names =
-        [("stalled", 2), ("stalled-too", 1)].map(|(n, count)| new_topic(&broker.bootstrap, n, count, &[]));
-    let options =
-        SourceOptions { watermark_interval: Duration::from_millis(100), ..SourceOptions::default() };
-    let mut settings = settings(&proxy.address);
-    // Otherwise librdkafka itself would give the connection up after ten seconds.
-    settings.properties.insert("socket.timeout.ms".into(), "60000".into());
-    let mut source = Source(SourceConsumer::new(&settings, "stalled", options).unwrap());
-    let tokens = [(1, &names[0], 0), (2, &names[0], 1), (3, &names[1], 0)];
-    names.iter().for_each(|name| commit_values(&broker.bootstrap, name, &numbers(5)));
-    for (token, name, partition) in tokens {
-        source.0.assign(name, partition, 0, None, token).unwrap();
-    }
-    let seen = source.until(|seen| {
-        [1, 2, 3].iter().all(|token| seen.iter().any(|seen| matches!(seen, Seen::End(t, _) if t == token)))
-    });
-    assert_eq!((offsets(&seen, 1), offsets(&seen, 3)), ((0..5).collect(), (0..5).collect()));
-    source.0.pause(3).unwrap();
-
-    proxy.starve();
-    names.iter().for_each(|name| commit_values(&broker.bootstrap, name, &numbers(5)));
-    let began = Instant::now();
-    let seen = source.until(|seen| offsets(seen, 1).len() == 5);
-    assert!(began.elapsed() < Duration::from_secs(20), "it took {:?}", began.elapsed());
-    // Behind the commit marker at offset 5.
-    assert_eq!((offsets(&seen, 1), offsets(&seen, 3)), ((6..11).collect(), vec![]));
-    source.0.resume(3).unwrap();
-    let seen = source.until(|seen| offsets(seen, 3).len() == 5);
-    assert_eq!((offsets(&seen, 1), offsets(&seen, 3)), (vec![], (6..11).collect()));
-}
-
 /// librdkafka forgets all brokers when an answer names none, as a broker's does that was given up for a while, and would
 /// never send anything again.
 #[test]
