@@ -27,29 +27,13 @@ impl Settings {
     }
 
     /// Checks how `bootstrap` is written, without asking anybody: `host:port`, several separated by commas, an IPv6 address
-    /// in brackets, a protocol before it as librdkafka takes it (`SASL_SSL://host:port`).
+    /// in brackets, perhaps a protocol before it as librdkafka takes it (`SASL_SSL://host:port`).
     ///
     /// # Errors
     /// What is wrong with which of them.
     pub fn check_bootstrap(&self) -> Result<(), String> {
-        self.bootstrap.split(',').try_for_each(|broker| {
-            let broker = broker.trim();
-            let address = broker.split_once("://").map_or(broker, |(_, address)| address);
-            let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
-            let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-            if host.contains(':') && bracketed.is_none_or(|host| host.parse::<Ipv6Addr>().is_err()) {
-                return Err(format!(
-                    "{broker:?}: an IPv6 address stands in brackets, as in [2001:db8::1]:9092"
-                ));
-            }
-            if host.is_empty() || !port.parse::<u16>().is_ok_and(|port| port > 0) {
-                return Err(format!(
-                    "expected host:port, several separated by commas, found {broker:?} in {:?}",
-                    self.bootstrap
-                ));
-            }
-            Ok(())
-        })
+        let protocol = self.properties.get("security.protocol").map_or("plaintext", String::as_str);
+        self.bootstrap.split(',').try_for_each(|broker| check_broker(broker.trim(), protocol))
     }
 
     /// Checks the properties without making a client: names, values, and that none is refused.
@@ -79,6 +63,33 @@ impl Settings {
         }
         Ok(conf)
     }
+}
+
+fn check_broker(broker: &str, protocol: &str) -> Result<(), String> {
+    let (scheme, address) = broker.split_once("://").unwrap_or((protocol, broker));
+    if !scheme.eq_ignore_ascii_case(protocol) {
+        return Err(format!("{broker:?} does not go with security.protocol = {protocol:?}"));
+    }
+    let expected = || Err(format!("expected host:port, several separated by commas, found {broker:?}"));
+    let Some((host, port)) = address.rsplit_once(':') else { return expected() };
+    let is_host = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
+        // Perhaps with the name of a network interface.
+        Some(Some(host)) => host.split('%').next().is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()),
+        Some(None) => false,
+        None if address.parse::<Ipv6Addr>().is_ok() || host.parse::<Ipv6Addr>().is_ok() => {
+            return Err(format!("{broker:?}: an IPv6 address stands in brackets, as in [2001:db8::1]:9092"));
+        }
+        None => {
+            host.split('.').all(is_label)
+                || host.strip_suffix('.').is_some_and(|host| host.split('.').all(is_label))
+        }
+    };
+    if is_host && port.parse::<u16>().is_ok_and(|port| port > 0) { Ok(()) } else { expected() }
+}
+
+/// A part of a host's name. Underscores are none, but are in use.
+fn is_label(label: &str) -> bool {
+    !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
 /// Shows the names of the properties, never their values: some are secrets.
@@ -208,19 +219,39 @@ mod tests {
 
     #[test]
     fn brokers_are_host_and_port_and_ipv6_stands_in_brackets() {
-        let check = |bootstrap: &str| {
-            Settings { bootstrap: bootstrap.into(), ..Settings::default() }.check_bootstrap()
+        let check = |bootstrap: &str, protocol: &str| {
+            Settings { bootstrap: bootstrap.into(), ..with("security.protocol", protocol) }.check_bootstrap()
         };
+        let plain = |bootstrap: &str| check(bootstrap, "plaintext");
         for good in
-            ["a:9092", "a.example:1, b:2", "[::1]:9092", "SASL_SSL://[2001:db8::1]:9092,10.0.0.1:9092"]
+            ["a:9092", "a_1.example.:1, b-2:2", "[::1]:9092", "[fe80::1%eth0]:1", "PLAINTEXT://10.0.0.1:9092"]
         {
-            assert_eq!(check(good), Ok(()), "{good}");
+            assert_eq!(plain(good), Ok(()), "{good}");
         }
-        for bad in ["", " ", "a", "a:", "a:0", "a:70000", ":9092", "a:1,", "a:1,,b:2"] {
-            assert!(check(bad).unwrap_err().contains("expected host:port"), "{bad}");
+        assert_eq!(check("SASL_SSL://[2001:db8::1]:9092,b:1", "sasl_ssl"), Ok(()));
+        let bad = [
+            "",
+            " ",
+            "a",
+            "a:",
+            "a:0",
+            "a:70000",
+            ":9092",
+            "a:1,",
+            "a:1,,b:2",
+            "[a:b]:1",
+            "[::1:9092",
+            "[::1]",
+            "a:1;b:2",
+        ];
+        for bad in bad.into_iter().chain(["a b:1", "*:1", "user@a:1", "a..b:1", "a:1:2"]) {
+            assert!(plain(bad).unwrap_err().contains("expected host:port"), "{bad}");
         }
-        for bad in ["::1:9092", "2001:db8::1", "a:1,::1:9092", "[a:b]:1", "[::1:9092"] {
-            assert!(check(bad).unwrap_err().contains("in brackets"), "{bad}");
+        for bad in ["::1:9092", "2001:db8::1", "a:1,::1:9092"] {
+            assert!(plain(bad).unwrap_err().contains("in brackets"), "{bad}");
+        }
+        for bad in ["http://a:9092", "SSL://a:9092"] {
+            assert!(plain(bad).unwrap_err().contains("security.protocol"), "{bad}");
         }
     }
 

@@ -1,13 +1,21 @@
 //! A lane that stands aside for another importer, and when it stands up again.
 //!
 //! Who owns a lane says so in its progress partition, and commits there with every transaction. As long as that goes on,
-//! nothing is wrong but that two importers run. When it stops although records wait (or for long, although none do), the
-//! owner is gone, or no exporter talks to it, and an exporter that asks here would wait for ever. Each time this was
-//! wrong or was needed again, it takes twice as long the next time: two importers do not take turns.
+//! nothing is wrong but that two importers run. When it stops although records wait, the owner is gone, or no exporter talks to
+//! it, and an exporter that asks here would wait for ever. So that two importers do not take turns, a partition that
+//! stays where it was although the lane was taken back for its sake is no reason any more (a record that the target refuses
+//! holds it, here and there); and where nothing waits, it takes twice as long each time.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use proto::{progress::Table, receiver::OpenPartition};
+use proto::{
+    ids::{Offset, SourcePartition},
+    progress::Table,
+    receiver::OpenPartition,
+};
 
 use super::Context;
 use crate::{progress_topic, target::Obstacle};
@@ -27,9 +35,18 @@ struct Seen {
     /// The end of the lane's progress partition, and since when it has not moved.
     end: i64,
     still_since: Instant,
-    /// Since when records wait that were not committed.
-    waiting_since: Option<Instant>,
+    /// Where partitions have records that were not committed, and since when that is known.
+    waiting: BTreeMap<SourcePartition, (Offset, Instant)>,
     table: Table,
+}
+
+/// The times that this session stood up before.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// Partitions that were a reason for it, and where they stood.
+    in_vain: BTreeMap<SourcePartition, Offset>,
+    /// How often there was none.
+    quiet: u32,
 }
 
 impl Aside {
@@ -37,13 +54,12 @@ impl Aside {
         Self { owner, seen: None }
     }
 
-    /// Whether the owner has stopped, judged when `opens` ask for their positions. `times` counts how often this lane stood
-    /// up before.
+    /// Whether the owner has stopped, judged when `opens` ask for their positions.
     pub(super) fn is_over(
         &mut self,
         context: &Context,
         opens: &[OpenPartition],
-        times: u32,
+        before: &mut Before,
     ) -> Result<bool, Obstacle> {
         let now = Instant::now();
         if self.seen.as_ref().is_none_or(|seen| now.duration_since(seen.looked) >= LOOK_INTERVAL) {
@@ -54,33 +70,43 @@ impl Aside {
                 if let Some(owner) = &table.owner {
                     self.owner.clone_from(&owner.instance);
                 }
-                self.seen = Some(Seen { looked: now, end, still_since: now, waiting_since: None, table });
+                self.seen =
+                    Some(Seen { looked: now, end, still_since: now, waiting: BTreeMap::new(), table });
             } else if let Some(seen) = &mut self.seen {
                 seen.looked = now;
             }
         }
         let Some(seen) = &mut self.seen else { return Ok(false) };
-        let waits = opens.iter().any(|open| waits(&seen.table, open));
-        Ok(seen.judge(now, waits, times))
+        for open in opens {
+            let next = seen.table.entries.get(&open.partition).map_or(open.start, |entry| entry.next);
+            if next < open.end {
+                seen.waits(&open.partition, next, now, before);
+            }
+        }
+        Ok(seen.is_over(now, before))
     }
 }
 
 impl Seen {
-    fn judge(&mut self, now: Instant, waits: bool, times: u32) -> bool {
-        if waits {
-            self.waiting_since.get_or_insert(now);
+    /// The source has records of a partition from `next` on that progress does not name.
+    fn waits(&mut self, partition: &SourcePartition, next: Offset, now: Instant, before: &Before) {
+        if before.in_vain.get(partition) != Some(&next) {
+            self.waiting.entry(partition.clone()).or_insert((next, now));
         }
-        let factor = 2_u32.pow(times.min(MAX_DOUBLINGS));
-        let over = |since: Instant, patience: Duration| now.duration_since(since) >= patience * factor;
-        self.waiting_since.is_some_and(|since| over(since, WAITING_PATIENCE))
-            || over(self.still_since, QUIET_PATIENCE)
     }
-}
 
-/// Whether the source has records of the partition that progress does not name.
-fn waits(table: &Table, open: &OpenPartition) -> bool {
-    let next = table.entries.get(&open.partition).map_or(open.start, |entry| entry.next);
-    next < open.end
+    /// Whether the owner has stopped; then what it is believed to have stopped for is remembered.
+    fn is_over(&self, now: Instant, before: &mut Before) -> bool {
+        let since = |since: Instant| now.duration_since(since);
+        if self.waiting.values().any(|(_, at)| since(*at) >= WAITING_PATIENCE) {
+            let waiting = self.waiting.iter().map(|(partition, (next, _))| (partition.clone(), *next));
+            before.in_vain.extend(waiting);
+            return true;
+        }
+        let quiet = since(self.still_since) >= QUIET_PATIENCE * 2_u32.pow(before.quiet.min(MAX_DOUBLINGS));
+        before.quiet += u32::from(quiet);
+        quiet
+    }
 }
 
 /// The owner is looked at so often at most, however many partitions ask.
@@ -96,34 +122,42 @@ const MAX_DOUBLINGS: u32 = 6;
 mod tests {
     use super::*;
     use crate::lane::tests::open_of;
-    use proto::ids::Offset;
 
     fn seen(now: Instant) -> Seen {
-        Seen { looked: now, end: 9, still_since: now, waiting_since: None, table: Table::default() }
+        Seen { looked: now, end: 9, still_since: now, waiting: BTreeMap::new(), table: Table::default() }
     }
 
     #[test]
     fn an_owner_has_stopped_when_records_wait_and_nothing_is_committed() {
-        let start = Instant::now();
+        let (start, before) = (Instant::now(), &mut Before::default());
         let after = |millis| start + Duration::from_millis(millis);
+        let (poison, other) = (open_of("p", "p", 0).partition, open_of("o", "o", 1).partition);
         let mut owner = seen(start);
-        assert!(!owner.judge(after(2000), true, 0), "they wait since now");
-        assert!(!owner.judge(after(5400), false, 0));
-        assert!(owner.judge(after(5500), false, 0));
-        assert!(!owner.judge(after(5500), false, 1), "the second time it takes twice as long");
-        assert!(owner.judge(after(9000), false, 1));
+        assert!(!owner.is_over(after(5000), before), "nothing waits");
+        owner.waits(&poison, Offset(4), after(5000), before);
+        owner.waits(&poison, Offset(4), after(6000), before);
+        assert!(!owner.is_over(after(8400), before));
+        assert!(owner.is_over(after(8500), before));
+
+        // The lane was taken back, and went to the other importer again.
         let mut owner = seen(start);
-        assert!(!owner.judge(after(29_900), false, 0), "nothing waits");
-        assert!(owner.judge(after(30_000), false, 0));
-        assert!(!owner.judge(after(30_000), false, 99));
-        assert!(owner.judge(after(30_000 * 64), false, 99));
+        owner.waits(&poison, Offset(4), start, before);
+        assert!(!owner.is_over(after(20_000), before), "it was no use");
+        owner.waits(&other, Offset(0), after(20_000), before);
+        assert!(owner.is_over(after(23_500), before), "that is another matter");
+        let mut owner = seen(start);
+        owner.waits(&poison, Offset(5), start, before);
+        assert!(owner.is_over(after(3500), before), "it moved meanwhile");
     }
 
     #[test]
-    fn records_wait_where_the_source_has_more_than_progress_names() {
-        let open =
-            |start, end| OpenPartition { start: Offset(start), end: Offset(end), ..open_of("t", "t", 0) };
-        assert!(!waits(&Table::default(), &open(5, 5)));
-        assert!(waits(&Table::default(), &open(5, 6)));
+    fn where_nothing_waits_it_takes_twice_as_long_each_time() {
+        let (start, before) = (Instant::now(), &mut Before::default());
+        let mut waited = Vec::new();
+        for _ in 0..9 {
+            let over = |seconds: &u64| seen(start).is_over(start + Duration::from_secs(*seconds), before);
+            waited.push((0..).step_by(30).find(over).unwrap());
+        }
+        assert_eq!(waited, [30, 60, 120, 240, 480, 960, 1920, 1920, 1920]);
     }
 }

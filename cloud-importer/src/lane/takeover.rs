@@ -17,7 +17,7 @@ use proto::{
 
 use super::{
     Context, Stopped, Worker,
-    aside::Aside,
+    aside::{Aside, Before},
     commit::OWN_TAG,
     words::{missing_right, own_topics_unauthorised},
 };
@@ -41,8 +41,8 @@ pub(super) struct State {
     fenced: bool,
     /// Another importer owns the lane. A new session brings it back here, or that the other has stopped.
     stood_down: Option<Aside>,
-    /// How often this session stood up because the other had stopped.
-    stood_up: u32,
+    /// How this session stood up before because the other had stopped.
+    before: Before,
     /// Take-overs in a row without a commit.
     failures: u32,
 }
@@ -50,7 +50,7 @@ pub(super) struct State {
 impl State {
     pub(super) fn new_session(&mut self) {
         self.stood_down = None;
-        self.stood_up = 0;
+        self.before = Before::default();
         self.fenced = false;
     }
 
@@ -137,10 +137,10 @@ impl Worker {
 
     /// Ends standing aside, if that is over.
     fn stand_up(&mut self, opens: &[OpenPartition]) -> Result<(), Obstacle> {
-        let State { stood_down, stood_up, fenced, .. } = &mut self.takeover;
+        let State { stood_down, before, fenced, .. } = &mut self.takeover;
         let Some(aside) = stood_down else { return Ok(()) };
         let context = &self.context;
-        if !aside.is_over(context, opens, *stood_up)? {
+        if !aside.is_over(context, opens, before)? {
             return Err(owned_elsewhere(context, &aside.owner));
         }
         tracing::warn!(
@@ -148,7 +148,6 @@ impl Worker {
             "importer {}, which took the lane over, commits nothing any more: it is taken back", aside.owner
         );
         (*stood_down, *fenced) = (None, false);
-        *stood_up += 1;
         Ok(())
     }
 
