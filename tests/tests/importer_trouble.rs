@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use kafka::{ProducerOptions, TransactionalProducer};
 use lab::checker::Check;
-use lab::load::LoadOptions;
+use lab::load::{LoadOptions, load};
+use lab::record::Record;
 use longhaul_tests::bridge::{
-    Bridge, Exporter, Importer, PATIENCE, Pair, Stream, Turns, check_copy, fill, say, settings_at, topic,
-    transactional, wait_until,
+    Bridge, Exporter, Importer, PATIENCE, Pair, Stream, Turns, alter_topic, check_copy, fill, say,
+    settings_at, topic, topic_with, transactional, wait_until,
 };
 use proto::ids::lane_of;
 
@@ -110,6 +111,46 @@ fn a_lane_that_went_to_another_importer_comes_back_when_that_one_is_gone() {
     let report = check_copy(&pair, &bridge.exporter, Check::of(&["aside.orders"]));
     assert!(report.is_clean(), "{report}");
     assert_eq!(report.records(), written.visible);
+}
+
+/// a lane with nothing to write does not notice that it was taken over. What its new owner wrote is no stranger's.
+#[test]
+fn a_lane_that_went_to_another_importer_unnoticed_accuses_nobody() {
+    let Some(pair) = TURNS.take("taken over unnoticed") else { return };
+    let source = pair.source.bootstrap();
+    let name = "unseen.orders";
+    topic(&source, name, 2);
+    topic_with(&pair.target.admin_bootstrap(), name, 2, &[("max.message.bytes", "20000")]);
+    let bridge = &mut Bridge::new(&pair, "unseen", &[name]);
+    let links = bridge.importer.links.clone();
+    let mut other = Importer::new(&bridge.ground, "unseen-2", &pair.target.bootstrap(), links);
+    let mut rival = Exporter::named(&bridge.ground, "rival", "unseen", &source, &other.address(), &[name]);
+    bridge.start();
+    fill(&source, name, 100, 1);
+    bridge.wait(&[name], PATIENCE);
+    let noise = (0..60_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+    let large = Record { value: Some(noise), timestamp: lab::generator::now_ms(), ..Record::default() };
+    load(&settings_at(&source), name, std::iter::once(large), &LoadOptions::default()).unwrap();
+    bridge.await_hold((name, 0), &["record_too_large"], &["max.message.bytes"]);
+    fill(&source, name, 100, 2);
+    bridge.wait_but_for(&[name], &[(name, 0)], PATIENCE);
+    // The first importer is asked for the partition again after 5, 10 and 20 s. What is in between belongs to the other one.
+    std::thread::sleep(Duration::from_secs(16));
+    other.start();
+    rival.start();
+    alter_topic(&pair.target, name, "max.message.bytes=1000000");
+    let heard = || {
+        let log = bridge.importer.log();
+        assert!(!log.contains("someone else wrote"), "{log}");
+        log.contains("another importer has taken the lane over")
+    };
+    assert!(wait_until(Duration::from_secs(45), heard), "it does not notice: {}", bridge.importer.log());
+    other.kill();
+    rival.kill();
+    fill(&source, name, 100, 3);
+    bridge.wait(&[name], PATIENCE);
+    let report = check_copy(&pair, &bridge.exporter, Check::of(&[name]));
+    assert!(report.is_clean(), "{report}");
 }
 
 /// A producer of somebody else leaves a transaction open in one partition of the progress topic: that lane waits.

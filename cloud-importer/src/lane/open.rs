@@ -13,9 +13,10 @@ use proto::{
     receiver::OpenPartition,
 };
 
-use super::{Stopped, Worker, commit::commit_entries, record::place, tail::inspect};
+use super::{Context, Stopped, Worker, commit::commit_entries, record::place, tail::inspect};
 use crate::{
     config::Recreated,
+    progress_topic,
     target::{self, At, Obstacle, Tail, TargetTopic, Want},
 };
 
@@ -67,8 +68,27 @@ impl Worker {
         self.claim(&mut topics)?;
         let prepared = self.prepare(&mut topics, &mut later)?;
         let decisions = self.decide_all(topics, &prepared, &mut later)?;
-        self.answer_opens(decisions)?;
+        if decisions.iter().any(|(_, decision)| matches!(decision, Decision::Hold(..)))
+            && !self.is_still_ours()
+        {
+            self.takeover.fenced();
+            self.recycle("another importer has taken the lane over");
+            later.add(Some(decisions.into_iter().map(|(open, _)| open).collect()), "");
+        } else {
+            self.answer_opens(decisions)?;
+        }
         if later.opens.is_empty() { Ok(()) } else { self.ask_again(later.opens, &later.why) }
+    }
+
+    /// Whether progress still names this importer. A lane that has nothing to write does not notice that it was taken over,
+    /// and would take for a stranger's what its new owner wrote.
+    fn is_still_ours(&self) -> bool {
+        let Context { kafka, link, lane, instance, .. } = &self.context;
+        match progress_topic::read_committed(kafka, &link.progress_topic(), *lane) {
+            Ok((table, _)) => table.owner.is_none_or(|owner| owner.instance == **instance),
+            // Nothing is known of a new owner.
+            Err(_) => true,
+        }
     }
 
     /// A target topic belongs to one source topic.

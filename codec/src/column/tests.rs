@@ -96,7 +96,8 @@ fn bytes_are_equal_when_each_of_them_is() {
     let bytes: Vec<u8> = (0..40).collect();
     for length in 0..bytes.len() {
         let one = &bytes[..length];
-        assert!(equal(one, &one.to_vec()) && !equal(one, &bytes[..length + 1]));
+        let same = one.to_vec();
+        assert!(equal(one, &same) && !equal(one, &bytes[..length + 1]));
         for at in 0..length {
             let mut other = one.to_vec();
             other[at] ^= 0x80;
