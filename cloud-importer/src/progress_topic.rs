@@ -135,10 +135,10 @@ pub(crate) fn read(
 
 /// Where committed progress ends now: it moves with every transaction of the lane's owner.
 pub(crate) fn committed_end(admin: &Admin, topic: &str, lane: Lane) -> Result<i64, Obstacle> {
-    let ends = admin
-        .ends(topic, &[i32::from(lane.0)], PATIENCE)
+    let (_, end) = admin
+        .offsets(topic, i32::from(lane.0), Isolation::Committed, PATIENCE)
         .map_err(|error| passing("ask for the end of progress", &error))?;
-    ends.first().map(|ends| ends.lso).ok_or_else(|| Obstacle::Passing(format!("`{topic}` has no ends")))
+    Ok(end)
 }
 
 /// What is committed of a lane's progress so far, and up to which offset that is. The lane's owner may be about to commit

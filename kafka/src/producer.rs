@@ -99,7 +99,7 @@ impl TransactionalProducer {
         let mut conf = configuration(settings, transactional_id, &options)?;
         conf.set_events(sys::RD_KAFKA_EVENT_DR | sys::RD_KAFKA_EVENT_ERROR);
         let watch = Arc::new(Watch::default());
-        let client = Client::observed(Kind::Producer, settings, conf, Arc::clone(&watch))?;
+        let client = Client::observed(Kind::Producer, settings, conf, Arc::<Watch>::clone(&watch))?;
         Ok(Self {
             topics: Vec::new(),
             queue: Queue::main(&client),

@@ -1,7 +1,6 @@
 //! A client instance: its configuration, its log, its end.
 
 use std::{
-    any::Any,
     ffi::{CStr, CString, c_char, c_int, c_void},
     ptr::NonNull,
     sync::Arc,
@@ -97,13 +96,17 @@ pub(crate) trait Observer: Send + Sync + 'static {
 pub(crate) struct Client {
     rk: NonNull<sys::rd_kafka_t>,
     client_id: String,
+    ears: Arc<Ears>,
+}
+
+/// What callbacks of an instance point to; kept until its threads have ended.
+pub(super) struct Ears {
     voice: Arc<Voice>,
-    /// What callbacks point to; goes with the instance.
-    keep: Option<Box<dyn Any + Send + Sync>>,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 // SAFETY: librdkafka's instances are thread-safe by contract (rdkafka.h, "All rd_kafka_* functions are
-// thread-safe"); `keep` is Send + Sync itself.
+// thread-safe"); `ears` is Send + Sync itself.
 unsafe impl Send for Client {}
 // SAFETY: as above.
 unsafe impl Sync for Client {}
@@ -114,43 +117,33 @@ impl Client {
         Self::build(kind, settings, conf, None)
     }
 
-    /// Makes a producer that tells `observer` of requests sent and records refused.
-    pub(crate) fn observed<O: Observer>(
+    /// Makes an instance that tells `observer` of requests sent and records refused.
+    pub(crate) fn observed(
         kind: Kind,
         settings: &Settings,
         conf: Conf,
-        observer: Arc<O>,
+        observer: Arc<dyn Observer>,
     ) -> Result<Self, Error> {
-        let keep: Box<Arc<O>> = Box::new(observer);
-        let opaque = (&raw const **keep).cast_mut().cast::<c_void>();
-        // SAFETY: `conf` is live; `opaque` points to the observer, which `keep` holds until the instance and
-        // all its threads are gone (or for ever, when the instance cannot be made).
-        unsafe {
-            sys::rd_kafka_conf_interceptor_add_on_new(
-                conf.as_ptr(),
-                INTERCEPTOR.as_ptr(),
-                Some(on_new::<O>),
-                opaque,
-            );
-        }
-        Self::build(kind, settings, conf, Some(keep))
+        Self::build(kind, settings, conf, Some(observer))
     }
 
     fn build(
         kind: Kind,
         settings: &Settings,
         conf: Conf,
-        keep: Option<Box<dyn Any + Send + Sync>>,
+        observer: Option<Arc<dyn Observer>>,
     ) -> Result<Self, Error> {
         let client_id = &settings.client_id;
         let voice = Voice::new(c_text("bootstrap", &settings.bootstrap)?);
-        // SAFETY: `conf` is live; the voice is held as long as the instance and its threads.
+        let ears = Arc::new(Ears { voice, observer });
+        // SAFETY: `conf` is live; `ears` is held until the instance and all its threads are gone, and longer than this
+        // call when the instance cannot be made.
         unsafe {
             sys::rd_kafka_conf_interceptor_add_on_new(
                 conf.as_ptr(),
-                VOICE.as_ptr(),
-                Some(on_new_voice),
-                Arc::as_ptr(&voice).cast_mut().cast::<c_void>(),
+                INTERCEPTOR.as_ptr(),
+                Some(on_new),
+                Arc::as_ptr(&ears).cast_mut().cast::<c_void>(),
             );
         }
         let kind = match kind {
@@ -165,8 +158,8 @@ impl Client {
             return Err(Error::Create { client_id: client_id.clone(), reason: text.to_string() });
         };
         std::mem::forget(conf);
-        voice.begin(rk);
-        Ok(Self { rk, client_id: client_id.clone(), voice, keep })
+        ears.voice.begin(rk);
+        Ok(Self { rk, client_id: client_id.clone(), ears })
     }
 
     pub(crate) fn as_ptr(&self) -> *mut sys::rd_kafka_t {
@@ -228,8 +221,8 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.voice.end();
-        reaper::destroy(self.rk, (self.keep.take(), Arc::clone(&self.voice)));
+        self.ears.voice.end();
+        reaper::destroy(self.rk, Arc::clone(&self.ears));
     }
 }
 
@@ -254,27 +247,29 @@ impl Drop for TopicRef {
     }
 }
 
-/// Adds the observer to an instance that is being made.
-unsafe extern "C" fn on_new<O: Observer>(
+/// Adds the ears to an instance that is being made.
+unsafe extern "C" fn on_new(
     rk: *mut sys::rd_kafka_t,
     _conf: *const sys::rd_kafka_conf_t,
     opaque: *mut c_void,
     _text: *mut c_char,
     _size: usize,
 ) -> sys::rd_kafka_resp_err_t {
-    // SAFETY: librdkafka calls this with the instance under construction; `opaque` is the observer.
+    // SAFETY: librdkafka calls this with the instance under construction; `opaque` is its `Ears`.
     unsafe {
-        sys::rd_kafka_interceptor_add_on_acknowledgement(
-            rk,
-            INTERCEPTOR.as_ptr(),
-            Some(on_acknowledgement::<O>),
-            opaque,
-        );
-        sys::rd_kafka_interceptor_add_on_request_sent(rk, INTERCEPTOR.as_ptr(), Some(on_sent::<O>), opaque)
+        if (*opaque.cast::<Ears>()).observer.is_some() {
+            sys::rd_kafka_interceptor_add_on_acknowledgement(
+                rk,
+                INTERCEPTOR.as_ptr(),
+                Some(on_acknowledgement),
+                opaque,
+            );
+        }
+        sys::rd_kafka_interceptor_add_on_request_sent(rk, INTERCEPTOR.as_ptr(), Some(on_sent), opaque)
     }
 }
 
-unsafe extern "C" fn on_acknowledgement<O: Observer>(
+unsafe extern "C" fn on_acknowledgement(
     _rk: *mut sys::rd_kafka_t,
     message: *mut sys::rd_kafka_message_t,
     opaque: *mut c_void,
@@ -283,14 +278,16 @@ unsafe extern "C" fn on_acknowledgement<O: Observer>(
     // before the report is taken, so this is the only place where they can be read. `opaque` as in `on_sent`.
     unsafe {
         let words = sys::rd_kafka_message_produce_errstr(message);
-        if !words.is_null() {
-            (*opaque.cast::<O>()).refused((*message)._private as u64, CStr::from_ptr(words));
+        if !words.is_null()
+            && let Some(observer) = &(*opaque.cast::<Ears>()).observer
+        {
+            observer.refused((*message)._private as u64, CStr::from_ptr(words));
         }
     }
     sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
 }
 
-unsafe extern "C" fn on_sent<O: Observer>(
+unsafe extern "C" fn on_sent(
     _rk: *mut sys::rd_kafka_t,
     _socket: c_int,
     _broker: *const c_char,
@@ -301,36 +298,12 @@ unsafe extern "C" fn on_sent<O: Observer>(
     _size: usize,
     opaque: *mut c_void,
 ) -> sys::rd_kafka_resp_err_t {
-    // SAFETY: `opaque` is the `O` that the client keeps until its threads have ended; only shared access.
-    unsafe { &*opaque.cast::<O>() }.sent(api_key);
-    sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
-}
-
-/// Adds the voice to an instance that is being made.
-unsafe extern "C" fn on_new_voice(
-    rk: *mut sys::rd_kafka_t,
-    _conf: *const sys::rd_kafka_conf_t,
-    opaque: *mut c_void,
-    _text: *mut c_char,
-    _size: usize,
-) -> sys::rd_kafka_resp_err_t {
-    // SAFETY: librdkafka calls this with the instance under construction; `opaque` is the voice.
-    unsafe { sys::rd_kafka_interceptor_add_on_request_sent(rk, VOICE.as_ptr(), Some(on_sent_by_any), opaque) }
-}
-
-unsafe extern "C" fn on_sent_by_any(
-    _rk: *mut sys::rd_kafka_t,
-    _socket: c_int,
-    _broker: *const c_char,
-    _broker_id: i32,
-    _api_key: i16,
-    _api_version: i16,
-    _correlation: i32,
-    _size: usize,
-    opaque: *mut c_void,
-) -> sys::rd_kafka_resp_err_t {
-    // SAFETY: `opaque` is the voice, which is kept until the instance's threads have ended; only shared access.
-    unsafe { &*opaque.cast::<Voice>() }.sent();
+    // SAFETY: `opaque` is the `Ears` that the client keeps until its threads have ended; only shared access.
+    let ears = unsafe { &*opaque.cast::<Ears>() };
+    ears.voice.sent();
+    if let Some(observer) = &ears.observer {
+        observer.sent(api_key);
+    }
     sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
 }
 
@@ -371,4 +344,3 @@ unsafe extern "C" fn log(
 }
 
 const INTERCEPTOR: &CStr = c"longhaul";
-const VOICE: &CStr = c"longhaul-voice";

@@ -5,7 +5,6 @@
 //! number of such threads is bounded: past the bound the caller pays itself.
 
 use std::{
-    any::Any,
     ptr::NonNull,
     sync::{
         Arc,
@@ -16,16 +15,13 @@ use std::{
     time::Duration,
 };
 
-use super::{silence::Voice, sys};
+use super::{client::Ears, sys};
 
 /// An instance that nobody else uses any more, and what its callbacks point to.
 struct Doomed {
     rk: NonNull<sys::rd_kafka_t>,
-    keep: Keep,
+    ears: Arc<Ears>,
 }
-
-/// What callbacks of an instance point to.
-pub(super) type Keep = (Option<Box<dyn Any + Send + Sync>>, Arc<Voice>);
 
 // SAFETY: instances are thread-safe, and this is the last reference to it.
 unsafe impl Send for Doomed {}
@@ -38,13 +34,13 @@ impl Doomed {
             sys::rd_kafka_destroy_flags(self.rk.as_ptr(), sys::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
         }
         // All threads of the instance have ended: its callbacks are over.
-        drop(self.keep);
+        drop(self.ears);
     }
 }
 
-/// Destroys `rk`, then drops `keep`.
-pub(super) fn destroy(rk: NonNull<sys::rd_kafka_t>, keep: Keep) {
-    let doomed = Doomed { rk, keep };
+/// Destroys `rk`, then gives up its `ears`.
+pub(super) fn destroy(rk: NonNull<sys::rd_kafka_t>, ears: Arc<Ears>) {
+    let doomed = Doomed { rk, ears };
     if RUNNING.fetch_add(1, Ordering::Relaxed) >= MAX_THREADS {
         doomed.destroy();
         RUNNING.fetch_sub(1, Ordering::Relaxed);

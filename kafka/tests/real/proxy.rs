@@ -15,12 +15,11 @@ use std::{
 pub(crate) struct Proxy {
     /// Where it listens.
     pub(crate) address: String,
-    swallow: Arc<AtomicBool>,
-    brokerless: Arc<AtomicBool>,
+    faults: Faults,
 }
 
 /// What the connections of a proxy share.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Faults {
     swallow: Arc<AtomicBool>,
     brokerless: Arc<AtomicBool>,
@@ -31,30 +30,29 @@ impl Proxy {
     pub(crate) fn start(target: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let swallow = Arc::new(AtomicBool::new(false));
-        let brokerless = Arc::default();
-        let faults = Faults { swallow: Arc::clone(&swallow), brokerless: Arc::clone(&brokerless) };
+        let faults = Faults::default();
+        let shared = faults.clone();
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(&target) else { continue };
-                connect(client, server, faults.clone());
+                connect(client, server, shared.clone());
             }
         });
-        Self { address, swallow, brokerless }
+        Self { address, faults }
     }
 
     /// While set, the cluster's metadata name no broker.
     pub(crate) fn take_brokers_away(&self, set: bool) {
-        self.brokerless.store(set, Ordering::SeqCst);
+        self.faults.brokerless.store(set, Ordering::SeqCst);
     }
 
     /// Swallows the answer to the next EndTxn.
     pub(crate) fn swallow_next_end_txn(&self) {
-        self.swallow.store(true, Ordering::SeqCst);
+        self.faults.swallow.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn has_swallowed(&self) -> bool {
-        !self.swallow.load(Ordering::SeqCst)
+        !self.faults.swallow.load(Ordering::SeqCst)
     }
 }
 
