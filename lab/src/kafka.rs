@@ -17,7 +17,6 @@
 mod cluster;
 mod installation;
 mod options;
-pub(crate) mod ports;
 mod probe;
 mod process;
 mod security;

@@ -5,6 +5,7 @@
 //! | a real Kafka cluster, killed, paused and started again | [`kafka::Cluster`] |
 //! | a quick one inside this process | [`embedded::EmbeddedCluster`] |
 //! | requests held, dropped and cut on their way to a broker | [`proxy::Proxy`] |
+//! | a port that is kept while nobody listens on it | [`ports::Port`] |
 //! | a long, lossy, slow or dead link for UDP, without rights | [`relay::Relay`] |
 //! | the same for everything that speaks IP, exact enough to measure on | [`wanlink::Wan`] |
 //! | records that look like the real thing, or that torture | [`generator`], [`topicfile::TopicFile`] |
@@ -27,6 +28,7 @@ pub mod kafka;
 pub mod load;
 mod net;
 pub mod pace;
+pub mod ports;
 pub mod proxy;
 pub mod record;
 pub mod relay;

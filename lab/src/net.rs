@@ -17,10 +17,9 @@ pub(crate) struct Acceptor {
 impl Acceptor {
     /// Runs `serve` in a thread of its own for each connection.
     pub(crate) fn spawn(
-        address: &str,
+        listener: TcpListener,
         serve: impl Fn(TcpStream) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
         let address = listener.local_addr()?;
         let closed = Arc::new(AtomicBool::new(false));
         let (serve, is_closed) = (Arc::new(serve), closed.clone());

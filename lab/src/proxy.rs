@@ -37,8 +37,8 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::kafka::ports::Port;
 use crate::net::Acceptor;
+use crate::ports::Port;
 use crate::wire::{ApiKey, RequestHeader};
 use held::Hold;
 use rules::{Rules, Verdict};
@@ -82,24 +82,24 @@ impl Proxy {
     /// Listens on one port of loopback for each of `nodes` brokers; connections wait until [`Proxy::forward_to`].
     pub fn bind(nodes: usize) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let ports: Vec<Port> =
-            (0..nodes).map(|_| Port::reserve()).collect::<Result<_, _>>().map_err(io::Error::other)?;
-        let accept = |(node, port): (usize, &Port)| {
+        let (mut ports, mut acceptors) = (Vec::new(), Vec::new());
+        for node in 0..nodes {
+            let (port, listener) = Port::listen()?;
             let shared = shared.clone();
-            Acceptor::spawn(&port.address(), move |client| pump::serve(&shared, node, client))
-        };
-        let acceptors = ports.iter().enumerate().map(accept).collect::<io::Result<_>>()?;
+            acceptors.push(Acceptor::spawn(listener, move |client| pump::serve(&shared, node, client))?);
+            ports.push(port);
+        }
         Ok(Self { shared, ports, _acceptors: acceptors })
     }
 
     /// Where clients connect, one address per node.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.ports.iter().map(|port| SocketAddr::from(([127, 0, 0, 1], port.number()))).collect()
+        self.ports.iter().map(Port::address).collect()
     }
 
     /// [`Proxy::addresses`] as `bootstrap.servers`.
     pub fn bootstrap(&self) -> String {
-        self.ports.iter().map(Port::address).collect::<Vec<_>>().join(",")
+        self.ports.iter().map(|port| port.address().to_string()).collect::<Vec<_>>().join(",")
     }
 
     /// Where the brokers listen (`host:port`), in the order of [`Proxy::addresses`].

@@ -153,7 +153,10 @@ fn class_exists(jars: &Path, jar: &str, class: &str) -> bool {
         .any(|file| file.file_name().to_string_lossy().starts_with(jar) && names(&file.path()))
 }
 
+/// Below the ephemeral range, so that no outgoing connection takes one before the broker does.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: Vec<_> = (0..N).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    std::array::from_fn(|index| listeners[index].local_addr().unwrap().port())
+    const RANGE: std::ops::Range<u16> = 31_000..32_768;
+    let first = std::process::id() as usize % RANGE.len();
+    let mut free = RANGE.cycle().skip(first).filter(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+    std::array::from_fn(|_| free.next().unwrap())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use krafka::testing::FakeBroker;
@@ -41,7 +41,8 @@ impl Shim {
         let address = broker.broker_addr(0).ok_or(io::ErrorKind::NotConnected)?;
         let back = Back { broker: Arc::downgrade(&broker), address, configs };
         // An error ends one connection; the client comes again.
-        let acceptor = Acceptor::spawn("127.0.0.1:0", move |client| drop(serve(&back, &client)))?;
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let acceptor = Acceptor::spawn(listener, move |client| drop(serve(&back, &client)))?;
         Ok(Self { acceptor })
     }
 

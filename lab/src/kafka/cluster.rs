@@ -12,10 +12,10 @@ use tempfile::TempDir;
 
 use super::installation::{Installation, ToolOutput};
 use super::options::{ClusterOptions, Jvm, Security};
-use super::ports::Port;
 use super::process::Process;
 use super::security::{self, Certificates};
 use super::{Error, Result, probe};
+use crate::ports::Port;
 
 /// Generous: the machine may be busy with other suites.
 const START_PATIENCE: Duration = Duration::from_secs(90);
@@ -82,7 +82,11 @@ impl Cluster {
 
     /// Where the listeners behind a proxy really listen, in the order of [`ClusterOptions::behind`].
     pub fn proxied_addresses(&self) -> Vec<String> {
-        self.nodes.iter().filter_map(|node| node.proxied.as_ref()).map(Port::address).collect()
+        self.nodes
+            .iter()
+            .filter_map(|node| node.proxied.as_ref())
+            .map(|port| port.address().to_string())
+            .collect()
     }
 
     /// librdkafka properties with which `user` comes in at [`Cluster::bootstrap`].
@@ -158,7 +162,7 @@ impl Cluster {
     }
 
     fn addresses(&self, port: impl Fn(&Node) -> &Port) -> String {
-        self.nodes.iter().map(|node| port(node).address()).collect::<Vec<_>>().join(",")
+        self.nodes.iter().map(|node| port(node).address().to_string()).collect::<Vec<_>>().join(",")
     }
 
     fn node(&self, id: i32) -> &Node {
@@ -248,7 +252,7 @@ impl Cluster {
             if !node.process().as_mut().is_some_and(Process::is_running) {
                 return Err(Error::Ended { node: node.id, log: node.log_tail() });
             }
-            let why = match probe::brokers(&node.internal.address()) {
+            let why = match probe::brokers(&node.internal.address().to_string()) {
                 Ok(ids) if self.up().all(|up| ids.contains(&up)) => return Ok(()),
                 Ok(ids) => format!("it sees only the brokers {ids:?}"),
                 Err(error) => error.to_string(),
@@ -292,12 +296,13 @@ impl Drop for Cluster {
 
 impl Node {
     fn new(id: i32, options: &ClusterOptions, directory: &Path) -> Result<Self> {
-        let client = (options.security != Security::Plaintext).then(Port::reserve).transpose()?;
-        let proxied = (!options.behind.is_empty()).then(Port::reserve).transpose()?;
+        let reserve = || Port::reserve().map_err(Error::Ports);
+        let client = (options.security != Security::Plaintext).then(reserve).transpose()?;
+        let proxied = (!options.behind.is_empty()).then(reserve).transpose()?;
         Ok(Self {
             id,
-            internal: Port::reserve()?,
-            controller: Port::reserve()?,
+            internal: reserve()?,
+            controller: reserve()?,
             client,
             proxied,
             properties: directory.join(format!("node-{id}.properties")),

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use lab::kafka::{Process, Spawn};
+use lab::ports::Port;
 
 use super::{binary, say};
 
@@ -18,20 +19,20 @@ pub struct Daemon {
     program: &'static str,
     config: PathBuf,
     log: PathBuf,
-    admin: SocketAddr,
+    admin: Port,
     process: Option<Process>,
 }
 
 impl Daemon {
     pub(super) fn new(program: &'static str, folder: &Path) -> Self {
-        let admin = SocketAddr::from(([127, 0, 0, 1], free_tcp_port()));
+        let admin = Port::reserve().expect("loopback has a free port");
         let config = folder.join(format!("{program}.toml"));
         Self { program, config, log: folder.join(format!("{program}.log")), admin, process: None }
     }
 
     /// Where its admin endpoint is told to listen.
     pub fn admin(&self) -> SocketAddr {
-        self.admin
+        self.admin.address()
     }
 
     /// Its configuration file.
@@ -100,7 +101,7 @@ impl Daemon {
 
     /// The body and status of `GET path` at the admin endpoint; `None` when nobody answers.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect_timeout(&self.admin, Duration::from_secs(2)).ok()?;
+        let mut stream = TcpStream::connect_timeout(&self.admin.address(), Duration::from_secs(2)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
         let mut text = String::new();
@@ -158,18 +159,6 @@ impl Samples {
             |key: &str| key.split('{').next() == Some(name) && labels.iter().all(|label| key.contains(label));
         self.0.iter().filter(|(key, _)| fits(key)).map(|(_, value)| value).sum()
     }
-}
-
-/// A TCP port of loopback that is free now.
-pub(super) fn free_tcp_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
-}
-
-/// A UDP port of loopback that is free now.
-pub(super) fn free_udp_port() -> u16 {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback has a free port");
-    socket.local_addr().expect("a bound socket has an address").port()
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 
-use super::daemon::{Daemon, free_udp_port};
+use lab::ports::Port;
+
+use super::daemon::Daemon;
 use super::exporter::properties;
 use super::ground::{Ground, IMPORTER_ID, exporter_id};
 use super::journal::Journal;
@@ -43,8 +45,8 @@ impl LinkSettings {
 /// One importer. Its fields are written to the configuration file at each [`Importer::start`].
 #[derive(Debug)]
 pub struct Importer {
-    /// UDP port of `listen`.
-    pub port: u16,
+    /// Port of `listen`.
+    port: Port,
     /// `kafka.bootstrap`.
     pub bootstrap: String,
     /// `[kafka.properties]`.
@@ -65,7 +67,7 @@ impl Importer {
     pub fn new(ground: &Ground, name: &str, bootstrap: &str, links: Vec<LinkSettings>) -> Self {
         let folder = ground.folder(name);
         Self {
-            port: free_udp_port(),
+            port: Port::reserve().expect("loopback has a free port"),
             bootstrap: bootstrap.to_owned(),
             properties: BTreeMap::new(),
             links,
@@ -78,7 +80,7 @@ impl Importer {
 
     /// What exporters dial.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.port.address().to_string()
     }
 
     /// Writes the configuration file and starts the process.

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use longhaul_lab::deployment::Deployment;
 use longhaul_lab::kafka::{Process, Spawn};
+use longhaul_lab::ports::Port;
 
 use crate::site::Site;
 
@@ -23,6 +24,8 @@ pub(crate) struct Programs<'a> {
     pub(crate) exporter: Program<'a>,
     pub(crate) importer: Program<'a>,
     pub(crate) deployment: Deployment,
+    /// Where the importer listens.
+    _listen: Port,
 }
 
 /// One of them.
@@ -31,7 +34,7 @@ pub(crate) struct Program<'a> {
     name: &'static str,
     config: PathBuf,
     log: PathBuf,
-    admin: SocketAddr,
+    admin: Port,
     process: Option<Process>,
 }
 
@@ -56,12 +59,11 @@ impl<'a> Programs<'a> {
         let folder = site.folder(link)?;
         let topics = topics.iter().map(|&topic| topic.to_owned()).collect();
         let deployment = Deployment::create(&folder, link, topics)?;
-        let importer_address = free_udp_address()?;
-        let (exporter_admin, importer_admin) = (free_tcp_address()?, free_tcp_address()?);
-        let exporter =
-            deployment.write_exporter(&site.source.bootstrap, importer_address, Some(exporter_admin))?;
-        let importer =
-            deployment.write_importer(importer_address, &site.target.bootstrap, Some(importer_admin))?;
+        let listen = Port::reserve()?;
+        let (exporter_admin, importer_admin) = (Port::reserve()?, Port::reserve()?);
+        let (source, target) = (&site.source.bootstrap, &site.target.bootstrap);
+        let exporter = deployment.write_exporter(source, listen.address(), Some(exporter_admin.address()))?;
+        let importer = deployment.write_importer(listen.address(), target, Some(importer_admin.address()))?;
         let program = |name: &'static str, config: PathBuf, admin| Program {
             site,
             name,
@@ -74,6 +76,7 @@ impl<'a> Programs<'a> {
             exporter: program("edge-exporter", exporter, exporter_admin),
             importer: program("cloud-importer", importer, importer_admin),
             deployment,
+            _listen: listen,
         })
     }
 
@@ -141,7 +144,7 @@ impl Program<'_> {
     }
 
     fn get(&self, path: &str) -> Result<String> {
-        let mut stream = TcpStream::connect_timeout(&self.admin, HTTP_PATIENCE)?;
+        let mut stream = TcpStream::connect_timeout(&self.admin.address(), HTTP_PATIENCE)?;
         stream.set_read_timeout(Some(HTTP_PATIENCE))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut text = String::new();
@@ -248,11 +251,3 @@ fn tail(log: &Path) -> String {
 }
 
 const LOOK: Duration = Duration::from_millis(5);
-
-fn free_tcp_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr())?)
-}
-
-fn free_udp_address() -> Result<SocketAddr> {
-    Ok(UdpSocket::bind("127.0.0.1:0").and_then(|it| it.local_addr())?)
-}
