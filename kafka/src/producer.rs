@@ -122,20 +122,23 @@ impl TransactionalProducer {
     /// # Errors
     /// `Passing` may be tried again, on this producer or a new one.
     pub fn init_transactions(&mut self, timeout: Duration) -> Result<(), TransactionError> {
-        let deadline = Instant::now() + timeout;
+        let started = Instant::now();
+        let deadline = started + timeout;
         self.client.connect(timeout.min(CONNECT_PATIENCE));
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let asked = Instant::now();
+            let slice = if asked - started < INIT_EAGER { INIT_SLICE } else { 10 * INIT_SLICE };
+            let patience = native::millis(deadline.saturating_duration_since(asked).min(slice));
             // SAFETY: the client is live; the error object returned is ours.
-            let result = unsafe {
-                native::check(sys::rd_kafka_init_transactions(self.client.as_ptr(), native::millis(left)))
-            };
+            let result =
+                unsafe { native::check(sys::rd_kafka_init_transactions(self.client.as_ptr(), patience)) };
             match result {
                 Ok(()) => return Ok(()),
-                Err(failure) if failure.retriable && Instant::now() < deadline => {
-                    std::thread::sleep(RETRY_PAUSE)
+                Err(failure) if !failure.retriable || Instant::now() >= deadline => {
+                    return Err(self.transaction_error(failure));
                 }
-                Err(failure) => return Err(self.transaction_error(failure)),
+                Err(_) if asked.elapsed() < slice => std::thread::sleep(RETRY_PAUSE),
+                Err(_) => {}
             }
         }
     }
@@ -523,6 +526,14 @@ fn configuration(
 
 static INSTANCES: AtomicU64 = AtomicU64::new(0);
 const POLL_SLICE: Duration = Duration::from_millis(1);
+/// How long one call waits for the producer to become ready, at first.
+///
+/// A coordinator that loads, or that still ends the former producer's transaction, is done with it in some milliseconds.
+/// librdkafka (2.12) asks again half a second later, or at once when it is called again (`rd_kafka_idemp_start`); what is
+/// under way goes on.
+const INIT_SLICE: Duration = Duration::from_millis(40);
+/// For how long it is asked that often.
+const INIT_EAGER: Duration = Duration::from_secs(2);
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// How long a connection is waited for before librdkafka is left to find one by itself.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ::kafka::Settings;
 use ::kafka::rdkafka::consumer::{BaseConsumer, Consumer as _};
 use ::kafka::rdkafka::error::KafkaError;
 use ::kafka::rdkafka::message::Message as _;
+use ::kafka::rdkafka::metadata::MetadataTopic;
 use ::kafka::rdkafka::{Offset, TopicPartitionList};
-use ::kafka::{Admin, Settings};
 
 use crate::checker::client_config;
 use crate::generator::now_ms;
@@ -21,8 +22,6 @@ const POLL: Duration = Duration::from_millis(50);
 /// Why a tail ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot ask the cluster")]
-    Admin(#[from] ::kafka::Error),
     #[error("cannot read from the cluster")]
     Client(#[from] KafkaError),
     #[error("cannot start a thread")]
@@ -172,14 +171,15 @@ impl Follower {
             .set("auto.offset.reset", "earliest")
             .set("fetch.wait.max.ms", "50")
             .set("fetch.queue.backoff.ms", "5")
+            // A topic that has just been made is not known to its leader for a moment.
+            .set("fetch.error.backoff.ms", "20")
             .set("queued.max.messages.kbytes", "16384")
             .create()?;
-        let admin = Admin::new(&self.settings)?;
         let mut followed = vec![false; self.topics.len()];
         let mut looked: Option<Instant> = None;
         while !self.shared.stop.load(Ordering::Relaxed) {
             if followed.contains(&false) && looked.is_none_or(|it| it.elapsed() >= POLL) {
-                self.follow_new(&admin, &consumer, &mut followed)?;
+                self.follow_new(&consumer, &mut followed)?;
                 looked = Some(Instant::now());
             }
             match consumer.poll(POLL) {
@@ -201,16 +201,17 @@ impl Follower {
     }
 
     /// Begins to read the topics that exist by now.
-    fn follow_new(&self, admin: &Admin, consumer: &BaseConsumer, followed: &mut [bool]) -> Result<(), Error> {
-        let existing = admin.topics(REQUEST_PATIENCE)?;
+    fn follow_new(&self, consumer: &BaseConsumer, followed: &mut [bool]) -> Result<(), Error> {
         let mut list = TopicPartitionList::new();
         for ((name, partitions), followed) in self.topics.iter().zip(followed) {
-            let exists = existing.iter().any(|it| it.name == *name && it.partitions >= *partitions);
-            if exists && !*followed {
-                *followed = true;
-                for partition in 0..*partitions {
-                    list.add_partition_offset(name, partition, Offset::Beginning)?;
-                }
+            if *followed || !exists(consumer, name, *partitions)? {
+                continue;
+            }
+            *followed = true;
+            for partition in 0..*partitions {
+                // Not `Beginning`: librdkafka looks for it half a second later when it does not know the leader yet. What
+                // begins later is found by `auto.offset.reset`.
+                list.add_partition_offset(name, partition, Offset::Offset(0))?;
             }
         }
         if list.count() > 0 {
@@ -218,6 +219,14 @@ impl Follower {
         }
         Ok(())
     }
+}
+
+/// Whether the topic has all its partitions, with their leaders. The reader itself is asked, so that it knows them when it
+/// begins: by itself it looks for topics that it does not know once a second.
+fn exists(consumer: &BaseConsumer, name: &str, partitions: i32) -> Result<bool, KafkaError> {
+    let metadata = consumer.fetch_metadata(Some(name), REQUEST_PATIENCE)?;
+    let led = |topic: &MetadataTopic| topic.partitions().iter().filter(|it| it.leader() >= 0).count();
+    Ok(metadata.topics().iter().any(|topic| topic.name() == name && led(topic) >= partitions as usize))
 }
 
 #[cfg(test)]
