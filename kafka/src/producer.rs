@@ -124,6 +124,7 @@ impl TransactionalProducer {
     pub fn init_transactions(&mut self, timeout: Duration) -> Result<(), TransactionError> {
         let started = Instant::now();
         let deadline = started + timeout;
+        let mut put_off = None;
         self.client.connect(timeout.min(CONNECT_PATIENCE));
         loop {
             let asked = Instant::now();
@@ -132,13 +133,19 @@ impl TransactionalProducer {
             // SAFETY: the client is live; the error object returned is ours.
             let result =
                 unsafe { native::check(sys::rd_kafka_init_transactions(self.client.as_ptr(), patience)) };
-            match result {
-                Ok(()) => return Ok(()),
-                Err(failure) if !failure.retriable || Instant::now() >= deadline => {
-                    return Err(self.transaction_error(failure));
-                }
-                Err(_) if asked.elapsed() < slice => std::thread::sleep(RETRY_PAUSE),
-                Err(_) => {}
+            let Err(failure) = result else { return Ok(()) };
+            let timed_out = failure.code == KafkaCode::TIMED_OUT;
+            if !failure.retriable {
+                return Err(self.transaction_error(failure));
+            } else if Instant::now() >= deadline {
+                // A call that only waited does not know why it was in vain.
+                let failure = if timed_out { put_off.unwrap_or(failure) } else { failure };
+                return Err(self.transaction_error(failure));
+            } else if !timed_out {
+                put_off = Some(failure);
+            }
+            if asked.elapsed() < slice {
+                std::thread::sleep(RETRY_PAUSE);
             }
         }
     }
@@ -540,3 +547,51 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 /// For a question that librdkafka answers from memory.
 const ASKING_WHY: Duration = Duration::from_secs(1);
 const _: () = assert!(size_of::<usize>() >= size_of::<u64>(), "tags travel as pointers");
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const INIT_PRODUCER_ID: i16 = 22;
+    const LOADS: sys::rd_kafka_resp_err_t =
+        sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS;
+
+    #[test]
+    fn a_coordinator_that_loads_is_asked_soon_again_and_named_in_the_end() {
+        let properties = BTreeMap::from([("test.mock.num.brokers".to_owned(), "1".to_owned())]);
+        let settings =
+            Settings { bootstrap: "127.0.0.1:1".to_owned(), properties, client_id: "mock".to_owned() };
+        let mut producer = TransactionalProducer::new(&settings, "lane", ProducerOptions::default()).unwrap();
+        let errors = [LOADS; 1000];
+        // SAFETY: the instance is live and has a cluster of its own by its configuration, which lives as long; the errors
+        // are copied.
+        let cluster = unsafe {
+            let cluster = sys::rd_kafka_handle_mock_cluster(producer.client.as_ptr());
+            assert!(!cluster.is_null());
+            sys::rd_kafka_mock_start_request_tracking(cluster);
+            sys::rd_kafka_mock_push_request_errors_array(
+                cluster,
+                INIT_PRODUCER_ID,
+                errors.len(),
+                errors.as_ptr(),
+            );
+            cluster
+        };
+        let error = producer.init_transactions(Duration::from_secs(2)).unwrap_err();
+        let TransactionError::Passing { code, .. } = &error else { panic!("{error}") };
+        assert_eq!(code.name(), "COORDINATOR_LOAD_IN_PROGRESS", "{error}");
+        // SAFETY: the cluster is live; the array and what it points to are ours until destroyed, once.
+        let asked = unsafe {
+            let mut count = 0;
+            let requests = sys::rd_kafka_mock_get_requests(cluster, &mut count);
+            let of = |at| sys::rd_kafka_mock_request_api_key(*requests.add(at));
+            let asked = (0..count).filter(|&at| of(at) == INIT_PRODUCER_ID).count();
+            sys::rd_kafka_mock_request_destroy_array(requests, count);
+            asked
+        };
+        // By itself librdkafka asks five times in two seconds.
+        assert!(asked >= 10, "asked {asked} times");
+    }
+}
