@@ -25,7 +25,7 @@ impl Port {
     ///
     /// For somebody who begins to listen a while later. A process that is started on another thread at this moment
     /// may hold a copy of the socket that was tried until it has become another program, so that an attempt to
-    /// listen at once can find the port in use: see [`Port::listen`].
+    /// listen at once can find the port in use.
     pub fn reserve() -> io::Result<Self> {
         Self::listen().map(|(port, _)| port)
     }
