@@ -265,6 +265,27 @@ fn another_number_of_lanes_in_the_configuration_holds_and_says_the_right_one() {
     bridge.settle(&["lanes.orders"], PATIENCE);
 }
 
+/// A number of lanes that progress refuses makes no offset map of that number: going back would be refused in turn.
+#[test]
+fn lanes_that_progress_refuses_leave_nothing_behind() {
+    let Some(pair) = TURNS.take("lanes refused") else { return };
+    let source = pair.source.bootstrap();
+    topic(&source, "three.orders", 2);
+    let admin = pair.target_admin();
+    let compact = [("cleanup.policy", "compact")];
+    admin.create_topic("__longhaul.three.progress", 3, 1, &compact, PATIENCE).unwrap();
+    let mut bridge = Bridge::new(&pair, "three", &["three.*"]);
+    bridge.start();
+    fill(&source, "three.orders", 100, 1);
+    bridge.await_hold(("three.orders", 0), &["lanes_changed"], &["set lanes = 3"]);
+    let existing = admin.topics(PATIENCE).unwrap();
+    assert!(existing.iter().all(|it| it.name != "__longhaul.three.offsetmap"), "{existing:?}");
+    assert_eq!(bridge.importer.stop(PATIENCE), Some(0));
+    bridge.importer.links[0].lanes = 3;
+    bridge.importer.start();
+    bridge.settle(&["three.orders"], PATIENCE);
+}
+
 /// an empty target topic of the old name is not what progress speaks of.
 fn target_recreated(running: bool, link: &str) {
     let Some(pair) = TURNS.take("target topic re-created") else { return };
@@ -291,7 +312,8 @@ fn target_recreated(running: bool, link: &str) {
     fill(&source, &orders, 400, 2);
     fill(&source, &clicks, 400, 2);
     for partition in 0..2 {
-        bridge.await_hold((&orders, partition), &["target_recreated", "target_truncated"], &[&orders]);
+        let words = [&*orders, "copy ", " again"];
+        bridge.await_hold((&orders, partition), &["target_recreated", "target_truncated"], &words);
     }
     bridge.wait(&[&clicks], PATIENCE);
     let report = bridge.run_check(Check { others_at_target: vec![orders], ..Check::of(&[&clicks]) });
