@@ -134,16 +134,18 @@ impl TransactionalProducer {
             let result =
                 unsafe { native::check(sys::rd_kafka_init_transactions(self.client.as_ptr(), patience)) };
             let Err(failure) = result else { return Ok(()) };
-            let timed_out = failure.code == KafkaCode::TIMED_OUT;
             if !failure.retriable {
                 return Err(self.transaction_error(failure));
-            } else if Instant::now() >= deadline {
-                // A call that only waited does not know why it was in vain.
-                let failure = if timed_out { put_off.unwrap_or(failure) } else { failure };
-                return Err(self.transaction_error(failure));
-            } else if !timed_out {
-                put_off = Some(failure);
             }
+            // A call that only waited does not know why it was in vain.
+            let why = match put_off.take() {
+                Some(known) if failure.code == KafkaCode::TIMED_OUT => known,
+                _ => failure,
+            };
+            if Instant::now() >= deadline {
+                return Err(self.transaction_error(why));
+            }
+            put_off = Some(why);
             if asked.elapsed() < slice {
                 std::thread::sleep(RETRY_PAUSE);
             }
@@ -539,7 +541,7 @@ const POLL_SLICE: Duration = Duration::from_millis(1);
 /// librdkafka (2.12) asks again half a second later, or at once when it is called again (`rd_kafka_idemp_start`); what is
 /// under way goes on.
 const INIT_SLICE: Duration = Duration::from_millis(40);
-/// For how long it is asked that often.
+/// For how long it is asked that often; then a tenth as often, which is about as often as librdkafka asks by itself.
 const INIT_EAGER: Duration = Duration::from_secs(2);
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// How long a connection is waited for before librdkafka is left to find one by itself.
