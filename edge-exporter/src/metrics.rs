@@ -116,12 +116,13 @@ impl Meters {
         }
         raise_to(&self.flow.wire_bytes.get_or_create(&labels), path.wire_bytes);
         raise_to(&self.flow.lost_packets.get_or_create(&labels), path.lost_packets);
-        if let Some((status, added)) = link.measure() {
+        let (path, added) = link.measure();
+        for (cause, bytes) in added.causes() {
+            self.flow.path.sent(&labels, cause, bytes);
+        }
+        if let Some(status) = path {
             for (name, value) in status.gauges() {
                 self.flow.path.set(&labels, name, value);
-            }
-            for (cause, bytes) in added.causes() {
-                self.flow.path.sent(&labels, cause, bytes);
             }
             self.flow.path.congestion(&labels, status.congestion);
         }

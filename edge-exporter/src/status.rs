@@ -146,6 +146,8 @@ struct Inner {
     connection: Option<Connection>,
     meter: PathMeter,
     measured: Option<PathStatus>,
+    /// Sent on connections, and not yet handed out by [`LinkFacts::measure`].
+    unreported: SentStatus,
     /// Of connections that are over.
     past: Path,
 }
@@ -164,16 +166,15 @@ impl LinkFacts {
         let mut inner = self.lock();
         inner.connection = Some(connection.clone());
         inner.meter = PathMeter::default();
-        inner.measured = Some(inner.meter.read(connection).0);
+        inner.look();
     }
 
-    /// Looks at the path anew, about once a second; also what was sent since the last look.
-    pub(crate) fn measure(&self) -> Option<(PathStatus, SentStatus)> {
+    /// Looks at the path anew, about once a second; also what was sent since the last time, on connections that are over
+    /// too.
+    pub(crate) fn measure(&self) -> (Option<PathStatus>, SentStatus) {
         let mut inner = self.lock();
-        let connection = inner.connection.clone()?;
-        let (status, added) = inner.meter.read(&connection);
-        inner.measured = Some(status.clone());
-        Some((status, added))
+        inner.look();
+        (inner.measured.clone(), std::mem::take(&mut inner.unreported))
     }
 
     /// The path as it was last looked at.
@@ -192,6 +193,7 @@ impl LinkFacts {
     /// The connection is over.
     pub(crate) fn disconnected(&self, why: &str) {
         let mut inner = self.lock();
+        inner.look();
         inner.past = path_of(&inner);
         inner.past.rtt = None;
         inner.connection = None;
@@ -246,6 +248,15 @@ impl LinkFacts {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn look(&mut self) {
+        let Some(connection) = &self.connection else { return };
+        let (status, added) = self.meter.read(connection);
+        self.measured = Some(status);
+        self.unreported.add(&added);
     }
 }
 

@@ -93,13 +93,17 @@ impl WindowFactory {
         match self {
             Self::Accepted { window } => Kind::Fixed(*window),
             Self::Dialled { congestion, rate, .. } => match congestion {
-                Congestion::Auto if rate.configured().is_none() => Kind::Adaptive,
-                Congestion::Auto | Congestion::Governed => Kind::Governed,
+                Congestion::Auto => auto(rate),
+                Congestion::Governed => Kind::Governed,
                 Congestion::Adaptive => Kind::Adaptive,
                 Congestion::Cubic => Kind::Cubic,
             },
         }
     }
+}
+
+fn auto(rate: &Rate) -> Kind {
+    if rate.configured().is_some() { Kind::Governed } else { Kind::Adaptive }
 }
 
 impl ControllerFactory for WindowFactory {
@@ -108,7 +112,8 @@ impl ControllerFactory for WindowFactory {
             Self::Dialled { rate, max_mtu, .. } => (Some(rate.clone()), *max_mtu),
             Self::Accepted { .. } => (None, current_mtu),
         };
-        Box::new(Window::new(self.kind(), rate, now, Breath::new(current_mtu, max_mtu)))
+        let auto = matches!(*self, Self::Dialled { congestion: Congestion::Auto, .. });
+        Box::new(Window::new(self.kind(), auto, rate, now, Breath::new(current_mtu, max_mtu)))
     }
 }
 
@@ -116,6 +121,8 @@ impl ControllerFactory for WindowFactory {
 #[derive(Clone)]
 pub(crate) struct Window {
     kind: Kind,
+    /// What the choice follows when it was left to us: whether a rate is configured may change.
+    auto: Option<Rate>,
     flight: Arc<Flight>,
     path: PathView,
     breath: Breath,
@@ -130,18 +137,42 @@ enum Inner {
     Fixed(u64),
 }
 
-impl Window {
-    fn new(kind: Kind, rate: Option<Rate>, now: Instant, breath: Breath) -> Self {
-        let mtu = breath.mtu();
-        let inner = match kind {
+impl Inner {
+    fn new(kind: Kind, rate: Option<&Rate>, now: Instant, mtu: u16) -> Self {
+        if kind != Kind::Governed
+            && let Some(rate) = rate
+        {
+            // What a guard held back, nobody would give back.
+            rate.set_scale(1.0);
+        }
+        match kind {
             Kind::Governed => {
-                Inner::Governed(Box::new(Governed::new(rate.unwrap_or_else(|| Rate::new(None, None)), mtu)))
+                let rate = rate.cloned().unwrap_or_else(|| Rate::new(None, None));
+                Self::Governed(Box::new(Governed::new(rate, mtu)))
             }
-            Kind::Adaptive => Inner::Adaptive(Box::new(Adaptive::new(mtu))),
-            Kind::Cubic => Inner::Cubic(Box::new(Cubic::new(Arc::new(CubicConfig::default()), now, mtu))),
-            Kind::Fixed(window) => Inner::Fixed(window),
-        };
-        Self { kind, flight: Arc::new(Flight::new(now)), path: PathView::default(), breath, inner }
+            Kind::Adaptive => Self::Adaptive(Box::new(Adaptive::new(mtu))),
+            Kind::Cubic => Self::Cubic(Box::new(Cubic::new(Arc::new(CubicConfig::default()), now, mtu))),
+            Kind::Fixed(window) => Self::Fixed(window),
+        }
+    }
+}
+
+impl Window {
+    fn new(kind: Kind, auto: bool, rate: Option<Rate>, now: Instant, breath: Breath) -> Self {
+        let inner = Inner::new(kind, rate.as_ref(), now, breath.mtu());
+        let auto = rate.filter(|_| auto);
+        Self { kind, auto, flight: Arc::new(Flight::new(now)), path: PathView::default(), breath, inner }
+    }
+
+    /// A rate that was configured or taken away changes the controller of a connection that lives, too: governed without
+    /// a rate would not be paced by anything.
+    fn follow_choice(&mut self, now: Instant) {
+        let Some(rate) = &self.auto else { return };
+        let kind = auto(rate);
+        if kind != self.kind {
+            self.inner = Inner::new(kind, Some(rate), now, self.breath.mtu());
+            self.kind = kind;
+        }
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -196,6 +227,7 @@ impl Controller for Window {
         self.path.end_of_acks(now);
         self.flight.path(self.path.least(), self.path.queue());
         self.breath.end_of_acks(now, self.path.smoothed(), in_flight > self.bare_window() / 4);
+        self.follow_choice(now);
         match &mut self.inner {
             Inner::Governed(governed) => governed.end_of_acks(now, &self.path),
             Inner::Adaptive(adaptive) => adaptive.end_of_acks(now, &self.path),
@@ -276,6 +308,29 @@ mod tests {
         assert_eq!(dialled(Congestion::Adaptive, &rate), "adaptive");
         assert_eq!(dialled(Congestion::Cubic, &rate), "cubic");
         assert_eq!(built(WindowFactory::Accepted { window: 9 }).kind().word(), "fixed");
+    }
+
+    #[test]
+    fn a_rate_that_comes_or_goes_changes_the_controller_of_a_connection_that_lives() {
+        let rate = Rate::new(Some(80_000_000), None);
+        let factory = |congestion| WindowFactory::Dialled { congestion, rate: rate.clone(), max_mtu: 1452 };
+        let (mut auto, mut told) = (built(factory(Congestion::Auto)), built(factory(Congestion::Governed)));
+        let start = Instant::now();
+        let mut words_at = |second| {
+            let now = start + Duration::from_secs(second);
+            auto.on_end_acks(now, 0, false, None);
+            told.on_end_acks(now, 0, false, None);
+            (auto.kind().word(), told.kind().word())
+        };
+        rate.set_scale(0.5);
+        assert_eq!(words_at(1), ("governed", "governed"));
+        rate.grant(Some(9_000_000));
+        rate.set_scale(0.5);
+        rate.configure(None);
+        assert_eq!(words_at(2), ("adaptive", "governed"));
+        assert_eq!(rate.now(), Some(9_000_000), "what the guard held back is given back");
+        rate.configure(Some(50_000_000));
+        assert_eq!(words_at(3), ("governed", "governed"));
     }
 
     #[test]

@@ -115,6 +115,15 @@ impl SentStatus {
         ]
     }
 
+    /// What another reading found on top.
+    pub fn add(&mut self, more: &Self) {
+        self.first_bytes += more.first_bytes;
+        self.resent_bytes += more.resent_bytes;
+        self.ack_bytes += more.ack_bytes;
+        self.handshake_bytes += more.handshake_bytes;
+        self.header_bytes += more.header_bytes;
+    }
+
     /// What was added since `before`.
     fn since(&self, before: &Self) -> Self {
         Self {

@@ -76,22 +76,27 @@ const MIDDLE: usize = 5;
 /// What a write takes longer, so that a transaction has a middle to hit.
 const PRODUCE_DELAY_MS: u64 = 60;
 
-/// One round; true when the broker took the late request.
-fn late_end(proxy: &Proxy, round: usize) -> bool {
+/// One round: whether its step was reached before the late request was let go, and whether the broker took that one.
+struct Round {
+    reached: bool,
+    taken: bool,
+}
+
+fn late_end(proxy: &Proxy, round: usize) -> Round {
     let held = proxy.hold_next(Match::from(ApiKey::EndTxn));
     assert!(held.wait(PATIENCE), "no transaction ends");
     let step = &STEPS[round % STEPS.len()];
     proxy.reset_counts();
     held.cut_client();
     let reached = || step.kinds.iter().map(|kind| proxy.count(*kind)).max().unwrap_or(0) >= step.count;
-    let in_time = wait_until(Duration::from_secs(5), reached);
+    let reached = wait_until(Duration::from_secs(5), reached);
     std::thread::sleep(Duration::from_millis(step.and_ms));
     let code = held.release();
     say(format_args!(
-        "round {round}: released {} (reached: {in_time}), the broker answered {code:?}",
+        "round {round}: released {} (reached: {reached}), the broker answered {code:?}",
         step.name
     ));
-    matches!(code, Ok(Some(0)))
+    Round { reached, taken: matches!(code, Ok(Some(0))) }
 }
 
 fn prepare<'a>(shielded: &'a Shielded, link: &str) -> (Bridge<'a>, Stream) {
@@ -114,7 +119,8 @@ fn an_end_of_transaction_that_arrives_late_neither_repeats_nor_loses() {
     let (mut bridge, stream) = prepare(&shielded, "late");
     bridge.start();
     for round in 0..usize::try_from(scale("LONGHAUL_ROUNDS", 7)).unwrap() {
-        late_end(&shielded.proxy, round);
+        let step = STEPS[round % STEPS.len()].name;
+        assert!(late_end(&shielded.proxy, round).reached, "round {round} never came to its step: {step}");
     }
     shielded.proxy.clear_rules();
     let written = stream.stop();
@@ -158,7 +164,7 @@ fn without_the_count(link: &str, shared: bool) -> Option<(Report, Vec<String>)> 
     bridge.exporter.start();
     let mut taken = 0;
     for _ in 0..6 {
-        taken += u32::from(late_end(&shielded.proxy, MIDDLE));
+        taken += u32::from(late_end(&shielded.proxy, MIDDLE).taken);
         std::thread::sleep(Duration::from_secs(2));
         if taken >= 4 || !bridge.importer.journal().held().is_empty() {
             break;

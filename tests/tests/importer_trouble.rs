@@ -10,8 +10,8 @@ use lab::checker::Check;
 use lab::load::{LoadOptions, load};
 use lab::record::Record;
 use longhaul_tests::bridge::{
-    Bridge, Exporter, Importer, PATIENCE, Pair, Stream, Turns, alter_topic, check_copy, fill, say,
-    settings_at, topic, topic_with, transactional, wait_until,
+    Bridge, Exporter, Importer, LinkSettings, PATIENCE, Pair, Stream, Turns, alter_topic, behind, check_copy,
+    fill, say, settings_at, topic, topic_with, transactional, wait_until,
 };
 use proto::ids::lane_of;
 
@@ -205,15 +205,23 @@ fn leave_a_transaction_open(pair: &Pair, name: &str, partition: i32) -> Transact
     foreign
 }
 
-/// without its progress the importer cannot know what is there already, so it must not guess.
+/// without its progress the importer cannot know what is there already, so it must not guess. Another link of
+/// the same importer goes on.
 fn progress_deleted(running: bool, link: &str) {
     let Some(pair) = TURNS.take("progress topic deleted") else { return };
     let source = pair.source.bootstrap();
-    let name = format!("{link}.orders");
+    let (name, neighbour) = (format!("{link}.orders"), format!("{link}next"));
+    let theirs = format!("{neighbour}.orders");
     topic(&source, &name, 2);
+    topic(&source, &theirs, 2);
     let mut bridge = Bridge::new(&pair, link, &[&name]);
+    bridge.importer.links.push(LinkSettings::new(&neighbour, &[&theirs]));
+    let importer = bridge.importer.address();
+    let mut other = Exporter::new(&bridge.ground, &neighbour, &source, &importer, &[&theirs]);
     bridge.start();
+    other.start();
     fill(&source, &name, 400, 1);
+    fill(&source, &theirs, 400, 1);
     bridge.wait(&[&name], PATIENCE);
     if !running {
         assert_eq!(bridge.importer.stop(PATIENCE), Some(0));
@@ -224,9 +232,15 @@ fn progress_deleted(running: bool, link: &str) {
         bridge.importer.start();
     }
     fill(&source, &name, 400, 2);
+    fill(&source, &theirs, 400, 2);
     for partition in 0..2 {
-        bridge.await_hold((&name, partition), &["progress_lost", "target_not_empty"], &[]);
+        let words = ["the target topic", " name"];
+        bridge.await_hold((&name, partition), &["progress_lost", "target_not_empty"], &words);
     }
+    let goes_on = || behind(&pair, &other.group(), &[&theirs]).is_empty();
+    assert!(wait_until(PATIENCE, goes_on), "the other link does not go on: {}", other.status());
+    let report = check_copy(&pair, &other, Check::of(&[&theirs]));
+    assert!(report.is_clean() && report.records() == 800, "{report}");
     let check = Check { in_flight: true, ..Check::of(&[&name]) };
     // With the audit logs where it ran: what was not yet on record at the target's end is known to the process. Where it
     // was down, only the topic that is gone knew of it.

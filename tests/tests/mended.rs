@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use lab::checker::Check;
 use lab::load::{LoadOptions, load};
 use lab::record::Record;
+use lab::relay::{Conditions, Relay};
 use longhaul_tests::bridge::{
     Bridge, Importer, Journal, PATIENCE, Pair, Stream, Turns, compressed, fill, say, settings_at, topic,
     topic_with, wait_until,
@@ -200,3 +201,40 @@ fn a_broker_that_its_controller_gave_up_for_a_while_is_found_again_by_every_clie
 
 /// Within this time of a fault's end everything moves again.
 const COME_BACK: Duration = Duration::from_secs(10);
+
+/// what leaves the exporter is paid for, and counted by cause: the handshake, and what was sent just before a
+/// connection ended, too.
+#[test]
+fn what_a_connection_sent_first_and_last_is_counted() {
+    let Some(pair) = TURNS.take("mended: bytes by cause") else { return };
+    let source = pair.source.bootstrap();
+    let name = "counted.orders";
+    topic(&source, name, 2);
+    let mut bridge = Bridge::new(&pair, "counted", &[name]);
+    let importer = bridge.importer.address().parse().unwrap();
+    let relay = Relay::start(importer, Conditions::default(), 1).unwrap();
+    bridge.exporter.importers = vec![relay.address().to_string()];
+    let stream = Stream::start(&source, name, 5000, 1, LoadOptions::default());
+    bridge.start();
+    let sent =
+        |cause: &str| bridge.exporter.metrics().sum("longhaul_exporter_link_sent_bytes_total", &[cause]);
+    assert!(wait_until(PATIENCE, || sent("handshake") > 0.0), "no handshake is counted");
+    for _ in 0..4 {
+        std::thread::sleep(Duration::from_millis(1900));
+        // It says goodbye, so that the exporter ends the connection at once and not when it has heard nothing for long.
+        assert_eq!(bridge.importer.stop(PATIENCE), Some(0));
+        bridge.importer.start();
+        let sessions = || bridge.exporter.status()["session"].is_u64();
+        assert!(wait_until(PATIENCE, sessions), "no session");
+    }
+    stream.stop();
+    bridge.settle(&[name], PATIENCE);
+    std::thread::sleep(Duration::from_secs(2));
+    let payload: f64 = ["first", "resent", "ack", "handshake"].iter().map(|cause| sent(cause)).sum();
+    let carried = relay.up().passed_bytes;
+    say(format_args!("{payload} bytes counted, {carried} carried"));
+    // Attempts in vain, while nobody listened, are not: some hundred bytes each.
+    #[expect(clippy::cast_precision_loss, reason = "some megabytes")]
+    let missing = carried as f64 - payload;
+    assert!(missing < 50_000.0, "{missing} bytes were sent and not counted");
+}

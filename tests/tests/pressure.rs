@@ -8,8 +8,12 @@ use std::time::{Duration, Instant};
 
 use lab::kafka::{ClusterOptions, Installation};
 use lab::load::LoadOptions;
-use lab::proxy::Proxy;
-use longhaul_tests::bridge::{Bridge, Clusters, PATIENCE, Pair, Stream, Turns, fill, say, scale, topic};
+use lab::proxy::{Action, Match, Proxy, Times};
+use lab::wire::ApiKey;
+use longhaul_tests::bridge::{
+    Bridge, Clusters, PATIENCE, Pair, Stream, Turns, fill, say, scale, topic, wait_until,
+};
+use proto::ids::lane_of;
 
 /// The importer reaches its cluster by the proxy, everybody else directly.
 struct Shielded {
@@ -63,6 +67,76 @@ fn a_blocked_target_costs_bounded_memory_and_nothing_else() {
     assert_eq!(report.records(), written.visible + 2000);
     say(format_args!("checked {:.1} s after; peak MiB {:?}", unblocked.elapsed().as_secs_f64(), peaks()));
     assert!(peaks().iter().all(|peak| *peak < 300), "too much memory: {:?} MiB", peaks());
+}
+
+/// what one lane writes to is stuck, for `LONGHAUL_BLOCKED_SECONDS`, with more at its source than its credit lets
+/// it send. The other lanes keep their rate, the session stands, and memory is bounded.
+#[test]
+fn one_lane_whose_target_is_blocked_costs_the_others_nothing() {
+    let Some(shielded) = TURNS.take("one blocked lane") else { return };
+    let pair = &shielded.pair;
+    let source = pair.source.bootstrap();
+    let names = one_topic_a_lane("onelane");
+    names.iter().for_each(|name| topic(&source, name, 2));
+    let (stuck, free) = names.split_first().unwrap();
+    let mut bridge = Bridge::new(pair, "onelane", &["onelane.*"]);
+    bridge.importer.bootstrap = shielded.proxy.bootstrap();
+    let admin = pair.target_admin();
+    let there = |name: &str| -> i64 {
+        admin.ends(name, &[0, 1], PATIENCE).map_or(0, |ends| ends.iter().map(|it| it.lso).sum())
+    };
+    let rates = |time: Duration| -> Vec<f64> {
+        let (before, began): (Vec<i64>, _) = (free.iter().map(|it| there(it)).collect(), Instant::now());
+        std::thread::sleep(time);
+        let passed = began.elapsed().as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+        free.iter().zip(before).map(|(name, was)| (there(name) - was) as f64 / passed).collect()
+    };
+    let streams: Vec<Stream> = (0..)
+        .zip(free)
+        .map(|(at, name)| Stream::start(&source, name, 400, at, LoadOptions::default()))
+        .collect();
+    bridge.start();
+    fill(&source, stuck, 400, 9);
+    bridge.wait(&[stuck], PATIENCE);
+    assert!(wait_until(PATIENCE, || free.iter().all(|it| there(it) > 400)), "nothing flows");
+    let seconds = scale("LONGHAUL_BLOCKED_SECONDS", 20);
+    let before = rates(Duration::from_secs(8));
+
+    let lane = format!("longhaul.onelane.{}", lane_of(stuck, 4));
+    let writes = Match::from(ApiKey::Produce).transactional_id(&lane);
+    let rule = shielded.proxy.on(writes, Action::Delay(Duration::from_secs(seconds)), Times::Always);
+    let flood = Stream::start(&source, stuck, 1_000_000, 10, LoadOptions::default());
+    assert!(wait_until(PATIENCE, || rule.hits() > 0), "the lane writes nothing");
+    std::thread::sleep(Duration::from_secs(4));
+    let flooded = flood.stop();
+    let arrived = there(stuck);
+    let meanwhile = rates(Duration::from_secs(seconds));
+    say(format_args!(
+        "records a second of the others before {before:.0?}, meanwhile {meanwhile:.0?}, with {} MB waiting",
+        flooded.visible_bytes / 1_000_000
+    ));
+    assert_eq!(there(stuck), arrived, "the lane was not blocked");
+    assert_eq!(bridge.exporter.status()["sessions"], 1, "the session did not stand");
+    rule.remove();
+    let written: u64 = streams.into_iter().map(|stream| stream.stop().visible).sum();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let report = bridge.settle(&all, Duration::from_secs(240));
+    assert_eq!(report.records(), written + flooded.visible + 400);
+    let peaks = [bridge.exporter.peak_memory_bytes() / MIB, bridge.importer.peak_memory_bytes() / MIB];
+    say(format_args!("peak MiB {peaks:?}"));
+    assert!(peaks.iter().all(|peak| *peak < 300), "too much memory: {peaks:?} MiB");
+    let kept = before.iter().zip(&meanwhile).all(|(before, meanwhile)| *meanwhile >= 0.9 * before);
+    assert!(kept, "the others fell from {before:.0?} to {meanwhile:.0?} records a second");
+}
+
+/// Four names that fall into the four lanes of a link.
+fn one_topic_a_lane(prefix: &str) -> Vec<String> {
+    let named = |lane: u16| {
+        let names = (0..).map(|number| format!("{prefix}.t{number}"));
+        names.into_iter().find(|name| lane_of(name, 4).0 == lane).unwrap()
+    };
+    (0..4).map(named).collect()
 }
 
 /// A file system of its own that can be full; gone when dropped.

@@ -67,6 +67,11 @@ fn a_grant_that_changes_takes_effect_at_once_and_a_broken_file_changes_nothing()
     bridge.assert_chains();
 }
 
+/// What the exporter may send at the moment, in bits a second.
+fn ceiling(bridge: &Bridge<'_>) -> f64 {
+    bridge.exporter.metrics().sum("longhaul_exporter_link_ceiling_bits_per_second", &[])
+}
+
 /// A rate and a topic that are granted while the session stands.
 #[test]
 fn what_is_granted_in_mid_session_holds_at_once_and_the_session_goes_on() {
@@ -91,8 +96,7 @@ fn what_is_granted_in_mid_session_holds_at_once_and_the_session_goes_on() {
     bridge.importer.links[0].topics.push(given.into());
     bridge.importer.write_config();
     assert!(wait_until(PATIENCE, || granted() == Some(7_000_000)), "{}", bridge.exporter.status()["path"]);
-    let ceiling = || bridge.exporter.metrics().sum("longhaul_exporter_link_ceiling_bits_per_second", &[]);
-    assert!(wait_until(PATIENCE, || ceiling() == 7e6), "{}", ceiling());
+    assert!(wait_until(PATIENCE, || ceiling(&bridge) == 7e6), "{}", ceiling(&bridge));
     bridge.wait(&[kept, given], PATIENCE);
 
     bridge.importer.links[0].more = without.more;
@@ -108,6 +112,39 @@ fn what_is_granted_in_mid_session_holds_at_once_and_the_session_goes_on() {
     let report = bridge.check(&[kept, given]);
     assert!(report.is_clean(), "{report}");
     bridge.assert_chains();
+}
+
+/// The exporter's own `rate` is changed, made worse than what the importer grants, and taken away, while the session stands.
+#[test]
+fn the_exporters_own_rate_follows_its_file_and_the_lower_of_both_ends_holds() {
+    let Some(pair) = TURNS.take("reload: the exporter's rate") else { return };
+    let source = pair.source.bootstrap();
+    topic(&source, "pace.orders", 1);
+    let mut bridge = Bridge::new(&pair, "pace", &["pace.orders"]);
+    bridge.importer.links[0] = bridge.importer.links[0].clone().with("rate = \"9 Mbit/s\"");
+    bridge.exporter.rate = Some("20 Mbit/s".to_owned());
+    bridge.start();
+    assert!(wait_until(PATIENCE, || ceiling(&bridge) == 9e6), "{}", ceiling(&bridge));
+    let steps = [(Some("4 Mbit/s"), 4e6), (Some("6 Mbit/s"), 6e6), (None, 9e6), (Some("5 Mbit/s"), 5e6)];
+    for (seed, (rate, expected)) in (1..).zip(steps) {
+        bridge.exporter.rate = rate.map(str::to_owned);
+        bridge.exporter.write_config();
+        let follows = wait_until(PATIENCE, || ceiling(&bridge) == expected);
+        assert!(follows, "{rate:?}: {} {}", ceiling(&bridge), bridge.exporter.log());
+        let how = if rate.is_some() { "governed" } else { "adaptive" };
+        let congestion = || bridge.exporter.status()["path"]["congestion"].clone();
+        assert!(wait_until(PATIENCE, || congestion() == how), "{rate:?}: {}", congestion());
+        fill(&source, "pace.orders", 200, seed);
+        bridge.wait(&["pace.orders"], PATIENCE);
+    }
+    bridge.exporter.rate = Some("20 parrots".to_owned());
+    bridge.exporter.write_config();
+    let said = || bridge.exporter.log().contains("parrots");
+    assert!(wait_until(PATIENCE, said), "a bad rate is not noticed");
+    assert_eq!(ceiling(&bridge), 5e6, "a file that cannot be used changes nothing");
+    assert_eq!(bridge.exporter.status()["sessions"], 1, "the session went on all the time");
+    let report = bridge.check(&["pace.orders"]);
+    assert!(report.is_clean(), "{report}");
 }
 
 /// revoked while connected; and a folder that is no identity changes nothing.

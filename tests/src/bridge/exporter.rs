@@ -28,6 +28,8 @@ pub struct Exporter {
     pub importers: Vec<String>,
     /// `importer.identity`.
     pub importer_identity: String,
+    /// `importer.rate`.
+    pub rate: Option<String>,
     /// `tls.dir`.
     pub tls: PathBuf,
     /// `audit.file`.
@@ -62,6 +64,7 @@ impl Exporter {
             start_at: "earliest".to_owned(),
             importers: vec![importer.to_owned()],
             importer_identity: IMPORTER_ID.to_owned(),
+            rate: None,
             tls: ground.exporter_identity(&exporter_id(link)),
             audit: folder.join("audit.jsonl"),
             more: String::new(),
@@ -92,6 +95,9 @@ impl Exporter {
         line(format_args!("start = {:?}", self.start_at));
         line(format_args!("[importer]\naddress = {:?}", self.importers));
         line(format_args!("identity = {:?}", self.importer_identity));
+        if let Some(rate) = &self.rate {
+            line(format_args!("rate = {rate:?}"));
+        }
         line(format_args!("[tls]\ndir = {:?}", self.tls));
         line(format_args!("[audit]\nfile = {:?}", self.audit));
         line(format_args!("[admin]\nlisten = \"{}\"", self.daemon.admin()));
