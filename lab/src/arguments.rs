@@ -1,6 +1,7 @@
 //! The command lines of our own programs, behind a cargo alias or not.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -19,6 +20,20 @@ pub fn parse<T: Parser>() -> Result<T, ExitCode> {
         let _ = error.print();
         ExitCode::from(code)
     })
+}
+
+/// A file that can be read: for `value_parser`, so that a wrong name is bad usage, and nothing was started for it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn readable_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let file = std::fs::File::open(&path).map_err(|error| error.to_string())?;
+    match file.metadata() {
+        Ok(metadata) if metadata.is_dir() => Err("it is a folder".to_owned()),
+        Ok(_) => Ok(path),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// An alias of cargo ends with the `--` that separates cargo's words from ours. Who writes another one, out of habit

@@ -5,6 +5,7 @@
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use longhaul_lab::kafka::require_kafka;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -95,6 +96,34 @@ fn files_are_carried_as_topics_and_people_get_nothing_on_stdout() {
     let topic = |index: usize| (topics[index]["topic"].as_str().unwrap(), topics[index]["records"].as_u64());
     assert_eq!([topic(0), topic(1)], [("lines", Some(3)), ("events", Some(2))]);
     assert_eq!((&result["lost"], &result["faults"]), (&0.into(), &false.into()));
+}
+
+/// The same on real Kafka, with a topic file as the measurements take it.
+#[test]
+fn a_topic_file_goes_through_real_kafka() {
+    if require_kafka("demo on real Kafka").is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("readings.kds.zst");
+    let mut records = Vec::new();
+    for number in 0..500_u32 {
+        let value = format!("{{\"reading\":{number}}}");
+        records.extend((number % 4).to_le_bytes());
+        records.extend(1_700_000_000_000_i64.to_le_bytes());
+        records.extend(4_u32.to_le_bytes());
+        records.extend(u32::try_from(value.len()).unwrap().to_le_bytes());
+        records.extend(number.to_be_bytes());
+        records.extend(value.as_bytes());
+    }
+    std::fs::write(&file, zstd::encode_all(&records[..], 3).unwrap()).unwrap();
+    let output = demo(&["--kafka", "real", "--json", "--input", file.to_str().unwrap()]);
+    let result = result(&output);
+    assert_eq!((&result["kafka"], &result["records"]), (&"real".into(), &500.into()));
+    for count in ["lost", "repeated", "reordered", "changed", "other_findings"] {
+        assert_eq!(result[count], 0, "{count}");
+    }
+    assert_eq!(result["per_topic"][0]["topic"], "readings");
 }
 
 #[test]

@@ -49,13 +49,13 @@ pub(crate) struct Options {
     #[arg(long)]
     interleave: bool,
     /// Avro schema that records follow, with the id of a schema registry before them or without
-    #[arg(long, value_name = "FILE.avsc")]
+    #[arg(long, value_name = "FILE.avsc", value_parser = longhaul_lab::arguments::readable_file)]
     avro: Option<PathBuf>,
     /// One JSON object with an entry per file on stdout, the table on stderr
     #[arg(long)]
     json: bool,
     /// Topics: `.kds.zst`, `.jsonl` (a record a line), or text (a record a line)
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required = true, value_name = "FILE", value_parser = longhaul_lab::arguments::readable_file)]
     files: Vec<PathBuf>,
 }
 

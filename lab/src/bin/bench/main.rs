@@ -65,7 +65,7 @@ struct Options {
     #[arg(long, value_name = "KIND", value_parser = ["100B", "1kB"])]
     payload: Vec<String>,
     /// Records for `paced`: a topic for each file (.kds.zst, .jsonl, or text with a record a line)
-    #[arg(long, value_name = "FILE", num_args = 1..)]
+    #[arg(long, value_name = "FILE", num_args = 1.., value_parser = longhaul_lab::arguments::readable_file)]
     input: Vec<PathBuf>,
     /// Measure MirrorMaker 2 beside `speed` too, as shipped and tuned: take 30 --seconds or more, for its compiler warms up
     #[arg(long)]
