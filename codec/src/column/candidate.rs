@@ -10,7 +10,7 @@ use super::number::{self, Coding, Others, Pair, Predictor, Present, Scale, Sourc
 use super::parsed::Apart;
 use super::time::TimeShape;
 use super::trial::{Known, Trials};
-use super::{Room, Span, Values, is_quoted};
+use super::{Room, Span, Values, equal, is_quoted};
 
 /// The best candidate so far.
 pub(super) struct Best<'a, 's> {
@@ -169,8 +169,24 @@ impl Best<'_, '_> {
         self.consider(Choice::of(quoted, Kind::Recurring(None, framed)));
         for key in self.earlier.keys().take(MOST_KEYS) {
             let kind = Kind::Recurring(Some(key), framed);
-            self.consider_keyed(key, Choice::of(quoted, kind));
+            if self.recurs(key) {
+                self.consider_keyed(key, Choice::of(quoted, kind));
+            }
         }
+    }
+
+    /// Whether enough values are those last met with the same entry of the key for that to be worth a trial.
+    fn recurs(&self, key: u32) -> bool {
+        let Some(ids) = self.earlier.ids(key) else { return false };
+        let mut last: Vec<Option<usize>> = vec![None; ids.iter().max().map_or(0, |most| *most as usize + 1)];
+        let (mut met, mut same) = (0, 0);
+        for (row, id) in ids.iter().enumerate() {
+            if let Some(before) = last[*id as usize].replace(row) {
+                met += 1;
+                same += usize::from(equal(self.values.get(before), self.values.get(row)));
+            }
+        }
+        same * FEWEST_SAME >= met
     }
 
     /// Numbers in the spellings that fit, with the most promising predictors; returns the best of them.
@@ -447,6 +463,8 @@ impl Earlier for Firsts<'_> {
 const MOST_ORIGINALS: usize = 64;
 const MOST_KEYS: usize = 4;
 const MOST_ORDERS: usize = 3;
+/// One in so many values must be what it was before to be looked at as one that recurs.
+const FEWEST_SAME: usize = 8;
 /// Earlier columns of which sums and differences are looked at, and rows of the first look.
 const MOST_PAIRED: usize = 48;
 const PROBED_ROWS: usize = 32;

@@ -4,7 +4,8 @@
 //! still no surprise: it goes with the size of the last ones. A number is coded as its bit length (given the lengths of
 //! the two before), its sign, its three highest bits, and the rest as it is.
 //!
-//! The coder is the one of LZMA: 32 bits of range, carries held back. Models live with the column.
+//! The coder is the one of LZMA: 32 bits of range, the same bytes; carries go back into what was written. Models live with the
+//! column.
 
 use super::ColumnFault;
 
@@ -123,7 +124,7 @@ trait Coder {
 /// Appends `numbers`.
 pub(super) fn encode(model: &mut Model, numbers: &[i64], out: &mut Vec<u8>) {
     let start = out.len();
-    let mut encoder = Encoder { low: 0, range: u32::MAX, held: 0, pending: 0, out };
+    let mut encoder = Encoder::new(out);
     for number in numbers {
         model.number(&mut encoder, *number);
     }
@@ -150,15 +151,39 @@ pub(super) fn decode(
 }
 
 struct Encoder<'a> {
-    low: u64,
+    low: u32,
     range: u32,
-    /// The last byte, which a carry may change, and how many of 0xff follow it.
-    held: u8,
-    pending: u64,
+    /// What was written before is not ours: no carry goes there.
     out: &'a mut Vec<u8>,
 }
 
-impl Encoder<'_> {
+impl<'a> Encoder<'a> {
+    fn new(out: &'a mut Vec<u8>) -> Self {
+        // LZMA's first byte is always 0.
+        out.push(0);
+        Self { low: 0, range: u32::MAX, out }
+    }
+
+    #[inline]
+    fn add(&mut self, part: u32) {
+        let (low, carries) = self.low.overflowing_add(part);
+        self.low = low;
+        if carries {
+            self.carry();
+        }
+    }
+
+    /// One more in what was written: rare, and rarely further than a byte.
+    #[cold]
+    fn carry(&mut self) {
+        for byte in self.out.iter_mut().rev() {
+            *byte = byte.wrapping_add(1);
+            if *byte != 0 {
+                return;
+            }
+        }
+    }
+
     #[inline]
     fn normalize(&mut self) {
         if self.range < LEAST {
@@ -167,31 +192,22 @@ impl Encoder<'_> {
         }
     }
 
+    #[inline]
     fn shift(&mut self) {
-        if self.low < 0xff00_0000 || self.low > u64::from(u32::MAX) {
-            let carry = (self.low >> 32) as u8;
-            self.out.push(self.held.wrapping_add(carry));
-            for _ in 0..self.pending {
-                self.out.push(0xff_u8.wrapping_add(carry));
-            }
-            self.pending = 0;
-            self.held = (self.low >> 24) as u8;
-        } else {
-            self.pending += 1;
-        }
-        self.low = (self.low & 0x00ff_ffff) << 8;
+        self.out.push((self.low >> 24) as u8);
+        self.low <<= 8;
     }
 
     /// Ends with a number of the last range that has many zeros at its end.
-    fn finish(&mut self) {
-        let high = self.low + u64::from(self.range) - 1;
-        let zeros = (0..=32).rev().find(|zeros| {
+    fn finish(mut self) {
+        let (low, high) = (u64::from(self.low), u64::from(self.low) + u64::from(self.range) - 1);
+        let up = |zeros: u32| {
             let mask = (1u64 << zeros) - 1;
-            (self.low + mask) & !mask <= high
-        });
-        let mask = (1u64 << zeros.unwrap_or(0)) - 1;
-        self.low = (self.low + mask) & !mask;
-        (0..5).for_each(|_| self.shift());
+            (low + mask) & !mask
+        };
+        let zeros = (0..=32).rev().find(|zeros| up(*zeros) <= high).unwrap_or(0);
+        self.add((up(zeros) - low) as u32);
+        (0..4).for_each(|_| self.shift());
     }
 }
 
@@ -199,12 +215,8 @@ impl Coder for Encoder<'_> {
     #[inline]
     fn bit(&mut self, model: &mut Bit, bit: bool) -> bool {
         let bound = (self.range >> 12) * model.zero();
-        if bit {
-            self.low += u64::from(bound);
-            self.range -= bound;
-        } else {
-            self.range = bound;
-        }
+        self.add(if bit { bound } else { 0 });
+        self.range = if bit { self.range - bound } else { bound };
         model.learn(bit);
         self.normalize();
         bit
@@ -217,7 +229,7 @@ impl Coder for Encoder<'_> {
             let step = left.min(16);
             left -= step;
             self.range >>= step;
-            self.low += u64::from(self.range) * (bits >> left & ((1 << step) - 1));
+            self.add(self.range * (bits >> left & ((1 << step) - 1)) as u32);
             self.normalize();
             self.normalize();
         }

@@ -1,6 +1,6 @@
 //! Which kind a column is coded as: candidates are coded and compressed with a cheap level, the smallest one stays.
 //!
-//! A column is tried when it has enough values to tell, again after four or eight times as many, and soon after its kind
+//! A column is tried when it has enough values to tell, again after four or twelve times as many, and soon after its kind
 //! stopped fitting or became dearer. Columns with few values in each parcel are tried on the values of several parcels, which are
 //! kept as [`Evidence`]. A budget, which grows with the bytes that pass, spreads the work.
 
@@ -452,7 +452,7 @@ const ENOUGH: usize = 256;
 const ENOUGH_THRIFTY: usize = 128;
 /// How many times as many values pass before the next trial.
 const GROWTH: u32 = 4;
-const GROWTH_THRIFTY: u32 = 8;
+const GROWTH_THRIFTY: u32 = 12;
 /// Fewest values for a trial of anything but a constant.
 const FEWEST: usize = 24;
 /// Bytes of candidates that may be coded: at first, at most, and per byte of values that passes (as a divisor).
