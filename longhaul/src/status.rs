@@ -215,8 +215,11 @@ impl Report {
             Some(false) => "NO segmentation offload: high rates cost three times the processor time",
             None => "segmentation offload unknown",
         };
+        let calls = path["datagrams_per_send"]
+            .as_f64()
+            .map_or_else(String::new, |count| format!(" ({count:.1} datagrams a system call)"));
         self.line(format_args!(
-            "  host         {offload}; socket buffers {send} to send, {receive} to receive"
+            "  host         {offload}{calls}; socket buffers {send} to send, {receive} to receive"
         ));
     }
 
@@ -287,6 +290,7 @@ mod tests {
                 "goodput_bits_per_second": 91_700_000, "rtt_seconds": 0.101, "min_rtt_seconds": 0.1,
                 "queue_seconds": 0.001, "window_bytes": 1_500_000, "in_flight_bytes": 900, "mtu_bytes": 1452,
                 "sent_packets": 200, "lost_packets": 2, "loss_ratio": 0.01, "segmentation_offload": false,
+                "datagrams_per_send": 1.04,
                 "sent": { "first_bytes": 1000, "resent_bytes": 20, "ack_bytes": 3, "handshake_bytes": 4 },
             },
             "partitions": [{ "topic": "orders", "partition": 0, "state": "flowing" }],
@@ -305,6 +309,7 @@ mod tests {
             "1.00 % lately; 2 of 200",
             "1.0 kB first, 20 B again",
             "NO segmentation offload",
+            "(1.0 datagrams a system call)",
             "0.2 s behind",
         ] {
             assert!(report.text.contains(part), "{part} in:\n{}", report.text);

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// On the wire.
@@ -271,5 +273,42 @@ fn beside_tcp_cubic_each_gets_its_share_whoever_began() {
         let share = rates[0] / (rates[0] + rates[1]);
         assert!((0.30..0.65).contains(&share), "began at {mine} and {theirs} ms: {rates:?}");
         assert!(rates[0] + rates[1] > 90e6, "{rates:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    /// Whatever comes in whatever order, with a clock that jumps ahead and back and counts that overflow: a window that a
+    /// connection can go on with, and that no loss makes larger.
+    #[test]
+    fn the_window_can_always_be_used_and_no_loss_makes_it_larger(
+        steps in prop::collection::vec(
+            (-3_000_i64..100_000, 0..2_000_u64, prop_oneof![0..3_000_000_u64, Just(u64::MAX)], 0..12_u8),
+            1..300,
+        ),
+    ) {
+        let (mut adaptive, mut path) = (Adaptive::new(1452), PathView::default());
+        let start = Instant::now() + ms(3_000_000);
+        let mut now = start;
+        for (after, rtt, bytes, what) in steps {
+            now = if after < 0 { now - ms(after.unsigned_abs()).min(now - start) } else { now + ms(after.unsigned_abs()) };
+            if what != 0 {
+                path.packet(ms(rtt), ms(rtt));
+                path.end_of_acks(now);
+            }
+            adaptive.acked(now, now - ms(rtt), bytes, what == 1, &path);
+            adaptive.end_of_acks(now, &path);
+            let before = adaptive.window();
+            match what {
+                2..=4 => adaptive.lost(now, now - ms(rtt), what == 2, bytes, &path),
+                5 => adaptive.set_mtu(if rtt % 2 == 0 { 1200 } else { 1452 }),
+                _ => {}
+            }
+            if (2..=4).contains(&what) {
+                prop_assert!(adaptive.window() <= before.max(2 * 1452), "{} after {before}", adaptive.window());
+            }
+            prop_assert!(adaptive.window() >= 2 * 1200, "{}", adaptive.window());
+        }
     }
 }
