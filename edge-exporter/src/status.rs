@@ -79,6 +79,8 @@ pub struct PartitionStatus {
     pub since: Option<u64>,
     /// First offset that the source still has.
     pub log_start: Option<i64>,
+    /// The end that a read_committed reader sees: a transaction that is open at the source begins here.
+    pub stable: Option<i64>,
     /// How far the source reaches, as far as is known: its high watermark.
     pub end: i64,
     /// The next offset to be read.
@@ -115,6 +117,7 @@ impl PartitionStatus {
                 .and_then(|held| held.since.duration_since(UNIX_EPOCH).ok())
                 .map(|since| since.as_secs()),
             log_start: facts.ends.map(|ends| ends.log_start),
+            stable: facts.ends.map(|ends| ends.stable),
             end: facts.lag.end(),
             position: facts.position,
             committed: facts.committed,

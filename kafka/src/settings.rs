@@ -67,10 +67,13 @@ impl Settings {
 
 fn check_broker(broker: &str, protocol: &str) -> Result<(), String> {
     let (scheme, address) = broker.split_once("://").unwrap_or((protocol, broker));
+    let expected = || Err(format!("expected host:port, several separated by commas, found {broker:?}"));
+    if !PROTOCOLS.iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return expected();
+    }
     if !scheme.eq_ignore_ascii_case(protocol) {
         return Err(format!("{broker:?} does not go with security.protocol = {protocol:?}"));
     }
-    let expected = || Err(format!("expected host:port, several separated by commas, found {broker:?}"));
     let Some((host, port)) = address.rsplit_once(':') else { return expected() };
     let is_host = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
         // Perhaps with the name of a network interface.
@@ -86,6 +89,9 @@ fn check_broker(broker: &str, protocol: &str) -> Result<(), String> {
     };
     if is_host && port.parse::<u16>().is_ok_and(|port| port > 0) { Ok(()) } else { expected() }
 }
+
+/// What `security.protocol` can be.
+const PROTOCOLS: [&str; 4] = ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
 
 /// A part of a host's name. Underscores are none, but are in use.
 fn is_label(label: &str) -> bool {
@@ -250,7 +256,8 @@ mod tests {
         for bad in ["::1:9092", "2001:db8::1", "a:1,::1:9092"] {
             assert!(plain(bad).unwrap_err().contains("in brackets"), "{bad}");
         }
-        for bad in ["http://a:9092", "SSL://a:9092"] {
+        assert!(plain("http://a:9092").unwrap_err().contains("expected host:port"));
+        for bad in ["SASL_SSL://a:9092", "SSL://a:9092"] {
             assert!(plain(bad).unwrap_err().contains("security.protocol"), "{bad}");
         }
     }

@@ -234,6 +234,13 @@ impl Report {
             let reason = one["reason"].as_str().map_or_else(String::new, |reason| format!(" ({reason})"));
             self.line(format_args!("    {topic}/{} {state}{reason}: {detail}", one["partition"]));
         }
+        for (one, from) in all.iter().filter_map(|one| Some((one, waits_from(one)?))) {
+            let (topic, number) = (word(&one["topic"]), &one["partition"]);
+            self.line(format_args!(
+                "    {topic}/{number} waits for a transaction that is open at the source from offset {from} on, as every \
+                 read_committed reader does; if it does not end, find its producer with kafka-transactions.sh find-hanging"
+            ));
+        }
     }
 }
 
@@ -262,6 +269,16 @@ fn bytes(value: &Value) -> String {
 const PATIENCE: Duration = Duration::from_secs(5);
 /// 100,000 partitions with all their words.
 const MAX_ANSWER: u64 = 256 << 20;
+
+/// Where a transaction begins that is open at the source and all that a partition waits for, if there is one.
+fn waits_from(partition: &Value) -> Option<i64> {
+    let [stable, end, position] = ["stable", "end", "position"].map(|key| partition[key].as_i64());
+    let waits = stable? < end? && position? >= stable? && partition["lag_seconds"].as_f64()? > LONG_OPEN;
+    stable.filter(|_| waits)
+}
+
+/// Seconds that an open transaction is no news.
+const LONG_OPEN: f64 = 10.0;
 
 #[cfg(test)]
 mod tests {
@@ -314,6 +331,26 @@ mod tests {
         ] {
             assert!(report.text.contains(part), "{part} in:\n{}", report.text);
         }
+    }
+
+    #[test]
+    fn a_transaction_that_stays_open_at_the_source_is_named_and_is_no_fault_of_the_link() {
+        let waiting = |stable: i64, position: i64, seconds: f64| {
+            let mut status = exporter();
+            status["partitions"][0] = json!({
+                "topic": "orders", "partition": 3, "state": "flowing", "stable": stable, "end": 90, "position": position,
+                "lag_seconds": seconds,
+            });
+            let report = Report::new(&status).expect("an exporter");
+            assert!(report.well, "{}", report.text);
+            report
+                .text
+                .contains("orders/3 waits for a transaction that is open at the source from offset 40 on")
+        };
+        assert!(waiting(40, 40, 12.0));
+        assert!(!waiting(40, 40, 2.0), "for a moment it is usual");
+        assert!(!waiting(40, 30, 12.0), "it has not come so far");
+        assert!(!waiting(90, 90, 12.0), "nothing is open");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub use ground::Ground;
 pub use importer::{Importer, LinkSettings};
 pub use journal::{Journal, events};
 pub use pair::{Clusters, Pair, Turn, Turns, settings_at};
-pub use stream::{Stream, compressed, transactional};
+pub use stream::{Stream, compressed, open_transaction, transactional};
 pub use tools::{allow_all, alter_topic, deny, deny_no_more};
 pub use whole::{Behind, Bridge, behind, check_copy, check_of};
 

@@ -5,13 +5,12 @@
 
 use std::time::{Duration, Instant};
 
-use kafka::{ProducerOptions, TransactionalProducer};
 use lab::checker::Check;
 use lab::load::{LoadOptions, load};
 use lab::record::Record;
 use longhaul_tests::bridge::{
     Bridge, Exporter, Importer, LinkSettings, PATIENCE, Pair, Stream, Turns, alter_topic, behind, check_copy,
-    fill, say, settings_at, topic, topic_with, transactional, wait_until,
+    fill, open_transaction, say, settings_at, topic, topic_with, transactional, wait_until,
 };
 use proto::ids::lane_of;
 
@@ -170,7 +169,8 @@ fn a_foreign_open_transaction_in_the_progress_topic_is_waited_for_and_named() {
     }
     bridge.wait(&topics, PATIENCE);
     assert_eq!(bridge.importer.stop(PATIENCE), Some(0));
-    let foreign = leave_a_transaction_open(&pair, "__longhaul.foreign.progress", i32::from(lane.0));
+    let at = ("__longhaul.foreign.progress", i32::from(lane.0));
+    let foreign = open_transaction(&pair.target.bootstrap(), at, Duration::from_secs(30));
 
     bridge.importer.start();
     for name in topics {
@@ -183,26 +183,6 @@ fn a_foreign_open_transaction_in_the_progress_topic_is_waited_for_and_named() {
     drop(foreign);
     // The broker ends the transaction when its time is over, and nobody has to do anything.
     bridge.settle(&topics, Duration::from_secs(120));
-}
-
-/// For half a minute; then the broker aborts it.
-fn leave_a_transaction_open(pair: &Pair, name: &str, partition: i32) -> TransactionalProducer {
-    let options =
-        ProducerOptions { transaction_timeout: Duration::from_secs(30), ..ProducerOptions::default() };
-    let target = settings_at(&pair.target.bootstrap());
-    let mut foreign = TransactionalProducer::new(&target, "somebody-else", options).unwrap();
-    foreign.init_transactions(PATIENCE).unwrap();
-    foreign.begin().unwrap();
-    let topic = foreign.topic(name).unwrap();
-    let now = lab::generator::now_ms();
-    foreign.produce(&topic, partition, now, Some(b"stray"), Some(b"stray"), std::iter::empty(), 1).unwrap();
-    let mut outcome = None;
-    assert!(wait_until(PATIENCE, || {
-        foreign.deliveries(Duration::from_millis(100), |delivery| outcome = Some(delivery.outcome));
-        outcome.is_some()
-    }));
-    assert!(matches!(outcome, Some(Ok(_))), "the stray record was not taken: {outcome:?}");
-    foreign
 }
 
 /// without its progress the importer cannot know what is there already, so it must not guess. Another link of

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lab::checker::Check;
@@ -9,8 +10,8 @@ use lab::load::{LoadOptions, load};
 use lab::record::Record;
 use lab::relay::{Conditions, Relay};
 use longhaul_tests::bridge::{
-    Bridge, Importer, Journal, PATIENCE, Pair, Stream, Turns, compressed, fill, say, settings_at, topic,
-    topic_with, wait_until,
+    Bridge, Importer, Journal, PATIENCE, Pair, Stream, Turns, binary, compressed, fill, open_transaction,
+    say, settings_at, topic, topic_with, wait_until,
 };
 use observe::event::Event;
 
@@ -237,4 +238,40 @@ fn what_a_connection_sent_first_and_last_is_counted() {
     #[expect(clippy::cast_precision_loss, reason = "some megabytes")]
     let missing = carried as f64 - payload;
     assert!(missing < 50_000.0, "{missing} bytes were sent and not counted");
+}
+
+/// a producer of somebody else leaves a transaction open at the source. What is behind it waits, as for every
+/// read_committed reader, and status says so; another partition goes on; and it goes on by itself when the broker has ended it.
+#[test]
+fn a_transaction_left_open_at_the_source_is_waited_for_and_named() {
+    let Some(pair) = TURNS.take("mended: open at the source") else { return };
+    let source = pair.source.bootstrap();
+    let (stuck, free) = ("openat.stuck", "openat.free");
+    [stuck, free].iter().for_each(|name| topic(&source, name, 1));
+    let mut bridge = Bridge::new(&pair, "openat", &["openat.*"]);
+    bridge.start();
+    for name in [stuck, free] {
+        fill(&source, name, 100, 1);
+    }
+    bridge.wait(&[stuck, free], PATIENCE);
+    let producer = open_transaction(&source, (stuck, 0), Duration::from_secs(40));
+    for name in [stuck, free] {
+        fill(&source, name, 100, 2);
+    }
+    bridge.wait(&[free], PATIENCE);
+    let status = || {
+        let arguments = ["status", "--admin", &bridge.exporter.admin().to_string()].map(str::to_owned);
+        let output = Command::new(binary("longhaul")).args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let named = "openat.stuck/0 waits for a transaction that is open at the source from offset 100 on";
+    let told = || matches!(status(), (Some(0), words) if words.contains(named));
+    assert!(wait_until(PATIENCE, told), "{:?}", status());
+    drop(producer);
+    let admin = pair.source_admin();
+    let ended = || admin.ends(stuck, &[0], PATIENCE).is_ok_and(|ends| ends[0].lso == ends[0].hw);
+    assert!(wait_until(2 * PATIENCE, ended), "the broker does not end the transaction");
+    let report = bridge.settle(&[stuck, free], Duration::from_secs(120));
+    assert_eq!(report.records(), 400);
+    assert!(!status().1.contains(named), "{:?}", status());
 }

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use kafka::{ProducerOptions, TransactionalProducer};
 use lab::generator::{TortureOptions, torture};
 use lab::load::{LoadOptions, Loaded, Transactions, load};
 
-use super::settings_at;
+use super::{PATIENCE, settings_at, wait_until};
 
 /// Writes to a topic in the background until it is stopped.
 #[derive(Debug)]
@@ -65,4 +66,32 @@ pub fn transactional(records: usize) -> LoadOptions {
 /// With this compression and without transactions.
 pub fn compressed(codec: &str) -> LoadOptions {
     LoadOptions { compression: codec.to_owned(), ..LoadOptions::default() }
+}
+
+/// A producer of somebody else with a record in a transaction that it leaves open; the broker aborts it after `timeout`.
+///
+/// # Panics
+/// When the cluster refuses.
+pub fn open_transaction(
+    bootstrap: &str,
+    (topic, partition): (&str, i32),
+    timeout: Duration,
+) -> TransactionalProducer {
+    let options = ProducerOptions { transaction_timeout: timeout, ..ProducerOptions::default() };
+    let mut producer = TransactionalProducer::new(&settings_at(bootstrap), "somebody-else", options)
+        .expect("a producer can be made");
+    producer.init_transactions(PATIENCE).expect("the cluster has transactions");
+    producer.begin().expect("a transaction begins");
+    let topic = producer.topic(topic).expect("the topic is known");
+    let (now, stray) = (lab::generator::now_ms(), Some(&b"stray"[..]));
+    producer
+        .produce(&topic, partition, now, stray, stray, std::iter::empty(), 1)
+        .expect("the producer takes a record");
+    let mut outcome = None;
+    let told = wait_until(PATIENCE, || {
+        producer.deliveries(Duration::from_millis(100), |delivery| outcome = Some(delivery.outcome));
+        outcome.is_some()
+    });
+    assert!(told && matches!(outcome, Some(Ok(_))), "the stray record was not taken: {outcome:?}");
+    producer
 }
