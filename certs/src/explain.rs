@@ -33,7 +33,10 @@ pub fn explain_alert(alert: u8) -> String {
         AlertDescription::NoApplicationProtocol => "it does not speak longhaul/1",
         AlertDescription::ProtocolVersion => "it speaks another version of TLS",
         AlertDescription::HandshakeFailure => "we share no key exchange or cipher",
-        AlertDescription::DecryptError => "a signature in the handshake did not verify",
+        AlertDescription::DecryptError => {
+            "a signature in the handshake did not verify: our certificate is badly signed, or from another authority of the \
+             same name"
+        }
         other => return format!("TLS alert {} ({other:?})", u8::from(other)),
     };
     words.into()

@@ -79,9 +79,10 @@ pub struct Link {
     /// The rate the exporter is told to keep below. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
-    /// Plain bytes that may wait to be committed, over all lanes. Default 80 MiB.
-    #[serde(default = "default_memory")]
-    pub memory: ByteSize,
+    /// Plain bytes that may wait to be committed, over all lanes. Default: 80 MiB, or the least for so many lanes if that is
+    /// more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
     /// Replicas of the link's progress topic when it is created. Default: 3, or as many as there are brokers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication: Option<i32>,
@@ -166,12 +167,10 @@ impl Default for Transaction {
     }
 }
 
+const DEFAULT_MEMORY: u64 = 80 << 20;
+
 fn default_lanes() -> u16 {
     4
-}
-
-fn default_memory() -> ByteSize {
-    ByteSize::from_bytes(limits::LANE_CREDIT * 4)
 }
 
 impl Config {
@@ -259,7 +258,13 @@ impl Link {
 
     /// Plain bytes that one lane may have outstanding.
     pub fn lane_credit(&self) -> u64 {
-        (self.memory.bytes() / u64::from(self.lanes)).max(u64::from(limits::MAX_PARCEL_PLAIN))
+        let memory = self.memory.map_or_else(|| DEFAULT_MEMORY.max(self.least_memory()), ByteSize::bytes);
+        memory / u64::from(self.lanes)
+    }
+
+    /// Room for a record of the greatest size in each lane.
+    fn least_memory(&self) -> u64 {
+        u64::from(limits::MAX_PARCEL_PLAIN) * u64::from(self.lanes)
     }
 
     fn policy(&self) -> Result<LinkPolicy, (String, String)> {
@@ -302,6 +307,21 @@ impl Link {
         self.policy()?;
         if self.lanes == 0 || self.lanes > limits::MAX_LANES {
             return refuse("lanes", format!("write a number from 1 to {}", limits::MAX_LANES));
+        }
+        if self.rate.is_some_and(|rate| rate.bits_per_second() == 0) {
+            return refuse(
+                "rate",
+                "a rate of 0 sends nothing; leave the key out when there is no limit".into(),
+            );
+        }
+        let least = self.least_memory();
+        if let Some(memory) = self.memory.filter(|memory| memory.bytes() < least) {
+            let what = format!(
+                "{} lanes need at least {}, room for a record of the greatest size in each; found {memory}",
+                self.lanes,
+                ByteSize::from_bytes(least)
+            );
+            return refuse("memory", what);
         }
         if self.replication.is_some_and(|replication| replication < 1) {
             return refuse("replication", "write 1 or more".into());
@@ -382,6 +402,9 @@ listen = "127.0.0.1:9601"
             ("\"payments.*\"", "\"*.x\"", "links[0].topics[1]"),
             ("lanes = 4", "lanes = 0", "links[0].lanes"),
             ("lanes = 4", "lanes = 65", "links[0].lanes"),
+            ("lanes = 4", "lanes = 4\nmemory = \"67 MiB\"", "links[0].memory"),
+            ("lanes = 4", "lanes = 64\nmemory = \"80 MiB\"", "1088 MiB"),
+            ("rate = \"200 Mbit/s\"", "rate = \"0 Mbit/s\"", "links[0].rate"),
             ("spiffe://", "http://", "links[0].identity"),
             ("name = \"fra-to-aws\"", "name = \"fra/aws\"", "links[0].name"),
             ("map = { prefix = \"\" }", "map = { rename = { a = \"__b\" } }", "__b"),
@@ -403,6 +426,21 @@ listen = "127.0.0.1:9601"
             let error = load(&GOOD.replace(from, to)).expect_err(to).to_string();
             assert!(error.contains(expected), "{to}: {error}");
             assert!(error.contains("cloud-importer.toml"), "{error}");
+        }
+    }
+
+    #[test]
+    fn memory_follows_the_number_of_lanes_unless_it_is_written() {
+        for (lanes, credit) in [
+            ("lanes = 1", 80 << 20),
+            ("lanes = 64", limits::MAX_PARCEL_PLAIN.into()),
+            ("lanes = 2\nmemory = \"68 MiB\"", 34 << 20),
+        ] {
+            assert_eq!(
+                load(&GOOD.replace("lanes = 4", lanes)).unwrap().links[0].lane_credit(),
+                credit,
+                "{lanes}"
+            );
         }
     }
 

@@ -5,12 +5,16 @@
 //! certificate is no longer trusted. Of the configuration `importer.rate` and `importer.floor` are taken over at once;
 //! everything else waits for a restart. Changes are on record before they take effect.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use certs::Identity;
 use link::{CloseCode, Dialer};
 use observe::{Audit, event::Operator};
-use settings::Stamps;
+use settings::{Contents, Stamps};
 use tokio::sync::Notify;
 
 use crate::{
@@ -25,7 +29,9 @@ pub(crate) struct Reload {
     dialer: Arc<Dialer>,
     facts: Arc<LinkFacts>,
     audit: Audit,
-    seen: Stamps,
+    /// What the files held when they were last read, and when they were read for the identity in use.
+    seen: Contents,
+    in_use: Contents,
     file: Option<PathBuf>,
     file_seen: Stamps,
     importer: Importer,
@@ -33,9 +39,10 @@ pub(crate) struct Reload {
 
 impl Reload {
     /// Watches the folder that the identity was loaded from, which was as `seen` before.
-    pub(crate) fn new(config: &Config, seen: Stamps, dialer: Arc<Dialer>, view: &View) -> Self {
+    pub(crate) fn new(config: &Config, seen: Contents, dialer: Arc<Dialer>, view: &View) -> Self {
         Self {
             seen,
+            in_use: seen,
             dir: config.tls.dir.clone(),
             dialer,
             facts: Arc::clone(&view.facts),
@@ -55,7 +62,7 @@ impl Reload {
                 () = hurry.notified() => true,
             };
             let turn = tokio::task::spawn_blocking(move || {
-                self.turn(told);
+                self.look_at_identity();
                 self.look_at_config(told);
                 self
             });
@@ -66,14 +73,15 @@ impl Reload {
         }
     }
 
-    fn turn(&mut self, told: bool) {
+    fn look_at_identity(&mut self) {
         let now = look(&self.dir);
-        if !told && now == self.seen {
+        if now == self.seen || now == self.in_use {
+            self.seen = now;
             return;
         }
         // Files are replaced one after the other: a mixture fails, and is tried again when the next one changed.
         match self.replace() {
-            Ok(()) => self.seen = now,
+            Ok(()) => (self.seen, self.in_use) = (now, now),
             Err(Refusal::Unusable(why)) => {
                 tracing::error!(
                     dir = %self.dir.display(),
@@ -146,9 +154,10 @@ enum Refusal {
     NotOnRecord,
 }
 
-pub(crate) fn look(dir: &std::path::Path) -> Stamps {
+/// What the files of an identity hold.
+pub(crate) fn look(dir: &Path) -> Contents {
     let files = [certs::KEY_FILE, certs::CHAIN_FILE, certs::ROOTS_FILE, certs::CRL_FILE];
-    Stamps::of(files.map(|file| dir.join(file)))
+    Contents::of(files.map(|file| dir.join(file)))
 }
 
 const INTERVAL: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use link::{Connection, PathMeter, PathStatus, SentStatus};
+use link::{Connection, PathMeter, PathStatus, Rate, SentStatus};
 use proto::ids::SessionId;
 use serde::Serialize;
 use tokio::sync::Notify;
@@ -149,8 +149,13 @@ struct Inner {
     connection: Option<Connection>,
     meter: PathMeter,
     measured: Option<PathStatus>,
-    /// Sent on connections, and not yet handed out by [`LinkFacts::measure`].
+    /// The rate that all connections and attempts keep below, which knows what left: none before the first connection.
+    rate: Option<Rate>,
+    /// Sent, and not yet handed out by [`LinkFacts::measure`].
     unreported: SentStatus,
+    /// Bytes of connections and of attempts that were counted so far.
+    counted: u64,
+    attempts: u64,
     /// Of connections that are over.
     past: Path,
 }
@@ -168,6 +173,7 @@ impl LinkFacts {
     pub(crate) fn connected(&self, connection: &Connection) {
         let mut inner = self.lock();
         inner.connection = Some(connection.clone());
+        inner.rate = connection.rate().cloned();
         inner.meter = PathMeter::default();
         inner.look();
     }
@@ -256,10 +262,18 @@ impl LinkFacts {
 
 impl Inner {
     fn look(&mut self) {
-        let Some(connection) = &self.connection else { return };
-        let (status, added) = self.meter.read(connection);
-        self.measured = Some(status);
-        self.unreported.add(&added);
+        // Asked before the connection, which counts a datagram sooner: nothing of it is taken for an attempt.
+        let left = self.rate.as_ref().map_or(0, Rate::sent_bytes);
+        if let Some(connection) = &self.connection {
+            let (status, added) = self.meter.read(connection);
+            self.measured = Some(status);
+            self.counted += added.total();
+            self.unreported.add(&added);
+        }
+        // What no connection in use sent: attempts in vain, and those that lost a race.
+        let attempts = left.saturating_sub(self.counted).max(self.attempts);
+        self.unreported.handshake_bytes += attempts - self.attempts;
+        self.attempts = attempts;
     }
 }
 

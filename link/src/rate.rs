@@ -29,6 +29,8 @@ struct Shared {
     scale: AtomicU64,
     bucket: Mutex<Bucket>,
     late_nanos: AtomicU64,
+    /// Bytes on the wire.
+    sent: AtomicU64,
 }
 
 impl Rate {
@@ -40,6 +42,7 @@ impl Rate {
             scale: 1_f64.to_bits().into(),
             bucket: Mutex::new(Bucket::new(None, Instant::now())),
             late_nanos: 0.into(),
+            sent: 0.into(),
         }));
         rate.apply();
         rate
@@ -97,6 +100,16 @@ impl Rate {
     /// Sending time that was lost because this host woke the sender later than it can make up for.
     pub fn late(&self) -> Duration {
         Duration::from_nanos(self.0.late_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Bytes that left so far, IP and UDP headers included: of all connections, and of attempts that became none.
+    pub fn sent_bytes(&self) -> u64 {
+        self.0.sent.load(Ordering::Relaxed)
+    }
+
+    /// So many bytes left.
+    pub(crate) fn left(&self, wire_bytes: u64) {
+        self.0.sent.fetch_add(wire_bytes, Ordering::Relaxed);
     }
 
     /// What the guard leaves of the ceiling: (0, 1].

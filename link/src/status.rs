@@ -26,7 +26,7 @@ pub struct PathStatus {
     pub floor_bits_per_second: Option<u64>,
     /// What may leave right now; where no rate is known, what the path is found to carry.
     pub rate_bits_per_second: Option<u64>,
-    /// Parcels that went through in the last second or so.
+    /// What arrived in the last second or so: QUIC packets at the other end, each once, and parcels at this one.
     pub goodput_bits_per_second: u64,
     /// Smoothed round trip.
     pub rtt_seconds: f64,
@@ -72,7 +72,7 @@ pub struct SentStatus {
     pub resent_bytes: u64,
     /// Acknowledgements.
     pub ack_bytes: u64,
-    /// Handshakes.
+    /// Handshakes, and attempts that became no connection.
     pub handshake_bytes: u64,
     /// IP and UDP headers.
     pub header_bytes: u64,
@@ -83,7 +83,8 @@ impl PathStatus {
     pub fn gauges(&self) -> impl Iterator<Item = (&'static str, f64)> {
         let bits = |rate: Option<u64>| rate.map(|rate| rate as f64);
         [
-            ("link_ceiling_bits_per_second", bits(self.ceiling_bits_per_second)),
+            // One that is gone must not stand there for ever.
+            ("link_ceiling_bits_per_second", Some(self.ceiling_bits_per_second.unwrap_or(0) as f64)),
             ("link_rate_bits_per_second", bits(self.rate_bits_per_second)),
             ("link_goodput_bits_per_second", bits(Some(self.goodput_bits_per_second))),
             ("link_min_rtt_seconds", Some(self.min_rtt_seconds)),
@@ -113,6 +114,11 @@ impl SentStatus {
             ("handshake", self.handshake_bytes),
             ("header", self.header_bytes),
         ]
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.causes().iter().map(|(_, bytes)| bytes).sum()
     }
 
     /// What another reading found on top.
@@ -175,7 +181,7 @@ fn status(
     sent: SentStatus,
 ) -> PathStatus {
     let grown = |of: fn(&Stats) -> u64| of(stats).saturating_sub(before.map_or(0, of));
-    let parcels = grown(|stats| stats.parcel_bytes_sent + stats.parcel_bytes_received);
+    let arrived = grown(|stats| stats.delivered_bytes + stats.parcel_bytes_received);
     let lost = grown(|stats| stats.lost_packets) as f64;
     let rate = connection.rate();
     PathStatus {
@@ -187,7 +193,7 @@ fn status(
         ceiling_bits_per_second: stats.ceiling,
         floor_bits_per_second: stats.floor,
         rate_bits_per_second: stats.rate,
-        goodput_bits_per_second: (parcels as f64 * 8.0 / span.as_secs_f64().max(MIN_SPAN)) as u64,
+        goodput_bits_per_second: (arrived as f64 * 8.0 / span.as_secs_f64().max(MIN_SPAN)) as u64,
         rtt_seconds: stats.rtt.as_secs_f64(),
         min_rtt_seconds: stats.min_rtt.as_secs_f64(),
         queue_seconds: stats.queue.as_secs_f64(),

@@ -173,7 +173,7 @@ impl Report {
         let [now, goodput] = ["rate_bits_per_second", "goodput_bits_per_second"].map(|key| mbit(&path[key]));
         let sides = [
             ("ceiling", "at most"),
-            ("floor", "never below"),
+            ("floor", "yields to others down to"),
             ("configured", "configured"),
             ("granted", "granted"),
         ];
@@ -185,7 +185,7 @@ impl Report {
             .collect();
         let limits = if limits.is_empty() { "no limit known".to_owned() } else { limits.join(", ") };
         self.line(format_args!(
-            "  rate         {now} now, {goodput} of parcels ({}: {limits})",
+            "  rate         {now} now, {goodput} arrive ({}: {limits})",
             word(&path["congestion"])
         ));
         let [rtt, least, queue] =
@@ -321,7 +321,7 @@ mod tests {
         for part in [
             "link fra",
             "7 with 203.0.113.7:7443",
-            "97.0 Mbit/s now, 91.7 Mbit/s of parcels (governed: at most 98.0 Mbit/s, configured 98.0 Mbit/s)",
+            "97.0 Mbit/s now, 91.7 Mbit/s arrive (governed: at most 98.0 Mbit/s, configured 98.0 Mbit/s)",
             "101.0 ms, least 100.0 ms",
             "1.00 % lately; 2 of 200",
             "1.0 kB first, 20 B again",

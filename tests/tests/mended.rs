@@ -234,10 +234,10 @@ fn what_a_connection_sent_first_and_last_is_counted() {
     let payload: f64 = ["first", "resent", "ack", "handshake"].iter().map(|cause| sent(cause)).sum();
     let carried = relay.up().passed_bytes;
     say(format_args!("{payload} bytes counted, {carried} carried"));
-    // Attempts in vain, while nobody listened, are not: some hundred bytes each.
+    // Attempts in vain, while nobody listened, are among the handshakes, with their headers.
     #[expect(clippy::cast_precision_loss, reason = "some megabytes")]
     let missing = carried as f64 - payload;
-    assert!(missing < 50_000.0, "{missing} bytes were sent and not counted");
+    assert!(missing.abs() < 15_000.0, "{missing} bytes were sent and not counted");
 }
 
 /// a producer of somebody else leaves a transaction open at the source. What is behind it waits, as for every

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use lab::checker::Check;
-use longhaul_tests::bridge::{Bridge, PATIENCE, Pair, Turns, behind, fill, topic, wait_until};
+use longhaul_tests::bridge::{Bridge, Journal, PATIENCE, Pair, Turns, behind, fill, topic, wait_until};
 use observe::event::Event;
 
 static TURNS: Turns<Pair, 2> = Turns::new();
@@ -166,6 +166,19 @@ fn a_revoked_exporter_is_cut_off_and_a_renewed_one_comes_back_without_a_restart(
     fill(&source, "revoke.orders", 100, 2);
     bridge.wait(&["revoke.orders"], PATIENCE);
     std::fs::write(cloud.join(certs::KEY_FILE), key).unwrap();
+
+    // Who asks for a look at files that are what they were gets no line for it.
+    let acts = |journal: Journal| {
+        journal.events().iter().filter(|event| matches!(event, Event::Operator(_) | Event::Policy(_))).count()
+    };
+    let before = (acts(bridge.exporter.journal()), acts(bridge.importer.journal()));
+    for _ in 0..3 {
+        bridge.exporter.hang_up();
+        bridge.importer.hang_up();
+        std::thread::sleep(Duration::from_millis(400));
+    }
+    let after = (acts(bridge.exporter.journal()), acts(bridge.importer.journal()));
+    assert_eq!(after, before, "nothing was replaced");
 
     bridge.ground.authority().revoke(&edge.join(certs::CHAIN_FILE)).unwrap();
     std::fs::copy(bridge.ground.authority().crl_path(), cloud.join(certs::CRL_FILE)).unwrap();

@@ -40,7 +40,11 @@ pub(super) fn explain(code: KafkaCode, target: &Arc<str>, offset: Option<i64>) -
         ),
         code => (
             Reason::RecordRefused,
-            format!("target topic `{target}` refuses a record{at}: {code}; see the topic's configuration"),
+            format!(
+                "target topic `{target}` refuses a record{at}: {code}; change what the topic demands with kafka-configs.sh \
+                 (one that is compacted takes no record without a key) and the partition goes on by itself, or name the \
+                 offset in a [[skip]] table of the exporter"
+            ),
         ),
     }
 }

@@ -114,7 +114,10 @@ impl Rules {
         }
         for table in &topics.priority {
             if table.topics.is_empty() || !(1..=MAX_WEIGHT).contains(&table.weight) {
-                let what = format!("expected topics and a weight from 1 to {MAX_WEIGHT}, found {table:?}");
+                let Precedence { topics, weight } = table;
+                let what = format!(
+                    "expected topics and a weight from 1 to {MAX_WEIGHT}, found topics = {topics:?} and weight = {weight}"
+                );
                 return Err(("priority", what));
             }
             compile(&table.topics).map_err(|what| ("priority", what))?;

@@ -122,6 +122,11 @@ impl Process {
         self.signal(Signal::SIGSTOP);
     }
 
+    /// SIGHUP: what it makes of that is the program's.
+    pub fn hang_up(&mut self) {
+        self.signal(Signal::SIGHUP);
+    }
+
     /// SIGCONT: the process goes on after [`Process::pause`].
     pub fn resume(&mut self) {
         self.signal(Signal::SIGCONT);

@@ -39,6 +39,11 @@ pub(super) struct Governed {
     test: Option<Duration>,
     /// Until then a standing queue counts as somebody else's.
     neighbour: Option<Instant>,
+    /// The share that was lost when the rate was lowered on account of it, and the rate before: loss that does not go
+    /// away with the rate is not the rate's doing.
+    blamed: Option<(f64, f64)>,
+    /// The share that is lost by chance, whatever the rate, and when it was last seen.
+    chance: Option<(f64, Instant)>,
 }
 
 /// What a judgement is made of.
@@ -71,6 +76,8 @@ impl Governed {
             too_much: None,
             test: None,
             neighbour: None,
+            blamed: None,
+            chance: None,
         }
     }
 
@@ -146,10 +153,45 @@ impl Governed {
         if !self.proven && self.looks_overdriven(now, elapsed, path) {
             return;
         }
-        let enough = self.period.packets(self.mtu) >= JUDGE_PACKETS;
+        let enough = self.period.packets(self.mtu) >= JUDGE_PACKETS || self.is_clearly_free();
         if enough && elapsed > JUDGE_AFTER.max(4 * path.smoothed()) {
             self.judge(now, elapsed, path);
             self.period = Period::default();
+        }
+    }
+
+    /// At a low rate a thousand packets take long: fewer are enough to go up again where nothing speaks against it.
+    fn is_clearly_free(&self) -> bool {
+        self.rate.scale() < 1.0
+            && self.test.is_none()
+            && self.period.packets(self.mtu) >= FREE_PACKETS
+            && self.period.loss_share() < MAX_LOSS_SHARE / 2.0
+            && self.period.queue.unwrap_or_default() < MIN_FOREIGN
+    }
+
+    /// The share of loss that does not speak against the rate.
+    fn bearable_loss(&self, now: Instant) -> f64 {
+        match self.chance {
+            Some((share, at)) if now.saturating_duration_since(at) < CHANCE_FOR => {
+                MAX_LOSS_SHARE.max(CHANCE_ROOM * share)
+            }
+            _ => MAX_LOSS_SHARE,
+        }
+    }
+
+    /// Much is lost. True when it is by chance: as much was lost at a higher rate, which is taken again.
+    fn lost_by_chance(&mut self, before: f64, now: Instant, path: &PathView) -> bool {
+        let share = self.period.loss_share();
+        match self.blamed.take() {
+            Some((was, rate)) if share > was / 2.0 => {
+                (self.chance, self.too_much, self.test) = (Some((share.max(was), now)), None, None);
+                self.set(rate.max(before), before, now, path);
+                true
+            }
+            _ => {
+                self.blamed = Some((share, before));
+                false
+            }
         }
     }
 
@@ -209,7 +251,14 @@ impl Governed {
             return; // it was hardly used: neither too much nor enough was shown
         }
         let delivered = self.on_wire(self.period.acked as f64 / elapsed.as_secs_f64());
-        let (lossy, least) = (self.period.loss_share() > MAX_LOSS_SHARE, path.least());
+        let (share, least) = (self.period.loss_share(), path.least());
+        let lossy = share > self.bearable_loss(now);
+        if !lossy {
+            self.blamed = None;
+            if let Some((_, at)) = self.chance.as_mut().filter(|_| share > MAX_LOSS_SHARE) {
+                *at = now;
+            }
+        }
         let queue = self.period.queue.unwrap_or_default();
         let stands = queue > MAX_QUEUE.max(least / 2);
         if !lossy && self.host_is_busy(elapsed) {
@@ -223,6 +272,9 @@ impl Governed {
                 }
                 _ => self.raise(before, now),
             };
+        }
+        if lossy && self.lost_by_chance(before, now, path) {
+            return;
         }
         (self.too_much, self.proven) = (Some((delivered.min(before), now)), true);
         let lower = STEP_DOWN * delivered;
@@ -319,9 +371,13 @@ const UNKNOWN_WINDOW: u64 = 4 << 20;
 
 /// Random loss on a bad path stays well below.
 const MAX_LOSS_SHARE: f64 = 0.08;
+/// Loss by chance may grow by so much before the rate is doubted again; it is remembered for so long.
+const CHANCE_ROOM: f64 = 1.5;
+const CHANCE_FOR: Duration = Duration::from_secs(60);
 const MAX_QUEUE: Duration = Duration::from_millis(40);
 const JUDGE_AFTER: Duration = Duration::from_secs(1);
 const JUDGE_PACKETS: u64 = 1000;
+const FREE_PACKETS: u64 = 100;
 const MIN_GAP: Duration = Duration::from_secs(1);
 /// After too much: of what was delivered.
 const STEP_DOWN: f64 = 0.95;

@@ -55,7 +55,9 @@ impl AsyncUdpSocket for PacedSocket {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.inner.try_send(transmit)?;
-        bucket.pay(wire_bytes(transmit.contents.len(), transmit.segment_size, transmit.destination), now);
+        let bytes = wire_bytes(transmit.contents.len(), transmit.segment_size, transmit.destination);
+        bucket.pay(bytes, now);
+        self.rate.left(bytes);
         Ok(())
     }
 

@@ -74,6 +74,11 @@ impl Daemon {
         self.process.as_mut().expect("only what runs can be paused").pause();
     }
 
+    /// SIGHUP: it looks at its files at once.
+    pub fn hang_up(&mut self) {
+        self.process.as_mut().expect("only what runs can be told").hang_up();
+    }
+
     /// SIGCONT.
     pub fn resume(&mut self) {
         self.process.as_mut().expect("only what runs can be resumed").resume();

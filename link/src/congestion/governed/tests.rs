@@ -216,6 +216,45 @@ fn a_policer_that_drops_without_a_queue_is_noticed_too() {
 }
 
 #[test]
+fn much_loss_by_chance_does_not_take_the_rate_away() {
+    for lose_every in [12, 8, 5] {
+        let mut path = Path::new(98 * M, 100 * M);
+        path.run(5000);
+        path.lose_every = lose_every;
+        path.run(5000);
+        let (arrived, kept) = (path.run(60_000), 98 * M * (lose_every - 1) / lose_every);
+        assert!(arrived > kept * 95 / 100, "{arrived} of {kept} with one in {lose_every} lost");
+        path.lose_every = 0;
+        path.run(5000);
+        assert_eq!(path.rate.now(), Some(98 * M));
+    }
+}
+
+#[test]
+fn a_path_that_becomes_narrow_is_still_noticed_where_much_is_lost_by_chance() {
+    let mut path = Path::new(98 * M, 100 * M);
+    path.lose_every = 8;
+    path.run(15_000);
+    path.carries = 40 * M;
+    path.most = 30_000.0;
+    path.run(15_000);
+    assert!(path.rate.now().unwrap() < 48 * M, "{:?}", path.rate.now());
+    assert!(path.run(5000) > 30 * M);
+}
+
+#[test]
+fn at_a_low_rate_the_way_back_does_not_take_minutes() {
+    let mut path = Path::new(20 * M, 3 * M);
+    path.most = 20_000.0;
+    path.run(20_000);
+    assert!(path.rate.now().unwrap() < 4 * M, "{:?}", path.rate.now());
+    path.carries = 25 * M;
+    path.most = 25e6 / 8.0 * 0.1;
+    path.run(45_000);
+    assert_eq!(path.rate.now(), Some(20 * M));
+}
+
+#[test]
 fn a_path_that_becomes_narrow_and_wide_again_is_followed() {
     let mut path = Path::new(98 * M, 100 * M);
     path.run(5000);
