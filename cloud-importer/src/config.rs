@@ -167,7 +167,7 @@ impl Default for Transaction {
     }
 }
 
-const DEFAULT_MEMORY: u64 = 80 << 20;
+const DEFAULT_MEMORY: u64 = limits::LANE_CREDIT * 4;
 
 fn default_lanes() -> u16 {
     4

@@ -30,7 +30,7 @@ use crate::{
     progress_topic,
     pulse::Pulse,
     refusals::{Limits, Line, Refusals},
-    reload::{Reload, identity_contents},
+    reload::{Reload, identity_stamps},
     session,
     target::{Claims, Obstacle},
 };
@@ -205,7 +205,7 @@ fn identity(config: &Config) -> Result<Identity, StartError> {
 /// # Errors
 /// What is wrong with certificates, audit log, ports or Kafka settings.
 pub async fn start(config: Config) -> Result<Handle, StartError> {
-    let identity_seen = identity_contents(&config);
+    let identity_seen = identity_stamps(&config);
     let identity = identity(&config)?;
     let audit = Audit::open(&config.audit.file, audit::Options::default())?;
     let instance = instance_name();

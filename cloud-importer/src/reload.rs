@@ -18,7 +18,7 @@ use certs::Identity;
 use link::Listener;
 use observe::event::{Event, Operator, Policy as PolicyChange};
 use serde_json::Value;
-use settings::{Contents, Stamps};
+use settings::Stamps;
 use tokio::sync::Notify;
 
 use crate::{config::Config, engine::Shared};
@@ -31,11 +31,9 @@ pub(crate) struct Reload {
     started: Config,
     /// What was in the file last and was good.
     current: Config,
-    identity: Watched<Contents>,
-    /// What the files held when the identity in use was read.
-    in_use: Contents,
+    identity: Watched,
     /// Not known before it was read a second time: it may have changed since the first.
-    file: Watched<Stamps>,
+    file: Watched,
 }
 
 /// The audit log cannot be written: it is tried again.
@@ -43,23 +41,23 @@ struct NotOnRecord;
 
 /// Files that are looked at.
 #[derive(Debug)]
-struct Watched<T> {
+struct Watched {
     /// As they were when they were read; `None` when that is not known.
-    done: Option<T>,
+    done: Option<Stamps>,
     /// As they were at the last look.
-    last: Option<T>,
+    last: Option<Stamps>,
 }
 
-impl<T> From<Option<T>> for Watched<T> {
-    fn from(done: Option<T>) -> Self {
+impl From<Option<Stamps>> for Watched {
+    fn from(done: Option<Stamps>) -> Self {
         Self { done, last: None }
     }
 }
 
-impl<T: Clone + PartialEq> Watched<T> {
+impl Watched {
     /// Whether the files, which are as `seen` says now, are to be read. Half of a file can be a good file too: it is read
     /// when two looks find it the same, or at once for somebody who asked for it.
-    fn is_due(&mut self, seen: &T, told: bool) -> bool {
+    fn is_due(&mut self, seen: &Stamps, told: bool) -> bool {
         let still = self.last.replace(seen.clone()).as_ref() == Some(seen);
         told || (still && self.done.as_ref() != Some(seen))
     }
@@ -71,11 +69,11 @@ impl Reload {
         shared: Arc<Shared>,
         listener: Arc<Listener>,
         config: Config,
-        identity_seen: Contents,
+        identity_seen: Stamps,
     ) -> Self {
         let started = config.clone();
         let (identity, file) = (Watched::from(Some(identity_seen)), Watched::from(None));
-        Self { shared, listener, started, current: config, identity, in_use: identity_seen, file }
+        Self { shared, listener, started, current: config, identity, file }
     }
 
     /// Runs for as long as the importer. `hurry` asks for a look at once, whatever the files' times say.
@@ -98,16 +96,9 @@ impl Reload {
     }
 
     fn turn(&mut self, told: bool) {
-        let seen = identity_contents(&self.started);
-        let due = self.identity.is_due(&seen, told);
-        if seen == self.in_use {
-            // Nothing is replaced, nor on record as replaced, by what it is already.
+        let seen = identity_stamps(&self.started);
+        if self.identity.is_due(&seen, told) && self.replace_identity().is_ok() {
             self.identity.done = Some(seen);
-        } else if due && let Ok(replaced) = self.replace_identity() {
-            self.identity.done = Some(seen);
-            if replaced {
-                self.in_use = seen;
-            }
         }
         let seen = file_stamps(&self.started);
         if self.file.is_due(&seen, told) && self.replace_policy().is_ok() {
@@ -115,9 +106,8 @@ impl Reload {
         }
     }
 
-    /// Whether the identity was replaced. Files are replaced one after the other: a mixture fails, and is tried again when
-    /// the next one changed.
-    fn replace_identity(&self) -> Result<bool, NotOnRecord> {
+    /// Files are replaced one after the other: a mixture fails, and is tried again when the next one changed.
+    fn replace_identity(&self) -> Result<(), NotOnRecord> {
         let dir = &self.started.tls.dir;
         let refused = |why: &dyn std::fmt::Display| {
             tracing::error!(
@@ -133,19 +123,23 @@ impl Reload {
             Ok(identity) => identity,
             Err(error) => {
                 refused(&error);
-                return Ok(false);
+                return Ok(());
             }
         };
+        if identity == *self.shared.identity() {
+            // Nothing is replaced, nor on record as replaced, by what it is already.
+            return Ok(());
+        }
         let act = format!("replaced the identity by {} from {}", identity.spiffe_id(), dir.display());
         self.record(vec![Operator { who: "configuration".into(), act, at: None }.into()])?;
         if let Err(error) = self.listener.replace_identity(&identity) {
             refused(&error);
-            return Ok(false);
+            return Ok(());
         }
         tracing::info!(identity = %identity.spiffe_id(), "the identity was replaced");
         // Sessions look at their peers every second.
         self.shared.set_identity(identity);
-        Ok(true)
+        Ok(())
     }
 
     fn replace_policy(&mut self) -> Result<(), NotOnRecord> {
@@ -274,10 +268,9 @@ fn shown(value: Option<&Value>) -> String {
 }
 
 /// How the identity's files are now.
-/// What the files of the identity hold.
-pub(crate) fn identity_contents(config: &Config) -> Contents {
+pub(crate) fn identity_stamps(config: &Config) -> Stamps {
     let files = [certs::KEY_FILE, certs::CHAIN_FILE, certs::ROOTS_FILE, certs::CRL_FILE];
-    Contents::of(files.map(|file| config.tls.dir.join(file)))
+    Stamps::of(files.map(|file| config.tls.dir.join(file)))
 }
 
 fn file_stamps(config: &Config) -> Stamps {

@@ -195,7 +195,7 @@ impl Engine {
             lanes,
             leave: leaving,
         };
-        let reload = Reload::new(&parts.config, seen, Arc::clone(&parts.dialer), &view);
+        let reload = Reload::new(&parts.config, (identity, seen), Arc::clone(&parts.dialer), &view);
         let session = tokio::spawn(Session::new(parts).run());
         let hurry = Arc::<Notify>::default();
         let mut helpers = vec![tokio::spawn(view.clone().tick()), tokio::spawn(reload.run(hurry.clone()))];

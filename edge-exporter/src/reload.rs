@@ -5,16 +5,12 @@
 //! certificate is no longer trusted. Of the configuration `importer.rate` and `importer.floor` are taken over at once;
 //! everything else waits for a restart. Changes are on record before they take effect.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use certs::Identity;
 use link::{CloseCode, Dialer};
 use observe::{Audit, event::Operator};
-use settings::{Contents, Stamps};
+use settings::Stamps;
 use tokio::sync::Notify;
 
 use crate::{
@@ -26,23 +22,28 @@ use crate::{
 /// See the [module](self).
 pub(crate) struct Reload {
     dir: PathBuf,
+    /// In use.
+    identity: Identity,
     dialer: Arc<Dialer>,
     facts: Arc<LinkFacts>,
     audit: Audit,
-    /// What the files held when they were last read, and when they were read for the identity in use.
-    seen: Contents,
-    in_use: Contents,
+    seen: Stamps,
     file: Option<PathBuf>,
     file_seen: Stamps,
     importer: Importer,
 }
 
 impl Reload {
-    /// Watches the folder that the identity was loaded from, which was as `seen` before.
-    pub(crate) fn new(config: &Config, seen: Contents, dialer: Arc<Dialer>, view: &View) -> Self {
+    /// Watches the folder that `identity` was loaded from, which was as `seen` before.
+    pub(crate) fn new(
+        config: &Config,
+        (identity, seen): (Identity, Stamps),
+        dialer: Arc<Dialer>,
+        view: &View,
+    ) -> Self {
         Self {
             seen,
-            in_use: seen,
+            identity,
             dir: config.tls.dir.clone(),
             dialer,
             facts: Arc::clone(&view.facts),
@@ -62,7 +63,7 @@ impl Reload {
                 () = hurry.notified() => true,
             };
             let turn = tokio::task::spawn_blocking(move || {
-                self.look_at_identity();
+                self.turn(told);
                 self.look_at_config(told);
                 self
             });
@@ -73,15 +74,14 @@ impl Reload {
         }
     }
 
-    fn look_at_identity(&mut self) {
+    fn turn(&mut self, told: bool) {
         let now = look(&self.dir);
-        if now == self.seen || now == self.in_use {
-            self.seen = now;
+        if !told && now == self.seen {
             return;
         }
         // Files are replaced one after the other: a mixture fails, and is tried again when the next one changed.
         match self.replace() {
-            Ok(()) => (self.seen, self.in_use) = (now, now),
+            Ok(()) => self.seen = now,
             Err(Refusal::Unusable(why)) => {
                 tracing::error!(
                     dir = %self.dir.display(),
@@ -129,10 +129,14 @@ impl Reload {
         self.file_seen = now;
     }
 
-    fn replace(&self) -> Result<(), Refusal> {
+    fn replace(&mut self) -> Result<(), Refusal> {
         let unusable = |error: &dyn std::fmt::Display| Refusal::Unusable(error.to_string());
         let identity = Identity::load(&self.dir).map_err(|error| unusable(&error))?;
         identity.client_config().map_err(|error| unusable(&error))?;
+        if identity == self.identity {
+            // Nothing is replaced, nor on record as replaced, by what it is already.
+            return Ok(());
+        }
         let act = format!("replaced the identity by {} from {}", identity.spiffe_id(), self.dir.display());
         let line = Operator { who: "configuration".into(), act, at: None };
         self.audit.record(line).map_err(|_| Refusal::NotOnRecord)?;
@@ -145,6 +149,7 @@ impl Reload {
         {
             connection.close(CloseCode::Untrusted, &error.to_string());
         }
+        self.identity = identity;
         Ok(())
     }
 }
@@ -154,10 +159,9 @@ enum Refusal {
     NotOnRecord,
 }
 
-/// What the files of an identity hold.
-pub(crate) fn look(dir: &Path) -> Contents {
+pub(crate) fn look(dir: &std::path::Path) -> Stamps {
     let files = [certs::KEY_FILE, certs::CHAIN_FILE, certs::ROOTS_FILE, certs::CRL_FILE];
-    Contents::of(files.map(|file| dir.join(file)))
+    Stamps::of(files.map(|file| dir.join(file)))
 }
 
 const INTERVAL: Duration = Duration::from_secs(5);

@@ -6,7 +6,7 @@
 //!   `"250 ms"`); a bare number is refused, because nobody can see what it counts.
 //! - [`Secret`] and [`Properties`] keep what must not be shown out of `Debug`, `Display` and `Serialize`;
 //!   [`effective`] prints a whole config for `--check` with secrets hidden.
-//! - [`Stamps`] and [`Contents`] tell whether files changed that are read again while a program runs.
+//! - [`Stamps`] tells whether files changed that are read again while a program runs.
 //!
 //! Config types should derive `Deserialize` with `deny_unknown_fields` (this is what refuses unknown keys) and
 //! `Serialize` (for [`effective`]).
@@ -28,5 +28,5 @@ pub use exit::{EX_USAGE, EXIT_DIFFERENT, EXIT_FAILED, said_once};
 pub use load::{load, parse, refuse};
 pub use properties::{Properties, Property};
 pub use secret::{HIDDEN, Secret};
-pub use stamps::{Contents, Stamps};
+pub use stamps::Stamps;
 pub use units::{ByteSize, Rate, Span, UnitError};

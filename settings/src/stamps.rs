@@ -1,7 +1,6 @@
-//! Whether files changed: without reading them, or by what they hold.
+//! Whether files changed, without reading them.
 
 use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::SystemTime,
@@ -18,21 +17,6 @@ impl Stamps {
     }
 }
 
-/// What files hold, as a number that is another one when that changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Contents(u64);
-
-impl Contents {
-    /// Reads `files` as they are now; those that are not there count too.
-    pub fn of(files: impl IntoIterator<Item = PathBuf>) -> Self {
-        let mut hasher = DefaultHasher::new();
-        for file in files {
-            std::fs::read(&file).ok().hash(&mut hasher);
-        }
-        Self(hasher.finish())
-    }
-}
-
 fn stamp(file: &Path) -> Option<(SystemTime, u64, u64)> {
     let metadata = std::fs::metadata(file).ok()?;
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
@@ -41,21 +25,6 @@ fn stamp(file: &Path) -> Option<(SystemTime, u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn contents_are_the_same_until_something_else_is_written() {
-        let dir = tempfile::tempdir().unwrap();
-        let (one, other) = (dir.path().join("a"), dir.path().join("b"));
-        let look = || Contents::of([one.clone(), other.clone()]);
-        let absent = look();
-        std::fs::write(&one, "x").unwrap();
-        let written = look();
-        assert_ne!(absent, written);
-        std::fs::write(&one, "x").unwrap();
-        assert_eq!(written, look());
-        std::fs::rename(&one, &other).unwrap();
-        assert_ne!(written, look());
-    }
 
     #[test]
     fn a_file_that_is_written_replaced_or_removed_has_another_stamp() {
