@@ -19,6 +19,7 @@ use crate::{
     CHAIN_FILE, CRL_FILE, Error, KEY_FILE, ROOTS_FILE, SpiffeId,
     describe::system_time,
     files::{self, Access},
+    identity::is_host,
     spiffe::parse,
 };
 
@@ -265,11 +266,11 @@ fn host_name(name: &str) -> Result<SanType, String> {
     if let Ok(address) = name.parse::<IpAddr>() {
         return Ok(SanType::IpAddress(address));
     }
-    let wrong = || format!("`{name}` is neither a DNS name nor an IP address");
-    if rustls::pki_types::DnsName::try_from(name).is_err() {
-        return Err(wrong());
-    }
-    Ia5String::try_from(name).map(SanType::DnsName).map_err(|_| wrong())
+    Ia5String::try_from(name)
+        .ok()
+        .filter(|_| is_host(name))
+        .map(SanType::DnsName)
+        .ok_or_else(|| format!("`{name}` is neither a DNS name nor an IP address"))
 }
 
 fn common_name(name: &str) -> DistinguishedName {

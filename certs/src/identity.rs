@@ -32,6 +32,11 @@ pub const ROOTS_FILE: &str = "roots.pem";
 /// Optional revocation lists. When the file is there, every authority that peers come from must have one in it.
 pub const CRL_FILE: &str = "crl.pem";
 
+/// Whether a certificate can name `host`: a DNS name or an IP address.
+pub fn is_host(host: &str) -> bool {
+    ServerName::try_from(host).is_ok()
+}
+
 /// Who this process is, and whom it can believe. Loaded whole or not at all; cheap to clone.
 #[derive(Clone)]
 pub struct Identity(Arc<Inner>);
@@ -49,6 +54,11 @@ struct Inner {
 }
 
 impl Identity {
+    /// The files that an identity in `dir` is made of; `crl.pem` need not be there.
+    pub fn files(dir: &Path) -> [PathBuf; 4] {
+        [KEY_FILE, CHAIN_FILE, ROOTS_FILE, CRL_FILE].map(|file| dir.join(file))
+    }
+
     /// Loads and checks `key.pem`, `chain.pem`, `roots.pem` and, when present, `crl.pem` in `dir`.
     ///
     /// # Errors

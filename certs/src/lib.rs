@@ -32,7 +32,7 @@ pub use authority::{Authority, Kind, Validity};
 pub use describe::{Description, Role, describe, describe_file};
 pub use error::Error;
 pub use explain::{explain, explain_alert, explain_own_alert};
-pub use identity::{CHAIN_FILE, CRL_FILE, Identity, KEY_FILE, ROOTS_FILE};
+pub use identity::{CHAIN_FILE, CRL_FILE, Identity, KEY_FILE, ROOTS_FILE, is_host};
 pub use rustls::pki_types::CertificateDer;
 pub use spiffe::{InvalidSpiffeId, SpiffeId, peer_spiffe_id};
 pub use tls::{ALPN, KeyExchange};

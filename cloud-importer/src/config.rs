@@ -74,7 +74,7 @@ pub struct Link {
     #[serde(default)]
     pub map: Map,
     /// How many lanes; fixed when the link first runs. Default 4.
-    #[serde(default = "default_lanes")]
+    #[serde(default = "default_lanes", deserialize_with = "settings::whole::<_, _, 1, MAX_LANES>")]
     pub lanes: u16,
     /// The rate the exporter is told to keep below. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -167,6 +167,7 @@ impl Default for Transaction {
     }
 }
 
+const MAX_LANES: i64 = limits::MAX_LANES as i64;
 const DEFAULT_MEMORY: u64 = limits::LANE_CREDIT * 4;
 
 fn default_lanes() -> u16 {
@@ -305,14 +306,11 @@ impl Link {
             return refuse("topics", "nothing is granted: name topics, or \"*\" for all".into());
         }
         self.policy()?;
-        if self.lanes == 0 || self.lanes > limits::MAX_LANES {
-            return refuse("lanes", format!("write a number from 1 to {}", limits::MAX_LANES));
-        }
-        if self.rate.is_some_and(|rate| rate.bits_per_second() == 0) {
-            return refuse(
-                "rate",
-                "a rate of 0 sends nothing; leave the key out when there is no limit".into(),
-            );
+        let least = Rate::from_bits_per_second(link::LEAST_RATE);
+        if let Some(rate) = self.rate.filter(|rate| *rate < least) {
+            let what =
+                format!("expected at least {least}, found {rate}; leave the key out when there is no limit");
+            return refuse("rate", what);
         }
         let least = self.least_memory();
         if let Some(memory) = self.memory.filter(|memory| memory.bytes() < least) {
@@ -405,6 +403,7 @@ listen = "127.0.0.1:9601"
             ("lanes = 4", "lanes = 4\nmemory = \"67 MiB\"", "links[0].memory"),
             ("lanes = 4", "lanes = 64\nmemory = \"80 MiB\"", "1088 MiB"),
             ("rate = \"200 Mbit/s\"", "rate = \"0 Mbit/s\"", "links[0].rate"),
+            ("rate = \"200 Mbit/s\"", "rate = \"63 kbit/s\"", "at least 64 kbit/s, found 63 kbit/s"),
             ("spiffe://", "http://", "links[0].identity"),
             ("name = \"fra-to-aws\"", "name = \"fra/aws\"", "links[0].name"),
             ("map = { prefix = \"\" }", "map = { rename = { a = \"__b\" } }", "__b"),

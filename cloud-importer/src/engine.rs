@@ -10,11 +10,12 @@ use std::{
 use certs::Identity;
 use link::Listener;
 use observe::{
-    Audit, admin, audit, event,
+    Audit, AuditError, admin, audit, event,
     metrics::{Flow, Metrics, Side},
 };
 use proto::{ids::Lane, policy::Policy};
 use serde::Serialize;
+use settings::Stamps;
 use tokio::{
     runtime::Handle as Runtime,
     sync::{Notify, watch},
@@ -30,7 +31,7 @@ use crate::{
     progress_topic,
     pulse::Pulse,
     refusals::{Limits, Line, Refusals},
-    reload::{Reload, identity_stamps},
+    reload::Reload,
     session,
     target::{Claims, Obstacle},
 };
@@ -156,7 +157,7 @@ pub enum StartError {
     Certs(#[from] certs::Error),
     /// The audit log.
     #[error(transparent)]
-    Audit(#[from] observe::AuditError),
+    Audit(#[from] AuditError),
     /// The UDP port.
     #[error(transparent)]
     Link(#[from] link::Error),
@@ -205,18 +206,19 @@ fn identity(config: &Config) -> Result<Identity, StartError> {
 /// # Errors
 /// What is wrong with certificates, audit log, ports or Kafka settings.
 pub async fn start(config: Config) -> Result<Handle, StartError> {
-    let identity_seen = identity_stamps(&config);
+    let identity_seen = Stamps::of(Identity::files(&config.tls.dir));
     let identity = identity(&config)?;
-    let audit = Audit::open(&config.audit.file, audit::Options::default())?;
+    let audit = Audit::open(&config.audit.file, audit::Options::default()).map_err(AuditError::at_start)?;
     let instance = instance_name();
     let effective = settings::effective(&config).unwrap_or_default();
-    audit.record(event::Start {
+    let first = event::Start {
         program: "cloud-importer".into(),
         version: env!("CARGO_PKG_VERSION").into(),
         instance: instance.to_string(),
         identity: identity.spiffe_id().to_string(),
         config: Some(audit::fingerprint(&effective)),
-    })?;
+    };
+    audit.record(first).map_err(AuditError::at_start)?;
     let mut metrics = Metrics::new(Side::Importer);
     let flow = Flow::new(&mut metrics);
     let recycles =

@@ -17,20 +17,37 @@ pub(crate) fn verify(admin: &Admin, link: &Link) -> Result<(), Obstacle> {
         }
     };
     // A compacted log keeps the last record of each partition for ever; small segments keep it short.
-    let progress = [("cleanup.policy", "compact"), ("segment.bytes", "16777216")];
-    verify_topic(admin, link, &link.progress_topic(), replication, &progress)?;
+    let progress = Kept {
+        topic: link.progress_topic(),
+        what: "progress",
+        after: "; if records of it were deleted already, see the hold of each partition",
+        configs: [("cleanup.policy", "compact"), ("segment.bytes", "16777216")],
+    };
+    verify_topic(admin, link, &progress, replication)?;
     // Only now: a number of lanes that progress refuses must not make an offset map.
-    let map = [("cleanup.policy", "delete"), ("retention.ms", OFFSET_MAP_RETENTION_MS)];
-    verify_topic(admin, link, &link.offset_map_topic(), replication, &map)
+    let map = Kept {
+        topic: link.offset_map_topic(),
+        what: "offset map",
+        after: "",
+        configs: [("cleanup.policy", "delete"), ("retention.ms", OFFSET_MAP_RETENTION_MS)],
+    };
+    verify_topic(admin, link, &map, replication)
 }
 
-fn verify_topic(
-    admin: &Admin,
-    link: &Link,
-    topic: &str,
-    replication: i32,
-    configs: &[(&str, &str)],
-) -> Result<(), Obstacle> {
+/// One of the link's own topics.
+struct Kept {
+    topic: String,
+    /// What is kept in it, in words.
+    what: &'static str,
+    /// What an operator should know who gives it its cleanup policy back.
+    after: &'static str,
+    /// What it is created with; the first must hold for ever.
+    configs: [(&'static str, &'static str); 2],
+}
+
+fn verify_topic(admin: &Admin, link: &Link, kept: &Kept, replication: i32) -> Result<(), Obstacle> {
+    let Kept { topic, what, after, configs } = kept;
+    let topic = topic.as_str();
     let cleanup = configs[0].1;
     let described = loop {
         let described =
@@ -67,8 +84,8 @@ fn verify_topic(
         return Err(Obstacle::Hold(
             Reason::ProgressLost,
             format!(
-                "`{topic}` has cleanup.policy={policy}, which loses what the link must remember; set it to {cleanup} \
-                 with kafka-configs.sh; if records of it were deleted already, see the hold of each partition"
+                "`{topic}` has cleanup.policy={policy}, which loses the link's {what}; set it to {cleanup} with \
+                 kafka-configs.sh{after}"
             ),
         ));
     }
@@ -78,7 +95,7 @@ fn verify_topic(
             Reason::ProgressLost,
             format!(
                 "`{topic}` has {replicas} replica(s) where {replication} are wanted: losing a broker would lose the \
-                 link's progress; raise it with kafka-reassign-partitions.sh, or accept it with replication = {replicas} \
+                 link's {what}; raise it with kafka-reassign-partitions.sh, or accept it with replication = {replicas} \
                  in the link's table"
             ),
         ));

@@ -18,7 +18,7 @@ use certs::Identity;
 use link::Listener;
 use observe::event::{Event, Operator, Policy as PolicyChange};
 use serde_json::Value;
-use settings::Stamps;
+use settings::{Stamps, Watched};
 use tokio::sync::Notify;
 
 use crate::{config::Config, engine::Shared};
@@ -39,30 +39,6 @@ pub(crate) struct Reload {
 /// The audit log cannot be written: it is tried again.
 struct NotOnRecord;
 
-/// Files that are looked at.
-#[derive(Debug)]
-struct Watched {
-    /// As they were when they were read; `None` when that is not known.
-    done: Option<Stamps>,
-    /// As they were at the last look.
-    last: Option<Stamps>,
-}
-
-impl From<Option<Stamps>> for Watched {
-    fn from(done: Option<Stamps>) -> Self {
-        Self { done, last: None }
-    }
-}
-
-impl Watched {
-    /// Whether the files, which are as `seen` says now, are to be read. Half of a file can be a good file too: it is read
-    /// when two looks find it the same, or at once for somebody who asked for it.
-    fn is_due(&mut self, seen: &Stamps, told: bool) -> bool {
-        let still = self.last.replace(seen.clone()).as_ref() == Some(seen);
-        told || (still && self.done.as_ref() != Some(seen))
-    }
-}
-
 impl Reload {
     /// `identity_seen` is how the identity's files were before they were read.
     pub(crate) fn new(
@@ -72,7 +48,7 @@ impl Reload {
         identity_seen: Stamps,
     ) -> Self {
         let started = config.clone();
-        let (identity, file) = (Watched::from(Some(identity_seen)), Watched::from(None));
+        let (identity, file) = (Watched::new(Some(identity_seen)), Watched::new(None));
         Self { shared, listener, started, current: config, identity, file }
     }
 
@@ -96,13 +72,13 @@ impl Reload {
     }
 
     fn turn(&mut self, told: bool) {
-        let seen = identity_stamps(&self.started);
+        let seen = Stamps::of(Identity::files(&self.started.tls.dir));
         if self.identity.is_due(&seen, told) && self.replace_identity().is_ok() {
-            self.identity.done = Some(seen);
+            self.identity.done(seen);
         }
-        let seen = file_stamps(&self.started);
+        let seen = Stamps::of(self.started.file.clone());
         if self.file.is_due(&seen, told) && self.replace_policy().is_ok() {
-            self.file.done = Some(seen);
+            self.file.done(seen);
         }
     }
 
@@ -224,8 +200,7 @@ impl Changes {
         }
         let added = is.keys().filter(|link| !began.contains_key(*link));
         changes.waiting.extend(added.map(|link| format!("links.{link}")));
-        let (began, is) = (top(started), top(new));
-        changes.waiting.extend(differing(&began, &is));
+        changes.waiting.extend(top_changes(started, new));
         changes
     }
 }
@@ -244,10 +219,16 @@ fn tables(config: &Config) -> BTreeMap<String, Keys> {
     config.links.iter().map(table).collect()
 }
 
-/// Everything but the links.
-fn top(config: &Config) -> Keys {
-    let mut keys = keys_of(config);
-    keys.remove("links");
+/// Keys that changed, but for the links'.
+fn top_changes(started: &Config, new: &Config) -> Vec<String> {
+    let without_links = |config: &Config| Config { links: Vec::new(), ..config.clone() };
+    let mut keys = settings::changed_keys(&without_links(started), &without_links(new)).unwrap_or_default();
+    // Secrets are not among what can be printed.
+    if !keys.iter().any(|key| key.starts_with("kafka.properties"))
+        && started.kafka.properties != new.kafka.properties
+    {
+        keys.push("kafka.properties".into());
+    }
     keys
 }
 
@@ -265,16 +246,6 @@ fn differing<'a>(one: &'a Keys, other: &'a Keys) -> impl Iterator<Item = String>
 
 fn shown(value: Option<&Value>) -> String {
     value.map_or_else(|| "default".into(), ToString::to_string)
-}
-
-/// How the identity's files are now.
-pub(crate) fn identity_stamps(config: &Config) -> Stamps {
-    let files = [certs::KEY_FILE, certs::CHAIN_FILE, certs::ROOTS_FILE, certs::CRL_FILE];
-    Stamps::of(files.map(|file| config.tls.dir.join(file)))
-}
-
-fn file_stamps(config: &Config) -> Stamps {
-    Stamps::of(config.file.clone())
 }
 
 /// Keys of `[[links]]` that `proto::policy` decides with.
@@ -323,29 +294,6 @@ file = "audit/cloud.jsonl"
     }
 
     #[test]
-    fn a_file_that_is_being_written_is_not_read_yet() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("a");
-        let mut lengths = 0..;
-        let mut write = || {
-            std::fs::write(&file, "x".repeat(lengths.next().unwrap())).unwrap();
-            Stamps::of([file.clone()])
-        };
-        let start = write();
-        let mut watched = Watched::from(Some(start.clone()));
-        assert!(!watched.is_due(&start, false) && !watched.is_due(&start, false), "as it was read");
-        let half = write();
-        assert!(!watched.is_due(&half, false));
-        let whole = write();
-        assert!(!watched.is_due(&whole, false), "it was written to since the last look");
-        assert!(watched.is_due(&whole, false));
-        assert!(watched.is_due(&whole, false), "until it could be put on record");
-        watched.done = Some(whole.clone());
-        assert!(!watched.is_due(&whole, false));
-        assert!(watched.is_due(&write(), true), "somebody asked");
-    }
-
-    #[test]
     fn a_file_that_says_the_same_changes_nothing() {
         assert_eq!(changes(&[("lanes = 4\n", "")]), Changes::default());
     }
@@ -369,7 +317,7 @@ file = "audit/cloud.jsonl"
         assert!(changes.granted["muc"].contains("not let in"), "{changes:?}");
         assert_eq!(
             changes.waiting,
-            ["links.fra.lanes", "links.fra.map.shared", "links.ber", "kafka"],
+            ["links.fra.lanes", "links.fra.map.shared", "links.ber", "kafka.bootstrap"],
             "each with its key"
         );
     }

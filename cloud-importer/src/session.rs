@@ -57,7 +57,12 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) {
         refused: false,
     };
     let ending = session.run().await;
-    let reason = format!("{}: {}", ending.code, ending.reason);
+    // A check of the link does that, and of several attempts all but the one that is used.
+    let left = session.open.is_none() && connection.peer_closed_with() == Some(CloseCode::Done);
+    let reason = match left {
+        true => format!("it left before it named its link: {}", ending.reason),
+        false => format!("{}: {}", ending.code, ending.reason),
+    };
     session.end(&reason).await;
     connection.close(ending.code, &ending.reason);
 }

@@ -19,6 +19,7 @@ use observe::{
     audit,
     event::{Start, Stop as Stopped},
 };
+use settings::Stamps;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
@@ -30,7 +31,7 @@ use crate::{
     lanes::Lanes,
     metrics::Meters,
     partition::Cluster,
-    reload::{self, Reload},
+    reload::Reload,
     schemas::Schemas,
     session::{Parts, Session},
     source::{News, Source},
@@ -115,7 +116,7 @@ impl Engine {
     /// What is wrong with the identity, the audit log, the endpoint's address or the Kafka properties.
     pub async fn start(config: Config) -> Result<Handle, Error> {
         // Before it is read: what is replaced meanwhile is a change.
-        let seen = reload::look(&config.tls.dir);
+        let seen = Stamps::of(Identity::files(&config.tls.dir));
         let identity = identity(&config)?;
         let dialer = Arc::new(dialer(&config, &identity)?);
         let rules = config.topic_rules()?;
@@ -312,10 +313,10 @@ fn start_line(config: &Config, instance: &str, identity: &Identity) -> Result<St
 
 /// Opens the audit log; its first lines of this run are on record when this returns.
 fn open_audit(config: &Config, instance: &str, identity: &Identity) -> Result<(Audit, Journal), Error> {
-    let audit = Audit::open(&config.audit.file, audit::Options::default())?;
-    audit.record(start_line(config, instance, identity)?)?;
+    let audit = Audit::open(&config.audit.file, audit::Options::default()).map_err(AuditError::at_start)?;
+    audit.record(start_line(config, instance, identity)?).map_err(AuditError::at_start)?;
     let (journal, pending) = Journal::open(&config.audit.file);
-    audit.record_many(pending)?;
+    audit.record_many(pending).map_err(AuditError::at_start)?;
     journal.begin();
     Ok((audit, journal))
 }

@@ -1,36 +1,46 @@
 //! A new identity, and a new rate, without a restart.
 //!
-//! The files of `[tls] dir` and the configuration file are looked at every few seconds, and at once on SIGHUP. When the
+//! The files of `[tls] dir` and the configuration file are looked at every second, and at once on SIGHUP. When the
 //! identity changed and is good, the next dial uses it; a connection that lives stays, unless the importer's
 //! certificate is no longer trusted. Of the configuration `importer.rate` and `importer.floor` are taken over at once;
-//! everything else waits for a restart. Changes are on record before they take effect.
+//! other keys that changed are named, and wait for a restart. Changes are on record before they take effect.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use certs::Identity;
 use link::{CloseCode, Dialer};
 use observe::{Audit, event::Operator};
-use settings::Stamps;
+use settings::{Rate, Stamps, Watched};
 use tokio::sync::Notify;
 
-use crate::{
-    config::{Config, Importer},
-    engine::View,
-    status::LinkFacts,
-};
+use crate::{config::Config, engine::View, status::LinkFacts};
 
 /// See the [module](self).
 pub(crate) struct Reload {
-    dir: PathBuf,
+    /// As the exporter was started.
+    started: Config,
     /// In use.
     identity: Identity,
+    rates: Rates,
     dialer: Arc<Dialer>,
     facts: Arc<LinkFacts>,
     audit: Audit,
-    seen: Stamps,
-    file: Option<PathBuf>,
-    file_seen: Stamps,
-    importer: Importer,
+    identity_files: Watched,
+    /// Not known before it was read a second time: it may have changed since the first.
+    config_file: Watched,
+}
+
+/// What is taken over from a changed configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rates {
+    rate: Option<Rate>,
+    floor: Option<Rate>,
+}
+
+impl Rates {
+    fn of(config: &Config) -> Self {
+        Self { rate: config.importer.rate, floor: config.importer.floor }
+    }
 }
 
 impl Reload {
@@ -42,15 +52,14 @@ impl Reload {
         view: &View,
     ) -> Self {
         Self {
-            seen,
+            started: config.clone(),
             identity,
-            dir: config.tls.dir.clone(),
+            rates: Rates::of(config),
             dialer,
             facts: Arc::clone(&view.facts),
             audit: view.audit.clone(),
-            file_seen: Stamps::of(config.file.clone()),
-            file: config.file.clone(),
-            importer: config.importer.clone(),
+            identity_files: Watched::new(Some(seen)),
+            config_file: Watched::new(None),
         }
     }
 
@@ -64,7 +73,6 @@ impl Reload {
             };
             let turn = tokio::task::spawn_blocking(move || {
                 self.turn(told);
-                self.look_at_config(told);
                 self
             });
             match turn.await {
@@ -75,72 +83,73 @@ impl Reload {
     }
 
     fn turn(&mut self, told: bool) {
-        let now = look(&self.dir);
-        if !told && now == self.seen {
-            return;
+        let seen = Stamps::of(Identity::files(&self.started.tls.dir));
+        if self.identity_files.is_due(&seen, told) && self.replace_identity().is_ok() {
+            self.identity_files.done(seen);
         }
-        // Files are replaced one after the other: a mixture fails, and is tried again when the next one changed.
-        match self.replace() {
-            Ok(()) => self.seen = now,
-            Err(Refusal::Unusable(why)) => {
-                tracing::error!(
-                    dir = %self.dir.display(),
-                    "the identity changed and the new one cannot be used: {why}; the exporter goes on with the old one"
-                );
-                self.seen = now;
-            }
-            // Tried again with the next turn.
-            Err(Refusal::NotOnRecord) => {}
+        let seen = Stamps::of(self.started.file.clone());
+        if self.config_file.is_due(&seen, told) && self.replace_rates().is_ok() {
+            self.config_file.done(seen);
         }
     }
 
     /// Takes a changed rate over.
-    fn look_at_config(&mut self, told: bool) {
-        let Some(file) = &self.file else { return };
-        let now = Stamps::of([file.clone()]);
-        if !told && now == self.file_seen {
-            return;
-        }
-        let importer = match Config::load(file) {
-            Ok(config) => config.importer,
+    fn replace_rates(&mut self) -> Result<(), NotOnRecord> {
+        let Some(file) = &self.started.file else { return Ok(()) };
+        let new = match Config::load(file) {
+            Ok(new) => new,
             Err(error) => {
                 tracing::error!(
-                    "the configuration changed and cannot be used: {error}; the exporter goes on with the old one"
+                    "the configuration changed and is refused: {error}; the exporter goes on with the old one"
                 );
-                self.file_seen = now;
-                return;
+                return Ok(());
             }
         };
-        let same = (importer.rate, importer.floor) == (self.importer.rate, self.importer.floor);
-        if !same {
-            let words =
-                |rate: Option<settings::Rate>| rate.map_or_else(|| "none".into(), |rate| rate.to_string());
-            let (rate, floor) = (words(importer.rate), words(importer.floor));
-            let act = format!("changed importer.rate to {rate} and importer.floor to {floor}");
-            let line = Operator { who: "configuration".into(), act, at: None };
-            if self.audit.record(line).is_err() {
-                return; // tried again with the next turn
-            }
-            self.dialer.rate().set_floor(importer.floor.map(settings::Rate::bits_per_second));
-            self.dialer.rate().configure(importer.rate.map(settings::Rate::bits_per_second));
+        let rates = Rates::of(&new);
+        if rates != self.rates {
+            let words = |rate: Option<Rate>| rate.map_or_else(|| "none".into(), |rate| rate.to_string());
+            let (rate, floor) = (words(rates.rate), words(rates.floor));
+            self.record(format!("changed importer.rate to {rate} and importer.floor to {floor}"))?;
+            self.dialer.rate().set_floor(rates.floor.map(Rate::bits_per_second));
+            self.dialer.rate().configure(rates.rate.map(Rate::bits_per_second));
             tracing::info!(rate, floor, "the link's rate was changed");
-            self.importer = importer;
+            self.rates = rates;
         }
-        self.file_seen = now;
+        let waiting = waiting(&self.started, &new);
+        if !waiting.is_empty() {
+            tracing::warn!(
+                "these keys changed and take effect at the next start only: {}",
+                waiting.join(", ")
+            );
+        }
+        Ok(())
     }
 
-    fn replace(&mut self) -> Result<(), Refusal> {
-        let unusable = |error: &dyn std::fmt::Display| Refusal::Unusable(error.to_string());
-        let identity = Identity::load(&self.dir).map_err(|error| unusable(&error))?;
-        identity.client_config().map_err(|error| unusable(&error))?;
+    /// Files are replaced one after the other: a mixture fails, and is tried again when the next one changed.
+    fn replace_identity(&mut self) -> Result<(), NotOnRecord> {
+        let dir = self.started.tls.dir.clone();
+        let refused = |why: &dyn std::fmt::Display| {
+            tracing::error!(
+                dir = %dir.display(),
+                "the identity changed and the new one cannot be used: {why}; the exporter goes on with the old one"
+            );
+            Ok(())
+        };
+        let identity = match Identity::load(&dir) {
+            Ok(identity) => identity,
+            Err(error) => return refused(&error),
+        };
+        if let Err(error) = identity.client_config() {
+            return refused(&error);
+        }
         if identity == self.identity {
             // Nothing is replaced, nor on record as replaced, by what it is already.
             return Ok(());
         }
-        let act = format!("replaced the identity by {} from {}", identity.spiffe_id(), self.dir.display());
-        let line = Operator { who: "configuration".into(), act, at: None };
-        self.audit.record(line).map_err(|_| Refusal::NotOnRecord)?;
-        self.dialer.replace_identity(&identity).map_err(|error| unusable(&error))?;
+        self.record(format!("replaced the identity by {} from {}", identity.spiffe_id(), dir.display()))?;
+        if let Err(error) = self.dialer.replace_identity(&identity) {
+            return refused(&error);
+        }
         tracing::info!(identity = %identity.spiffe_id(), "the identity was replaced");
         // Who was turned away with the old one need not wait any longer.
         self.facts.hurry();
@@ -152,16 +161,55 @@ impl Reload {
         self.identity = identity;
         Ok(())
     }
+
+    fn record(&self, act: String) -> Result<(), NotOnRecord> {
+        let line = Operator { who: "configuration".into(), act, at: None };
+        self.audit.record(line).map_err(|error| {
+            tracing::error!("{error}");
+            NotOnRecord
+        })
+    }
 }
 
-enum Refusal {
-    Unusable(String),
-    NotOnRecord,
+/// The audit log cannot be written: it is tried again.
+struct NotOnRecord;
+
+/// Keys that changed and are not taken over.
+fn waiting(started: &Config, new: &Config) -> Vec<String> {
+    let mut keys = settings::changed_keys(started, new).unwrap_or_default();
+    keys.retain(|key| !TAKEN_OVER.contains(&key.as_str()));
+    // Secrets are not among what can be printed.
+    if !keys.iter().any(|key| key.starts_with("kafka.properties"))
+        && started.kafka.properties != new.kafka.properties
+    {
+        keys.push("kafka.properties".into());
+    }
+    keys
 }
 
-pub(crate) fn look(dir: &std::path::Path) -> Stamps {
-    let files = [certs::KEY_FILE, certs::CHAIN_FILE, certs::ROOTS_FILE, certs::CRL_FILE];
-    Stamps::of(files.map(|file| dir.join(file)))
-}
+const TAKEN_OVER: [&str; 2] = ["importer.rate", "importer.floor"];
+/// Two looks in a row decide.
+const INTERVAL: Duration = Duration::from_secs(1);
 
-const INTERVAL: Duration = Duration::from_secs(5);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::example;
+
+    #[test]
+    fn what_is_no_rate_waits_for_a_restart_and_is_named() {
+        let started = example();
+        let mut new = started.clone();
+        new.importer.rate = None;
+        new.importer.floor = Some(Rate::from_bits_per_second(1_000_000));
+        assert_eq!(waiting(&started, &new), Vec::<String>::new());
+        new.kafka.properties.insert("sasl.password", settings::Property::Text("another".into()));
+        assert_eq!(waiting(&started, &new), ["kafka.properties"]);
+        new.importer.address.push("other:7443".into());
+        new.topics.exclude.clear();
+        assert_eq!(waiting(&started, &new), ["importer.address", "kafka.properties", "topics.exclude"]);
+        let mut other = new.clone();
+        other.kafka.properties.insert("sasl.password", settings::Property::Text("a third".into()));
+        assert_eq!(waiting(&new, &other), ["kafka.properties"], "what is not shown is compared all the same");
+    }
+}

@@ -321,10 +321,9 @@ impl Attempt {
 
     fn not_started(&self, error: &ConnectError) -> DialError {
         match error {
-            ConnectError::InvalidServerName(_) => DialError::Address {
-                address: self.address.to_string(),
-                why: "the host is not a DNS name or IP address",
-            },
+            ConnectError::InvalidServerName(_) => {
+                DialError::Address { address: self.address.to_string(), why: NO_HOST }
+            }
             error => DialError::Failed { address: self.address.to_string(), why: error.to_string() },
         }
     }
@@ -355,6 +354,11 @@ pub fn check_address(address: &str) -> Result<(), DialError> {
 /// The host in `host:port`, brackets of IPv6 removed: the name that the importer's certificate must carry.
 fn host_of(address: &str) -> Result<&str, DialError> {
     let wrong = |why| DialError::Address { address: address.into(), why };
+    if address.contains("://") {
+        return Err(wrong(
+            "an importer is reached by QUIC, not at a web address: leave out what stands before `//`",
+        ));
+    }
     let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("the port is missing"))?;
     match port.parse::<u16>() {
         Ok(0) | Err(_) => return Err(wrong("the port must be 1 to 65535")),
@@ -368,6 +372,7 @@ fn host_of(address: &str) -> Result<&str, DialError> {
         None if host.contains(':') => {
             Err(wrong("an IPv6 address stands in brackets, as in [2001:db8::1]:7443"))
         }
+        None if !certs::is_host(host) => Err(wrong(NO_HOST)),
         None => Ok(host),
     }
 }
@@ -399,6 +404,7 @@ fn no_address(address: &str) -> DialError {
     DialError::Dns { address: address.into(), why: "the name has no address".into() }
 }
 
+const NO_HOST: &str = "the host is neither a DNS name nor an IP address";
 const MIN_ATTEMPT: Duration = Duration::from_secs(1);
 /// Until the next address of a name is tried alongside: RFC 8305, 5.
 const STAGGER: Duration = Duration::from_millis(250);
@@ -415,6 +421,7 @@ mod tests {
         assert_eq!(host_of("importer.cloud.example:7443").unwrap(), "importer.cloud.example");
         assert_eq!(host_of("192.0.2.1:1").unwrap(), "192.0.2.1");
         assert_eq!(host_of("[2001:db8::1]:7443").unwrap(), "2001:db8::1");
+        assert_eq!(host_of("Importer_1.cloud.example.:7443").unwrap(), "Importer_1.cloud.example.");
     }
 
     #[test]
@@ -427,6 +434,10 @@ mod tests {
             ("importer:70000", "1 to 65535"),
             ("2001:db8::1:7443", "in brackets"),
             ("[importer]:7443", "must be an IPv6 address"),
+            ("an importer:7443", "neither a DNS name nor"),
+            (" importer:7443", "neither a DNS name nor"),
+            ("importer/path:7443", "neither a DNS name nor"),
+            ("https://importer:7443", "not at a web address"),
         ] {
             let error = host_of(address).unwrap_err().to_string();
             assert!(error.contains(why), "{address}: {error}");

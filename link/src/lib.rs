@@ -51,7 +51,7 @@ pub use error::Error;
 pub use listen::{Listener, Refused};
 pub use parcel::{ParcelRecv, ParcelSend};
 pub use race::{Greeted, Greeting};
-pub use rate::Rate;
+pub use rate::{LEAST_RATE, Rate};
 pub use settings::Settings;
 pub use stall::{Stall, is_stalled};
 pub use stats::{Sent, Stats};

@@ -10,6 +10,10 @@ use std::{
 
 use crate::paced::bucket::Bucket;
 
+/// The least rate that an end may be configured to or grant, bits a second. At a quarter of it a handshake takes longer than
+/// an attempt has, and nobody is ever reached.
+pub const LEAST_RATE: u64 = 64_000;
+
 /// The rate of all connections of one [`Dialer`](crate::Dialer), in bits a second on the wire. Cheap to clone; a change
 /// applies to connections that live.
 ///

@@ -165,6 +165,14 @@ pub enum AuditError {
         /// Why.
         source: io::Error,
     },
+    /// The same of a program that is just starting.
+    #[error("the audit log {} cannot be written: {source}; without it nothing may be done: not started", file.display())]
+    UnwritableAtStart {
+        /// The log.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The file does not end in an intact chain, so nothing can be added to it.
     #[error(
         "the audit log {} cannot be continued: {what}; check it with `longhaul audit verify`, then move it away to \
@@ -185,4 +193,15 @@ pub enum AuditError {
         /// The most that is taken.
         limit: usize,
     },
+}
+
+impl AuditError {
+    /// In the words of a program that cannot start for it: nothing waits until the log can be written.
+    #[must_use]
+    pub fn at_start(self) -> Self {
+        match self {
+            Self::Unwritable { file, source } => Self::UnwritableAtStart { file, source },
+            other => other,
+        }
+    }
 }

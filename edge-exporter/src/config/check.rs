@@ -1,5 +1,7 @@
 //! What is well-formed and still wrong.
 
+use settings::Rate;
+
 use super::{Config, Congestion, topics::Rules};
 
 /// A value that is not accepted.
@@ -73,11 +75,11 @@ fn check_importer(config: &Config) -> Result<(), Wrong> {
     if let Err(error) = config.importer.identity.parse::<certs::SpiffeId>() {
         return wrong("importer.identity", error.to_string());
     }
-    if config.importer.rate.is_some_and(|rate| rate.bits_per_second() == 0) {
-        return wrong(
-            "importer.rate",
-            "a rate of 0 sends nothing; leave the key out when the rate is not known",
-        );
+    let least = Rate::from_bits_per_second(link::LEAST_RATE);
+    if let Some(rate) = config.importer.rate.filter(|rate| *rate < least) {
+        let what =
+            format!("expected at least {least}, found {rate}; leave the key out when the rate is not known");
+        return wrong("importer.rate", what);
     }
     if let Some(floor) = config.importer.floor {
         match config.importer.rate {
@@ -195,11 +197,23 @@ listen = "127.0.0.1:9600"
             (":7443", "", &["importer.address", "host:port"]),
             ("importer.cloud.example:7443", "::1:7443", &["importer.address", "in brackets"]),
             ("spiffe://", "https://", &["importer.identity"]),
-            ("200 Mbit/s", "0 Mbit/s", &["importer.rate"]),
+            ("200 Mbit/s", "0 Mbit/s", &["importer.rate", "at least 64 kbit/s"]),
+            ("200 Mbit/s", "1 bit/s", &["importer.rate", "found 1 bit/s"]),
             ("[tls]", "floor = \"201 Mbit/s\"\n[tls]", &["importer.floor", "at most the rate"]),
             ("rate = \"200 Mbit/s\"", "congestion = \"governed\"", &["importer.congestion", "rate"]),
             ("rate = \"200 Mbit/s\"", "congestion = \"bbr\"", &["importer.congestion", "adaptive"]),
             ("[tls]", "[codec]\nlevel = 13\n[tls]", &["codec.level", "1 to 12"]),
+            ("\"importer.cloud", "\"importer cloud", &["importer.address", "DNS name"]),
+            (
+                "[importer]",
+                "[[topics.priority]]\ntopics = [\"a\"]\nweight = -1\n[importer]",
+                &["edge.toml:11: `topics.priority[0].weight`", "from 1 to 100, found -1"],
+            ),
+            (
+                "[importer]",
+                "[[topics.priority]]\ntopics = [\"a[\"]\nweight = 1\n[importer]",
+                &["`topics.priority[0].topics`", "a["],
+            ),
             (
                 "[tls]",
                 "[[codec.avro]]\ntopics = []\nschema = \"s\"\n[tls]",

@@ -37,6 +37,7 @@ pub struct Precedence {
     /// Exact names, or globs as in `include`. No default. The first table that names a topic counts.
     pub topics: Vec<String>,
     /// 1 to 100: with 10, ten times what a lane of weight 1 gets. No default; topics that are not named have 1.
+    #[serde(deserialize_with = "settings::whole::<_, _, 1, 100>")]
     pub weight: u16,
 }
 
@@ -102,30 +103,28 @@ pub(crate) struct Rules {
 
 impl Rules {
     /// Compiles the rules; an error names the key and what is wrong with it.
-    pub(crate) fn new(topics: &Topics) -> Result<Self, (&'static str, String)> {
+    pub(crate) fn new(topics: &Topics) -> Result<Self, (String, String)> {
+        let at = |key: &'static str| move |what: String| (key.to_owned(), what);
         if topics.include.is_empty() {
-            return Err(("include", "expected at least one topic or pattern, found none".into()));
+            return Err(at("include")("expected at least one topic or pattern, found none".into()));
         }
         if let Some(internal) = topics.include.iter().find(|pattern| proto::policy::is_internal(pattern)) {
             let what = format!(
                 "{internal:?} is never carried: topics that begin with `__` belong to a cluster itself"
             );
-            return Err(("include", what));
+            return Err(at("include")(what));
         }
-        for table in &topics.priority {
-            if table.topics.is_empty() || !(1..=MAX_WEIGHT).contains(&table.weight) {
-                let Precedence { topics, weight } = table;
-                let what = format!(
-                    "expected topics and a weight from 1 to {MAX_WEIGHT}, found topics = {topics:?} and weight = {weight}"
-                );
-                return Err(("priority", what));
+        for (index, table) in topics.priority.iter().enumerate() {
+            let at_topics = |what| (format!("priority[{index}].topics"), what);
+            if table.topics.is_empty() {
+                return Err(at_topics("expected at least one topic or pattern, found none".into()));
             }
-            compile(&table.topics).map_err(|what| ("priority", what))?;
+            compile(&table.topics).map_err(at_topics)?;
         }
         Ok(Self {
-            include: compile(&topics.include).map_err(|what| ("include", what))?,
-            exclude: compile(&topics.exclude).map_err(|what| ("exclude", what))?,
-            relay: compile(&topics.relay).map_err(|what| ("relay", what))?,
+            include: compile(&topics.include).map_err(at("include"))?,
+            exclude: compile(&topics.exclude).map_err(at("exclude"))?,
+            relay: compile(&topics.relay).map_err(at("relay"))?,
         })
     }
 
@@ -139,8 +138,6 @@ impl Rules {
         self.relay.is_match(topic)
     }
 }
-
-const MAX_WEIGHT: u16 = 100;
 
 pub(super) fn compile(patterns: &[String]) -> Result<GlobSet, String> {
     let mut set = GlobSetBuilder::new();
@@ -199,8 +196,8 @@ mod tests {
             assert_eq!(topics.weight_of(topic), weight, "{topic}");
         }
         assert!(Rules::new(&topics).is_ok());
-        topics.priority.push(table("x", 101));
-        assert_eq!(Rules::new(&topics).unwrap_err().0, "priority");
+        topics.priority.push(table("[", 1));
+        assert_eq!(Rules::new(&topics).unwrap_err().0, "priority[2].topics");
     }
 
     #[test]

@@ -445,3 +445,16 @@ async fn control_frames_pass_while_lanes_fill_the_link() {
     // One parcel alone takes two seconds, and four windows of them wait.
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_least_rate_an_importer_is_reached_again_and_again() {
+    let world = World::new();
+    let listener = world.listen(Settings::default()).await;
+    let dialer = world.dialer(Settings { rate: Some(link::LEAST_RATE), ..Settings::default() });
+    for attempt in 0..4 {
+        // From the second on it has a second, as the round trip is known then, and what was sent before is still owed.
+        if let Err(error) = dialer.dial(&listener.local_addr().to_string()).await {
+            panic!("attempt {attempt}: {error}");
+        }
+    }
+}
