@@ -226,12 +226,10 @@ impl Config {
                 return Err((format!("links[{index}].name"), what));
             }
         }
-        if let Err(what) = self.kafka_settings("check").check_bootstrap() {
-            return Err(("kafka.bootstrap".into(), what));
-        }
-        if let Err(error) = self.kafka_settings("check").check() {
-            return Err(("kafka.properties".into(), error.to_string()));
-        }
+        // Properties first: a protocol that does not exist would be blamed on the brokers.
+        let kafka = self.kafka_settings("check");
+        kafka.check_target().map_err(|error| (format!("kafka.{}", error.key()), error.to_string()))?;
+        kafka.check_bootstrap().map_err(|what| ("kafka.bootstrap".to_owned(), what))?;
         let transaction = &self.transaction;
         if transaction.bytes.bytes() == 0 || transaction.bytes > ByteSize::from_mib(64) {
             return refuse("transaction.bytes", "write a size from 1 kB to 64 MiB");

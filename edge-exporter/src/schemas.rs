@@ -85,8 +85,9 @@ impl Schemas {
     ) -> Result<(Self, Option<Registry>), (String, String)> {
         let mut files = Vec::new();
         for (index, avro) in config.avro.iter().enumerate() {
-            let in_table = |(key, what)| (format!("codec.avro[{index}].{key}"), what);
-            let (topics, schema) = (avro.topics().map_err(in_table)?, avro.load().map_err(in_table)?);
+            let key = |key: &str| format!("codec.avro[{index}].{key}");
+            let topics = avro.topics().map_err(|(at, what)| (key(&at), what))?;
+            let schema = avro.load().map_err(|(at, what)| (key(at), what))?;
             files.push(File { topics, id: avro.id, schema: Arc::new(schema) });
         }
         let mut work = None;

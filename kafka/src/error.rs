@@ -77,6 +77,21 @@ impl Error {
         }
     }
 
+    /// The property that is wrong, as the operator wrote it.
+    pub fn property(&self) -> Option<&str> {
+        match self {
+            Self::RefusedProperty { property, .. }
+            | Self::UnknownProperty { property }
+            | Self::InvalidProperty { property, .. } => Some(property),
+            _ => None,
+        }
+    }
+
+    /// Where what is wrong stands, from the table that holds `bootstrap` and `properties`.
+    pub fn key(&self) -> String {
+        self.property().map_or_else(|| "properties".into(), |property| format!("properties.{property}"))
+    }
+
     /// Whether the same call may succeed later without anybody doing anything.
     pub fn is_retriable(&self) -> bool {
         self.code().is_some_and(KafkaCode::is_retriable)

@@ -499,7 +499,7 @@ fn is_fencing(code: KafkaCode) -> bool {
     matches!(code, KafkaCode::FENCED | KafkaCode::INVALID_PRODUCER_EPOCH | KafkaCode::PRODUCER_FENCED)
 }
 
-fn configuration(
+pub(crate) fn configuration(
     settings: &Settings,
     transactional_id: &str,
     options: &ProducerOptions,

@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, fmt, net::Ipv6Addr};
 
 use crate::{
-    Error,
-    native::{Conf, Refusal},
+    Error, ProducerOptions, SourceOptions,
+    native::{Client, Conf, Kind, Refusal},
+    producer, source,
 };
 
 /// How to reach a cluster, and as whom.
@@ -36,12 +37,71 @@ impl Settings {
         self.bootstrap.split(',').try_for_each(|broker| check_broker(broker.trim(), protocol))
     }
 
-    /// Checks the properties without making a client: names, values, and that none is refused.
+    /// Whether a [`SourceConsumer`](crate::SourceConsumer) can be made of the properties: their names and values, that none
+    /// is refused, that they fit together, and that the files they name can be used. Nobody is dialled.
     ///
     /// # Errors
-    /// The first property that is wrong, by name.
-    pub fn check(&self) -> Result<(), Error> {
-        self.conf(&[], &[]).map(|_| ())
+    /// The first property that is wrong, by name as far as librdkafka tells it.
+    pub fn check_source(&self) -> Result<(), Error> {
+        self.try_out(Kind::Consumer, |offline| {
+            source::configuration(offline, "check", &SourceOptions::default())
+        })
+    }
+
+    /// The same of a [`TransactionalProducer`](crate::TransactionalProducer).
+    ///
+    /// # Errors
+    /// As [`check_source`](Self::check_source).
+    pub fn check_target(&self) -> Result<(), Error> {
+        self.try_out(Kind::Producer, |offline| {
+            producer::configuration(offline, "check", &ProducerOptions::default())
+        })
+    }
+
+    /// Makes a client that knows no broker, and gives it back at once.
+    fn try_out(&self, kind: Kind, conf: impl FnOnce(&Self) -> Result<Conf, Error>) -> Result<(), Error> {
+        self.conf(&[], &[])?;
+        self.check_mechanism()?;
+        let offline = Self { bootstrap: String::new(), ..self.clone() };
+        let mut conf = conf(&offline)?;
+        // Its words come back as an error; what else it says is about having no broker.
+        set(&mut conf, "log_level", "0")?;
+        match Client::new(kind, &offline, conf) {
+            Ok(_) => Ok(()),
+            Err(Error::Create { client_id, reason }) => {
+                let named = self.properties.keys().filter(|name| reason.contains(name.as_str()));
+                Err(match named.max_by_key(|name| name.len()) {
+                    Some(name) => {
+                        Error::InvalidProperty { property: name.clone(), reason: format!(": {reason}") }
+                    }
+                    None => Error::Create { client_id, reason },
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// librdkafka takes no mechanism for Kerberos, which is not built in, and says so in other words.
+    fn check_mechanism(&self) -> Result<(), Error> {
+        let protocol = self.properties.get("security.protocol").map(|protocol| protocol.to_ascii_lowercase());
+        if !protocol.is_some_and(|protocol| protocol.starts_with("sasl_")) {
+            return Ok(());
+        }
+        let found = ["sasl.mechanism", "sasl.mechanisms"]
+            .into_iter()
+            .find_map(|name| Some((name, self.properties.get(name)?)));
+        let expected = MECHANISMS.join(", ");
+        match found {
+            Some((_, mechanism)) if MECHANISMS.contains(&mechanism.as_str()) => Ok(()),
+            Some((name, mechanism)) => Err(Error::InvalidProperty {
+                property: name.into(),
+                reason: format!(": expected one of {expected}, found {mechanism:?}"),
+            }),
+            None => Err(Error::InvalidProperty {
+                property: "security.protocol".into(),
+                reason: format!(" alone: write \"sasl.mechanism\" too, one of {expected}"),
+            }),
+        }
     }
 
     /// A configuration: our defaults, over them the operator's properties, over them what must hold.
@@ -67,12 +127,17 @@ impl Settings {
 
 fn check_broker(broker: &str, protocol: &str) -> Result<(), String> {
     let (scheme, address) = broker.split_once("://").unwrap_or((protocol, broker));
-    let expected = || Err(format!("expected host:port, several separated by commas, found {broker:?}"));
+    let expected =
+        || Err(format!("expected host:port, several separated by commas, found {broker:?} among them"));
     if !PROTOCOLS.iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
         return expected();
     }
     if !scheme.eq_ignore_ascii_case(protocol) {
-        return Err(format!("{broker:?} does not go with security.protocol = {protocol:?}"));
+        let scheme = scheme.to_ascii_uppercase();
+        return Err(format!(
+            "{broker:?} does not go with \"security.protocol\", which is {protocol:?}: write \
+             \"security.protocol\" = \"{scheme}\" under [kafka.properties]"
+        ));
     }
     let Some((host, port)) = address.rsplit_once(':') else { return expected() };
     let is_host = match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
@@ -87,11 +152,15 @@ fn check_broker(broker: &str, protocol: &str) -> Result<(), String> {
                 || host.strip_suffix('.').is_some_and(|host| host.split('.').all(is_label))
         }
     };
-    if is_host && port.parse::<u16>().is_ok_and(|port| port > 0) { Ok(()) } else { expected() }
+    let is_port = !port.starts_with('+') && port.parse::<u16>().is_ok_and(|port| port > 0);
+    if is_host && is_port { Ok(()) } else { expected() }
 }
 
 /// What `security.protocol` can be.
 const PROTOCOLS: [&str; 4] = ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
+
+/// What `sasl.mechanism` can be.
+const MECHANISMS: [&str; 4] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
 
 /// A part of a host's name. Underscores are none, but are in use.
 fn is_label(label: &str) -> bool {
@@ -162,6 +231,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("message.timeout.ms", "it follows from the transaction's time-out"),
     ("delivery.timeout.ms", "it follows from the transaction's time-out"),
     ("delivery.report.only.error", "offsets at the target come from the delivery reports"),
+    ("message.max.bytes", "the target topic says how large a record may be"),
     ("group.id", "the exporter's group is named after the link"),
     ("group.instance.id", "partitions are assigned by the link, not by a group"),
     ("group.protocol", "partitions are assigned by the link, not by a group"),
@@ -191,7 +261,7 @@ mod tests {
 
     #[test]
     fn an_unknown_property_is_named() {
-        let error = with("sasl.usrname", "x").check().unwrap_err();
+        let error = with("sasl.usrname", "x").check_source().unwrap_err();
         assert!(
             matches!(&error, Error::UnknownProperty { property } if property == "sasl.usrname"),
             "{error}"
@@ -202,7 +272,7 @@ mod tests {
     #[test]
     fn every_property_that_delivery_depends_on_is_refused_by_name() {
         for (name, _) in REFUSED {
-            let error = with(name, "1").check().unwrap_err();
+            let error = with(name, "1").check_source().unwrap_err();
             assert!(matches!(&error, Error::RefusedProperty { property, .. } if property == name), "{error}");
         }
     }
@@ -216,10 +286,10 @@ mod tests {
 
     #[test]
     fn a_wrong_value_is_explained_unless_it_could_be_a_secret() {
-        let error = with("security.protocol", "SASLSSL").check().unwrap_err().to_string();
+        let error = with("security.protocol", "SASLSSL").check_source().unwrap_err().to_string();
         assert!(error.contains("security.protocol") && error.contains("SASLSSL"), "{error}");
         assert!(!format!("{:?}", with("sasl.password", "hunter2")).contains("hunter2"));
-        let error = with("sasl.password", "hun\0ter2").check().unwrap_err().to_string();
+        let error = with("sasl.password", "hun\0ter2").check_source().unwrap_err().to_string();
         assert!(error.contains("sasl.password") && !error.contains("hun"), "{error}");
     }
 
@@ -264,7 +334,48 @@ mod tests {
 
     #[test]
     fn an_operator_may_tune() {
-        with("queued.min.messages", "20000").check().unwrap();
-        with("security.protocol", "SASL_SSL").check().unwrap();
+        with("queued.min.messages", "20000").check_source().unwrap();
+        with("linger.ms", "20").check_target().unwrap();
+    }
+
+    #[test]
+    fn what_no_client_can_be_made_of_is_found_without_a_broker() {
+        let settings = |properties: &[(&str, &str)]| Settings {
+            bootstrap: "localhost:1".into(),
+            properties: properties.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+            client_id: "test".into(),
+        };
+        let sasl = |mechanism: &str| {
+            settings(&[
+                ("security.protocol", "SASL_PLAINTEXT"),
+                ("sasl.mechanism", mechanism),
+                ("sasl.username", "u"),
+                ("sasl.password", "p"),
+            ])
+        };
+        for good in [sasl("PLAIN"), sasl("SCRAM-SHA-512"), settings(&[("security.protocol", "ssl")])] {
+            good.check_source().unwrap();
+            good.check_target().unwrap();
+        }
+        let bad: &[(Settings, &str, &str)] = &[
+            (sasl("FOO"), "sasl.mechanism", "one of PLAIN, SCRAM-SHA-256"),
+            (sasl("scram-sha-512"), "sasl.mechanism", "found \"scram-sha-512\""),
+            (settings(&[("security.protocol", "sasl_ssl")]), "security.protocol", "sasl.mechanism"),
+            (
+                settings(&[("security.protocol", "ssl"), ("ssl.ca.location", "/nowhere.pem")]),
+                "ssl.ca.location",
+                "failed",
+            ),
+        ];
+        for (bad, property, words) in bad {
+            for error in [bad.check_source().unwrap_err(), bad.check_target().unwrap_err()] {
+                assert_eq!(error.property(), Some(*property), "{error}");
+                assert!(error.to_string().contains(words), "{error}");
+            }
+        }
+        let error = settings(&[("receive.message.max.bytes", "1000")]).check_source().unwrap_err();
+        assert_eq!(error.property(), Some("receive.message.max.bytes"), "{error}");
+        let error = settings(&[("max.in.flight", "6")]).check_target().unwrap_err();
+        assert_eq!(error.property(), Some("max.in.flight"), "{error}");
     }
 }

@@ -399,7 +399,11 @@ impl SourceConsumer {
     }
 }
 
-fn configuration(settings: &Settings, group: &str, options: &SourceOptions) -> Result<native::Conf, Error> {
+pub(crate) fn configuration(
+    settings: &Settings,
+    group: &str,
+    options: &SourceOptions,
+) -> Result<native::Conf, Error> {
     let kilobytes = (options.queued_bytes / 1024).clamp(1, 2_097_151);
     // One answer may come on top of what is queued, per broker.
     let fetch_max_bytes = (options.queued_bytes / 2).clamp(1_048_576, 52_428_800);

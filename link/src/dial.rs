@@ -360,9 +360,14 @@ fn host_of(address: &str) -> Result<&str, DialError> {
         ));
     }
     let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("the port is missing"))?;
-    match port.parse::<u16>() {
-        Ok(0) | Err(_) => return Err(wrong("the port must be 1 to 65535")),
-        Ok(_) => {}
+    if address.contains(',') {
+        return Err(wrong("each address is an entry of its own in the list"));
+    }
+    if port.starts_with('+') || !port.parse::<u16>().is_ok_and(|port| port > 0) {
+        return Err(wrong("the port must be 1 to 65535"));
+    }
+    if host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_unspecified() || ip.is_broadcast()) {
+        return Err(wrong("nobody can be reached there"));
     }
     let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     match bracketed {
@@ -432,6 +437,13 @@ mod tests {
             ("importer:", "1 to 65535"),
             ("importer:0", "1 to 65535"),
             ("importer:70000", "1 to 65535"),
+            ("importer:+7443", "1 to 65535"),
+            ("a:7443,b:7443", "an entry of its own"),
+            ("0.0.0.0:7443", "nobody"),
+            ("999.1.1.1:7443", "neither a DNS name nor"),
+            ("*:7443", "neither a DNS name nor"),
+            ("user@importer:7443", "neither a DNS name nor"),
+            ("a..b:7443", "neither a DNS name nor"),
             ("2001:db8::1:7443", "in brackets"),
             ("[importer]:7443", "must be an IPv6 address"),
             ("an importer:7443", "neither a DNS name nor"),

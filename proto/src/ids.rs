@@ -90,7 +90,9 @@ impl FromStr for TopicId {
             let shift = 122 - 6 * index as i32;
             number |= if shift >= 0 { group << shift } else { group >> -shift };
         }
-        Ok(Self(number.to_be_bytes()))
+        // The last character has four bits to spare; Kafka leaves them 0, and so prints one text for each id.
+        let id = Self(number.to_be_bytes());
+        if id.to_string() == text { Ok(id) } else { Err(InvalidTopicId(text.into())) }
     }
 }
 

@@ -13,7 +13,7 @@ pub fn effective<T: Serialize>(config: &T) -> Result<String, Error> {
 }
 
 /// Replaces every value whose dotted name says that it is a secret (it contains
-/// password, passphrase, secret, token, credential, `sasl.jaas` or `ssl.key`) by `***`, at any depth.
+/// password, passphrase, secret, token, credential, `sasl.jaas`, `oauthbearer.config` or `ssl.key`) by `***`, at any depth.
 pub fn hide_secrets(value: &mut Value) {
     hide(value, "");
 }
@@ -38,8 +38,8 @@ fn hide(value: &mut Value, path: &str) {
 }
 
 /// `ssl.key` covers `ssl.key.pem`, `ssl.key.password` and `ssl.keystore.*` of librdkafka.
-const TELLING: [&str; 7] =
-    ["password", "passphrase", "secret", "token", "credential", "sasl.jaas", "ssl.key"];
+const TELLING: [&str; 8] =
+    ["password", "passphrase", "secret", "token", "credential", "sasl.jaas", "oauthbearer.config", "ssl.key"];
 
 #[cfg(test)]
 mod tests {
@@ -48,13 +48,13 @@ mod tests {
     #[test]
     fn values_with_telling_names_are_hidden_at_any_depth() {
         let mut value: Value = toml::from_str(
-            "a = 1\n[k]\nssl.key.pem = 'S1'\nsasl.jaas.config = 'S2'\nsasl.username = 'bob'\n\
+            "a = 1\n[k]\nssl.key.pem = 'S1'\nsasl.jaas.config = 'S2'\nsasl.oauthbearer.config = 'S5'\nsasl.username = 'bob'\n\
              [[links]]\nPassword = 'S3'\nclient_secret = { file = 'S4' }\nname = 'x'\n",
         )
         .unwrap();
         hide_secrets(&mut value);
         let shown = toml::to_string(&value).unwrap();
-        for secret in ["S1", "S2", "S3", "S4"] {
+        for secret in ["S1", "S2", "S3", "S4", "S5"] {
             assert!(!shown.contains(secret), "{shown}");
         }
         assert!(

@@ -3,7 +3,12 @@
 //! serde reports a message and, through `toml`, a byte range. The range is looked up in a second, untyped parse of
 //! the text, which gives the full path of the key; the message is put into the operator's words.
 
-use std::{ops::Range, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    ops::Range,
+    path::Path,
+};
 
 use serde::de::DeserializeOwned;
 use toml::{
@@ -15,9 +20,28 @@ use crate::{Error, effective::is_sensitive};
 
 /// Reads the TOML file at `path` into `T`.
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| Error::Unreadable { file: path.to_owned(), source })?;
-    parse(&path.display().to_string(), &text)
+    parse(&path.display().to_string(), &read(path)?)
+}
+
+/// The text of the file, of a length that somebody can have written.
+fn read(path: &Path) -> Result<String, Error> {
+    let unreadable = |source| Error::Unreadable { file: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(unreadable(io::Error::other(format!("it is longer than {} MiB", MAX_BYTES >> 20))));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let before =
+            String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]).into_owned();
+        syntax(
+            &path.display().to_string(),
+            &before,
+            before.len(),
+            "a byte that is not UTF-8; save it as UTF-8",
+        )
+    })
 }
 
 /// Reads TOML `text` into `T`; `file` is the name that errors give it.
@@ -34,14 +58,34 @@ pub fn refuse(path: &Path, key: &str, what: impl Into<String>) -> Error {
         .ok()
         .and_then(|text| Some(format!("{file}:{}", line_of(&text, find_key(&text, key)?.start))))
         .unwrap_or(file);
-    Error::BadValue { place, key: key.into(), what: what.into() }
+    Error::BadValue { place, key: key.into(), what: shown(&what.into()) }
 }
 
 fn syntax_error(file: &str, text: &str, error: &toml::de::Error) -> Error {
-    let start = error.span().map_or(text.len(), |span| span.start);
-    let before = text.get(..start).unwrap_or(text);
+    let span = error.span().unwrap_or(text.len()..text.len());
+    let what = match (error.message(), text.get(span.clone())) {
+        ("duplicate key", Some(key)) => format!("`{}` is given a second time", shown(key)),
+        (message, _) => message.to_owned(),
+    };
+    syntax(file, text, span.start, &what)
+}
+
+/// What is wrong with the text at byte `at`.
+fn syntax(file: &str, text: &str, at: usize, what: &str) -> Error {
+    let before = text.get(..at).unwrap_or(text);
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    Error::Syntax { file: file.into(), line: line_of(text, start), column, what: error.message().into() }
+    Error::Syntax { file: file.into(), line: line_of(text, at), column, what: what.into() }
+}
+
+/// Somebody's text as a terminal can take it: without control characters, and not longer than a person reads.
+fn shown(text: &str) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let length = text.chars().count();
+    if length <= MAX_SHOWN {
+        return text.chars().map(escape).collect();
+    }
+    let (head, tail) = (text.chars().take(MAX_SHOWN / 2), text.chars().skip(length - MAX_SHOWN / 2));
+    format!("{} [...] {}", head.map(escape).collect::<String>(), tail.map(escape).collect::<String>())
 }
 
 fn explain(file: &str, text: &str, document: &Spanned<DeTable<'_>>, error: &toml::de::Error) -> Error {
@@ -55,13 +99,14 @@ fn explain(file: &str, text: &str, document: &Spanned<DeTable<'_>>, error: &toml
         let path = path_by(By::Key).unwrap_or_default();
         let known = backticked(expected);
         let nearest = nearest(&key, &known);
+        let key = shown(&key);
         return Error::UnknownKey { place, table: table_label(parent(&path)), key, nearest, known };
     }
     let path = path_by(By::Value).or_else(|| path_by(By::Key)).unwrap_or_default();
     if let Some((key, _)) = between(message, "missing field `", "`") {
         return Error::MissingKey { place, key, table: table_label(&path) };
     }
-    Error::BadValue { place, what: humane(message, &path), key: path }
+    Error::BadValue { place, what: shown(&humane(message, &path)), key: shown(&path) }
 }
 
 /// serde's message in the operator's words.
@@ -73,9 +118,12 @@ fn humane(message: &str, path: &str) -> String {
         let known = known.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
         return format!("expected one of {known}, found \"{found}\"{hint}");
     }
-    // What std says of an address that it cannot read.
-    if message == "invalid socket address syntax" {
-        return "expected an IP address and a port, such as \"127.0.0.1:9600\" or \"[::]:9600\"".to_owned();
+    match message {
+        // What std says of an address that it cannot read.
+        "invalid socket address syntax" => return SOCKET_ADDRESS.to_owned(),
+        // What toml says of a choice among names.
+        "wanted string or table" => return "expected a text in quotes".to_owned(),
+        _ => {}
     }
     let Some((found, expected)) =
         ["invalid type: ", "invalid value: "].iter().find_map(|start| between(message, start, ", expected "))
@@ -85,8 +133,17 @@ fn humane(message: &str, path: &str) -> String {
     // The value of a telling key may be the secret itself, misplaced.
     let found =
         if is_sensitive(path) { found.split(' ').next().unwrap_or_default().to_owned() } else { found };
+    let found = match found.as_str() {
+        "sequence" => "a list",
+        "map" => "a table or a date",
+        found => found,
+    };
     let key = path.rsplit('.').next().unwrap_or(path);
-    let (wanted, example) = match expected {
+    let example = |value: &str| match key.ends_with(']') {
+        true => format!("for example {value}"),
+        false => format!("for example {key} = {value}"),
+    };
+    let (wanted, value) = match expected {
         "a string" => ("a text in quotes", "\"text\""),
         "a boolean" => ("true or false", "true"),
         "u8" => ("a whole number from 0 to 255", "10"),
@@ -94,14 +151,21 @@ fn humane(message: &str, path: &str) -> String {
         "u32" | "u64" | "usize" => ("a whole number, not negative", "10"),
         "i8" | "i16" | "i32" | "i64" | "isize" => ("a whole number", "10"),
         "f32" | "f64" => ("a number", "0.5"),
+        "path string" => ("a path in quotes", "\"/etc/longhaul\""),
+        "a sequence" if found.starts_with("a table") => {
+            return format!("expected a list, found {found}; a list of tables is written [[{path}]]");
+        }
         "a sequence" => ("a list", "[\"a\", \"b\"]"),
-        "a map" => return format!("expected a table, found {found}; for example [{path}]"),
-        table if table.starts_with("struct ") => {
+        "socket address" => return format!("{SOCKET_ADDRESS}, found {found}"),
+        table if (table == "a map" || table.starts_with("struct ")) && path.ends_with(']') => {
+            return format!("expected a table, found {found}");
+        }
+        table if table == "a map" || table.starts_with("struct ") => {
             return format!("expected a table, found {found}; for example [{path}]");
         }
         other => return format!("expected {other}, found {found}"),
     };
-    format!("expected {wanted}, found {found}; for example {key} = {example}")
+    format!("expected {wanted}, found {found}; {}", example(value))
 }
 
 /// The part of `text` between `start`, with which it must begin, and the next `end`; and what follows.
@@ -198,6 +262,12 @@ fn visit_array<R>(
         f(&path, None, &value.span()).or_else(|| visit_value(value.get_ref(), &path, f))
     })
 }
+
+const SOCKET_ADDRESS: &str = "expected an IP address and a port, such as \"127.0.0.1:9600\" or \"[::]:9600\"";
+/// No file of settings is longer.
+const MAX_BYTES: u64 = 4 << 20;
+/// Characters.
+const MAX_SHOWN: usize = 600;
 
 #[cfg(test)]
 mod tests {
@@ -315,6 +385,14 @@ mod tests {
             complaint("link = 'a'\nkafka = 'k'\n"),
             "edge.toml:2: `kafka`: expected a table, found string \"k\"; for example [kafka]"
         );
+        assert_eq!(
+            complaint("link = 'a'\nkafka = { bootstrap = 'k' }\nlinks = { name = 'a' }\n"),
+            "edge.toml:3: `links`: expected a list, found a table or a date; a list of tables is written [[links]]"
+        );
+        assert_eq!(
+            complaint(&format!("{GOOD}start = 5\n")),
+            "edge.toml:8: `links[1].start`: expected a text in quotes"
+        );
     }
 
     #[test]
@@ -339,7 +417,35 @@ mod tests {
         let message = complaint("link = 'a'\n[kafka\n");
         assert!(message.starts_with("edge.toml:2: not valid TOML at column 7"), "{message}");
         let twice = complaint("link = 'a'\nlink = 'b'\n");
-        assert!(twice.starts_with("edge.toml:2: not valid TOML"), "{twice}");
+        assert_eq!(twice, "edge.toml:2: not valid TOML at column 1: `link` is given a second time");
+    }
+
+    #[test]
+    fn a_file_that_nobody_can_have_written_is_refused_with_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("edge.toml");
+        let complaint = |content: &[u8]| {
+            std::fs::write(&file, content).unwrap();
+            load::<Config>(&file).unwrap_err().to_string()
+        };
+        let at = file.display();
+        let message = complaint(b"link = 'a'\n[kafka]\nbootstrap = 'k\xff'\n");
+        assert_eq!(
+            message,
+            format!("{at}:3: not valid TOML at column 15: a byte that is not UTF-8; save it as UTF-8")
+        );
+        assert!(complaint(&vec![b'#'; (MAX_BYTES + 1) as usize]).contains("longer than 4 MiB"));
+        assert!(load::<Config>(Path::new("/dev/zero")).unwrap_err().to_string().contains("longer than"));
+    }
+
+    #[test]
+    fn what_is_shown_of_a_text_is_fit_for_a_terminal() {
+        let message = complaint(&format!("\"a\\u001b[31mb\" = 1\n{GOOD}"));
+        assert!(message.contains("unknown key `a\\u{1b}[31mb`"), "{message}");
+        let message = complaint(&format!("link = ['{}']\n", "x".repeat(100_000)));
+        assert!(message.len() < 1000, "{} characters", message.len());
+        let message = complaint(&format!("{GOOD}start = '{}'\n", "x".repeat(100_000)));
+        assert!(message.len() < 1000 && message.contains(" [...] "), "{message}");
     }
 
     #[test]

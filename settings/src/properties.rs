@@ -139,6 +139,9 @@ impl Node {
                 Some(_) => Err(format!("the property {name:?} is given twice, quoted and plain; keep one")),
                 None => Ok(()),
             },
+            Self::Table(nodes) if nodes.is_empty() => Err(format!(
+                "the property {name:?} has no value; expected a text, a number, true or false, {{ file = \"path\" }} or {{ env = \"NAME\" }}"
+            )),
             Self::Table(nodes) => {
                 nodes.into_iter().try_for_each(|(rest, node)| node.flatten(format!("{name}.{rest}"), all))
             }

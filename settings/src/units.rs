@@ -194,8 +194,8 @@ fn parse(text: &str, expected: &'static str, units: &[(&str, u128)]) -> Result<u
         return Err(wrong(format!("the unit is missing (one of {})", names())));
     }
     let Some((_, factor)) = units.iter().find(|(name, _)| *name == unit) else {
-        return Err(wrong(match units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)) {
-            Some((name, _)) => format!("unknown unit `{unit}`; did you mean `{name}`?"),
+        return Err(wrong(match meant(unit, units) {
+            Some(name) => format!("unknown unit `{unit}`; did you mean `{name}`?"),
             None => format!("unknown unit `{unit}` (one of {})", names()),
         }));
     };
@@ -213,6 +213,13 @@ fn parse(text: &str, expected: &'static str, units: &[(&str, u128)]) -> Result<u
         return Err(wrong(format!("it is not a whole number of {}", units[0].0)));
     }
     Ok(scaled / scale)
+}
+
+/// The unit that somebody meant who wrote `unit`. `Mb/s` and `Mbps` are bits: an eighth of `MB/s`.
+fn meant<'a>(unit: &str, units: &[(&'a str, u128)]) -> Option<&'a str> {
+    let bits = unit.strip_suffix("b/s").or_else(|| unit.strip_suffix("bps"));
+    let unit = bits.map_or_else(|| unit.to_owned(), |prefix| format!("{prefix}bit/s"));
+    units.iter().map(|(name, _)| *name).find(|name| name.eq_ignore_ascii_case(&unit))
 }
 
 fn too_large(text: &str, expected: &'static str) -> UnitError {
@@ -297,6 +304,10 @@ mod tests {
         let why = |text: &str| text.parse::<Rate>().unwrap_err().to_string();
         assert!(why("200").contains("the unit is missing"), "{}", why("200"));
         assert!(why("200 mbit/s").contains("did you mean `Mbit/s`?"), "{}", why("200 mbit/s"));
+        for bits in ["200 Mb/s", "200Mbps"] {
+            assert!(why(bits).contains("did you mean `Mbit/s`?"), "{}", why(bits));
+        }
+        assert!(why("200 mB/s").contains("did you mean `MB/s`?"), "{}", why("200 mB/s"));
         assert!(why("200 parsec").contains("unknown unit `parsec`"), "{}", why("200 parsec"));
         assert!(why("fast").contains("does not begin with a number"));
         assert!(why("-1 Mbit/s").contains("does not begin with a number"));

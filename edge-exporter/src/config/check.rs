@@ -15,9 +15,13 @@ pub(super) struct Wrong {
 pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     check_link(&config.link)?;
     if let Some(instance) = &config.instance
-        && (instance.is_empty() || instance.len() > MAX_INSTANCE)
+        && (instance.trim().is_empty()
+            || instance.len() > MAX_INSTANCE
+            || instance.contains(|c: char| c.is_control()))
     {
-        return wrong("instance", format!("expected 1 to {MAX_INSTANCE} bytes, found {}", instance.len()));
+        let what =
+            format!("expected 1 to {MAX_INSTANCE} bytes without control characters, found {instance:?}");
+        return wrong("instance", what);
     }
     check_kafka(config)?;
     Rules::new(&config.topics).map_err(|(key, what)| Wrong { key: format!("topics.{key}"), what })?;
@@ -37,8 +41,7 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
 }
 
 fn check_link(link: &str) -> Result<(), Wrong> {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    if link.is_empty() || link.len() > proto::limits::MAX_LINK_NAME || !link.bytes().all(legal) {
+    if link.len() > proto::limits::MAX_LINK_NAME || !proto::policy::is_legal_topic(link) {
         let most = proto::limits::MAX_LINK_NAME;
         return wrong(
             "link",
@@ -48,28 +51,22 @@ fn check_link(link: &str) -> Result<(), Wrong> {
     Ok(())
 }
 
+/// Properties first: a protocol that does not exist would be blamed on the brokers.
 fn check_kafka(config: &Config) -> Result<(), Wrong> {
-    if let Err(what) = config.kafka_settings().check_bootstrap() {
-        return wrong("kafka.bootstrap", what);
-    }
-    config.kafka_settings().check().map_err(|error| {
-        let key = match &error {
-            kafka::Error::RefusedProperty { property, .. }
-            | kafka::Error::UnknownProperty { property }
-            | kafka::Error::InvalidProperty { property, .. } => format!("kafka.properties.{property}"),
-            _ => "kafka.properties".into(),
-        };
-        Wrong { key, what: error.to_string() }
-    })
+    let settings = config.kafka_settings();
+    settings
+        .check_source()
+        .map_err(|error| Wrong { key: format!("kafka.{}", error.key()), what: error.to_string() })?;
+    settings.check_bootstrap().map_err(|what| Wrong { key: "kafka.bootstrap".into(), what })
 }
 
 fn check_importer(config: &Config) -> Result<(), Wrong> {
     if config.importer.address.is_empty() {
         return wrong("importer.address", "expected at least one \"host:port\", found none");
     }
-    for address in &config.importer.address {
+    for (index, address) in config.importer.address.iter().enumerate() {
         if let Err(error) = link::check_address(address) {
-            return wrong("importer.address", error.to_string());
+            return wrong(&format!("importer.address[{index}]"), error.to_string());
         }
     }
     if let Err(error) = config.importer.identity.parse::<certs::SpiffeId>() {
@@ -212,7 +209,7 @@ listen = "127.0.0.1:9600"
             (
                 "[importer]",
                 "[[topics.priority]]\ntopics = [\"a[\"]\nweight = 1\n[importer]",
-                &["`topics.priority[0].topics`", "a["],
+                &["`topics.priority[0].topics[0]`", "a["],
             ),
             (
                 "[tls]",

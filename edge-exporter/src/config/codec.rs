@@ -80,9 +80,8 @@ impl Codec {
             return Err(("level".into(), format!("expected {least} to {most}, found {level}")));
         }
         for (index, avro) in self.avro.iter().enumerate() {
-            let in_table = |(key, what)| (format!("avro[{index}].{key}"), what);
-            avro.topics().map_err(in_table)?;
-            avro.load().map_err(in_table)?;
+            avro.topics().map_err(|(key, what)| (format!("avro[{index}].{key}"), what))?;
+            avro.load().map_err(|(key, what)| (format!("avro[{index}].{key}"), what))?;
         }
         match &self.schema_registry {
             Some(registry) => {
@@ -95,11 +94,11 @@ impl Codec {
 
 impl AvroSchema {
     /// The topics, compiled.
-    pub(crate) fn topics(&self) -> Result<GlobSet, (&'static str, String)> {
+    pub(crate) fn topics(&self) -> Result<GlobSet, (String, String)> {
         if self.topics.is_empty() {
-            return Err(("topics", "expected at least one topic".into()));
+            return Err(("topics".into(), "expected at least one topic".into()));
         }
-        compile(&self.topics).map_err(|what| ("topics", what))
+        compile(&self.topics).map_err(|(index, what)| (format!("topics[{index}]"), what))
     }
 
     /// The schema, read from its file.
@@ -113,20 +112,28 @@ impl AvroSchema {
 
 impl SchemaRegistry {
     fn check(&self) -> Result<(), (&'static str, String)> {
-        let is_host = |authority: &str| {
-            !authority.is_empty()
-                && !authority.contains('@')
-                && authority.bytes().all(|byte| byte.is_ascii_graphic())
-        };
         let is_url = self.url.starts_with("http://") || self.is_https();
-        if !is_url || !is_host(self.address().0) {
+        let (authority, path) = self.address();
+        if authority.contains('@') {
+            // Not repeated: it may hold a password.
+            return Err(("url", "no user is written in it: use the keys `user` and `password`".into()));
+        }
+        let is_path = path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
+        if !is_url || !is_path || link::check_address(&self.host_and_port()).is_err() {
             return Err((
                 "url",
-                format!("expected http://host:port or https://host:port, found {:?}", self.url),
+                format!(
+                    "expected http://host:port or https://host:port, perhaps a path, found {:?}",
+                    self.url
+                ),
             ));
         }
         self.tls()?;
+        let is_user = |user: &str| !user.is_empty() && !user.contains(|c: char| c == ':' || c.is_control());
         match (&self.user, &self.password) {
+            (Some(user), _) if !is_user(user) => {
+                Err(("user", "expected a name without `:` and control characters".into()))
+            }
             (Some(_), None) => {
                 Err(("user", "a user without `password` has no meaning; write the password too".into()))
             }
@@ -142,6 +149,17 @@ impl SchemaRegistry {
         let (_, rest) = self.url.split_once("://").unwrap_or_default();
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         (authority, path.trim_end_matches('/'))
+    }
+
+    /// Where it is dialled: the port of its scheme unless another one is written.
+    pub(crate) fn host_and_port(&self) -> String {
+        let (authority, _) = self.address();
+        // Behind the brackets of an IPv6 address, if it is one.
+        let host = authority.rfind(']').map_or(authority, |bracket| &authority[bracket..]);
+        match host.contains(':') {
+            true => authority.to_owned(),
+            false => format!("{authority}:{}", if self.is_https() { 443 } else { 80 }),
+        }
     }
 
     /// What makes the connection to an https registry; none for http.
@@ -175,6 +193,46 @@ impl From<Priority> for level::Priority {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_registry_has_a_host_a_port_and_perhaps_a_path() {
+        let registry = |url: &str| SchemaRegistry { url: url.into(), ca: None, user: None, password: None };
+        for (good, dialled) in [
+            ("http://r:8081", "r:8081"),
+            ("http://r", "r:80"),
+            ("http://[::1]/registry/v1", "[::1]:80"),
+            ("https://r.example", "r.example:443"),
+            ("http://10.0.0.1:8081/", "10.0.0.1:8081"),
+        ] {
+            registry(good).check().unwrap();
+            assert_eq!(registry(good).host_and_port(), dialled);
+        }
+        for bad in [
+            "r:8081",
+            "http://",
+            "http://r:",
+            "http://r:0",
+            "http://r:99999",
+            "http://r:x",
+            "http://r:80:80",
+            "http://::1:8081",
+            "http://[::g]:8081",
+            "http://r:8081,s:8081",
+            "http://r?x=1",
+            "http://r/a b",
+            "http://r/a?b",
+            "http://r/#f",
+            "http://r:8081/a\r\nHost: x",
+        ] {
+            assert_eq!(registry(bad).check().unwrap_err().0, "url", "{bad}");
+        }
+        let (_, what) = registry("http://u:hunter2@r:8081").check().unwrap_err();
+        assert!(what.contains("`user`") && !what.contains("hunter2"), "{what}");
+        for user in ["", "a:b", "a\nb"] {
+            let registry = SchemaRegistry { user: Some(user.into()), ..registry("http://r") };
+            assert_eq!(registry.check().unwrap_err().0, "user", "{user:?}");
+        }
+    }
 
     #[test]
     fn words_and_default_are_the_codecs() {

@@ -29,8 +29,9 @@ pub struct Skip {
 
 impl Skip {
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
-        if self.topic.is_empty() {
-            return Err(("topic", "expected the name of a source topic, found nothing".into()));
+        if !proto::policy::is_legal_topic(&self.topic) || proto::policy::is_internal(&self.topic) {
+            let what = format!("expected the exact name of a source topic, found {:?}", self.topic);
+            return Err(("topic", what));
         }
         if let Some(id) = &self.topic_id
             && let Err(error) = id.parse::<TopicId>()

@@ -104,22 +104,24 @@ pub(crate) struct Rules {
 impl Rules {
     /// Compiles the rules; an error names the key and what is wrong with it.
     pub(crate) fn new(topics: &Topics) -> Result<Self, (String, String)> {
-        let at = |key: &'static str| move |what: String| (key.to_owned(), what);
+        let at = |key: &'static str| move |(index, what): (usize, String)| (format!("{key}[{index}]"), what);
         if topics.include.is_empty() {
-            return Err(at("include")("expected at least one topic or pattern, found none".into()));
+            return Err(("include".into(), "expected at least one topic or pattern, found none".into()));
         }
-        if let Some(internal) = topics.include.iter().find(|pattern| proto::policy::is_internal(pattern)) {
+        let is_internal = |pattern: &String| proto::policy::is_internal(pattern);
+        if let Some(index) = topics.include.iter().position(is_internal) {
+            let internal = &topics.include[index];
             let what = format!(
                 "{internal:?} is never carried: topics that begin with `__` belong to a cluster itself"
             );
-            return Err(at("include")(what));
+            return Err(at("include")((index, what)));
         }
         for (index, table) in topics.priority.iter().enumerate() {
-            let at_topics = |what| (format!("priority[{index}].topics"), what);
+            let key = format!("priority[{index}].topics");
             if table.topics.is_empty() {
-                return Err(at_topics("expected at least one topic or pattern, found none".into()));
+                return Err((key, "expected at least one topic or pattern, found none".into()));
             }
-            compile(&table.topics).map_err(at_topics)?;
+            compile(&table.topics).map_err(|(index, what)| (format!("{key}[{index}]"), what))?;
         }
         Ok(Self {
             include: compile(&topics.include).map_err(at("include"))?,
@@ -139,15 +141,46 @@ impl Rules {
     }
 }
 
-pub(super) fn compile(patterns: &[String]) -> Result<GlobSet, String> {
+/// The patterns as one set; of one that is wrong, its place in the list and why.
+pub(super) fn compile(patterns: &[String]) -> Result<GlobSet, (usize, String)> {
     let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        set.add(
-            Glob::new(pattern)
-                .map_err(|error| format!("{pattern:?} is not a topic pattern: {}", error.kind()))?,
-        );
+    for (index, pattern) in patterns.iter().enumerate() {
+        check_pattern(pattern).map_err(|what| (index, what))?;
+        let glob = Glob::new(pattern)
+            .map_err(|error| (index, format!("{pattern:?} is not a topic pattern: {}", error.kind())))?;
+        set.add(glob);
     }
-    set.build().map_err(|error| format!("the patterns cannot be used together: {error}"))
+    set.build().map_err(|error| (0, format!("the patterns cannot be used together: {error}")))
+}
+
+/// What no topic's name can match is a mistake, which would leave out, or let through, what the operator meant: a blank too
+/// much, a regular expression.
+fn check_pattern(pattern: &str) -> Result<(), String> {
+    const GLOB: &str = "a glob with *, ?, [ab] or {a,b}";
+    if !pattern.contains(['*', '?', '[', '{']) {
+        return match proto::policy::is_legal_topic(pattern) {
+            true => Ok(()),
+            false => Err(format!(
+                "{pattern:?} is not a topic's name (1 to {} letters, digits, `.`, `_` or `-`) nor {GLOB}",
+                proto::limits::MAX_TOPIC_NAME
+            )),
+        };
+    }
+    let (mut in_class, mut braces) = (false, 0_u32);
+    for c in pattern.chars() {
+        match c {
+            '[' => in_class = true,
+            ']' => in_class = false,
+            '{' => braces += 1,
+            '}' => braces = braces.saturating_sub(1),
+            '*' | '?' | '.' | '_' | '-' => {}
+            '!' | '^' if in_class => {}
+            ',' if braces > 0 => {}
+            c if c.is_ascii_alphanumeric() => {}
+            c => return Err(format!("{pattern:?} matches no topic, as no name has {c:?}; write {GLOB}")),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -197,7 +230,40 @@ mod tests {
         }
         assert!(Rules::new(&topics).is_ok());
         topics.priority.push(table("[", 1));
-        assert_eq!(Rules::new(&topics).unwrap_err().0, "priority[2].topics");
+        assert_eq!(Rules::new(&topics).unwrap_err().0, "priority[2].topics[0]");
+    }
+
+    #[test]
+    fn what_can_match_no_topic_is_a_mistake() {
+        for good in
+            ["orders", "a-b_c.D", "*", "payments.*", "{orders,payments.?}", "[a-c]*", "[!_]*", "[^_]*"]
+        {
+            assert!(compile(&[good.to_owned()]).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            " ",
+            "orders2 ",
+            "a b",
+            ".",
+            "..",
+            "a/b",
+            "caf\u{e9}",
+            "orders\n",
+            "^orders$",
+            "(a|b)",
+            "payments.+",
+            "a,b",
+            "!a",
+            "payments\\\\..*",
+            "^payments.*",
+            "a *",
+            "a,b*",
+            "{a",
+        ] {
+            assert_eq!(compile(&["x".into(), bad.to_owned()]).unwrap_err().0, 1, "{bad:?}");
+        }
+        assert!(compile(&["x".repeat(250)]).is_err());
     }
 
     #[test]

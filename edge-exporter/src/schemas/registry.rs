@@ -131,15 +131,12 @@ impl Registry {
     }
 
     async fn fetch(&self, id: u32) -> Result<Schema, Failure> {
-        let (authority, _) = self.settings.address();
-        let Some(tls) = &self.tls else {
-            let stream = TcpStream::connect(with_port(authority, 80)).await?;
-            return question(&self.settings, stream, id).await;
-        };
-        let authority = with_port(authority, 443);
-        let (host, _) = authority.rsplit_once(':').expect("it has a port");
+        let address = self.settings.host_and_port();
+        let stream = TcpStream::connect(&address).await?;
+        let Some(tls) = &self.tls else { return question(&self.settings, stream, id).await };
+        let (host, _) = address.rsplit_once(':').expect("it has a port");
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
-        let stream = tls.connect(name, TcpStream::connect(&authority).await?).await?;
+        let stream = tls.connect(name, stream).await?;
         question(&self.settings, stream, id).await
     }
 
@@ -201,12 +198,6 @@ where
     Ok(Schema::parse(&answer.schema)?)
 }
 
-/// `host:port`, with the protocol's port where none is written.
-fn with_port(authority: &str, usual: u16) -> String {
-    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    if has_port { authority.to_owned() } else { format!("{authority}:{usual}") }
-}
-
 /// The `Authorization` header of RFC 7617.
 fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
@@ -231,13 +222,5 @@ mod tests {
     fn credentials_are_written_as_http_has_them() {
         assert_eq!(basic("Aladdin", "open sesame"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
         assert_eq!((basic("a", ""), basic("a", "b")), ("Basic YTo=".to_owned(), "Basic YTpi".to_owned()));
-    }
-
-    #[test]
-    fn the_port_is_that_of_the_protocol_if_none_is_written() {
-        assert_eq!(with_port("registry", 80), "registry:80");
-        assert_eq!(with_port("registry:8081", 80), "registry:8081");
-        assert_eq!(with_port("[::1]:8081", 443), "[::1]:8081");
-        assert_eq!(with_port("[::1]", 443), "[::1]:443");
     }
 }

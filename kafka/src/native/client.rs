@@ -76,7 +76,7 @@ impl Conf {
 
 impl Drop for Conf {
     fn drop(&mut self) {
-        // SAFETY: whoever hands the object to a client forgets `self`, so it is freed once.
+        // SAFETY: whoever gives the object to a client forgets `self`, so it is freed once at most.
         unsafe { sys::rd_kafka_conf_destroy(self.conf.as_ptr()) };
     }
 }
@@ -152,12 +152,15 @@ impl Client {
         };
         let mut text = ErrorText::new();
         let size = text.len();
-        // SAFETY: `conf` is live and taken over on success only; `text` takes `size` bytes.
+        // SAFETY: `conf` is live and not used after this; `text` takes `size` bytes.
         let rk = unsafe { sys::rd_kafka_new(kind, conf.as_ptr(), text.as_mut_ptr(), size) };
+        // Not freed here in either case. An instance that fails halfway has freed the list of interceptors that it shares with
+        // `conf` (2.12, `rd_kafka_interceptors_destroy` on a copy of the struct): freeing it again is a crash, and
+        // leaving it costs some kilobytes of a program that cannot go on like this.
+        std::mem::forget(conf);
         let Some(rk) = NonNull::new(rk) else {
             return Err(Error::Create { client_id: client_id.clone(), reason: text.to_string() });
         };
-        std::mem::forget(conf);
         ears.voice.begin(rk);
         Ok(Self { rk, client_id: client_id.clone(), ears })
     }
