@@ -12,7 +12,7 @@ use proto::{
     limits,
     policy::{LinkPolicy, Mapping, Pattern, Policy},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use settings::{ByteSize, Properties, Rate, Span};
 
 /// The importer's configuration. Unknown keys are refused.
@@ -84,7 +84,7 @@ pub struct Link {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,
     /// Replicas of the link's progress topic when it is created. Default: 3, or as many as there are brokers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "replication")]
     pub replication: Option<i32>,
     /// What happens when a source topic was deleted and made again: `hold`, or `append` its records to the same
     /// target topic. Default `hold`.
@@ -167,11 +167,18 @@ impl Default for Transaction {
     }
 }
 
+/// Beyond what a machine has.
+const MAX_MEMORY: ByteSize = ByteSize::from_mib(1 << 20);
 const MAX_LANES: i64 = limits::MAX_LANES as i64;
 const DEFAULT_MEMORY: u64 = limits::LANE_CREDIT * 4;
 
 fn default_lanes() -> u16 {
     4
+}
+
+/// Kafka's own bounds.
+fn replication<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i32>, D::Error> {
+    settings::whole::<_, _, 1, 32_767>(deserializer).map(Some)
 }
 
 impl Config {
@@ -203,6 +210,11 @@ impl Config {
         policy
     }
 
+    /// What is wrong with the value of `key`, with its place in the file.
+    pub(crate) fn refuse(&self, key: &str, what: impl Into<String>) -> settings::Error {
+        settings::refuse(self.file.as_deref().unwrap_or(Path::new("the configuration")), key, what)
+    }
+
     /// How to reach the target cluster.
     pub fn kafka_settings(&self, purpose: &str) -> kafka::Settings {
         kafka::Settings {
@@ -230,8 +242,11 @@ impl Config {
         let kafka = self.kafka_settings("check");
         kafka.check_target().map_err(|error| (format!("kafka.{}", error.key()), error.to_string()))?;
         kafka.check_bootstrap().map_err(|what| ("kafka.bootstrap".to_owned(), what))?;
+        if let Some(what) = observe::audit::wrong_name(&self.audit.file) {
+            return refuse("audit.file", what);
+        }
         let transaction = &self.transaction;
-        if transaction.bytes.bytes() == 0 || transaction.bytes > ByteSize::from_mib(64) {
+        if transaction.bytes.bytes() < 1000 || transaction.bytes > ByteSize::from_mib(64) {
             return refuse("transaction.bytes", "write a size from 1 kB to 64 MiB");
         }
         if transaction.interval.duration() > Duration::from_secs(10) {
@@ -310,6 +325,9 @@ impl Link {
                 format!("expected at least {least}, found {rate}; leave the key out when there is no limit");
             return refuse("rate", what);
         }
+        if let Some(memory) = self.memory.filter(|memory| *memory > MAX_MEMORY) {
+            return refuse("memory", format!("expected at most {MAX_MEMORY}, found {memory}"));
+        }
         let least = self.least_memory();
         if let Some(memory) = self.memory.filter(|memory| memory.bytes() < least) {
             let what = format!(
@@ -319,8 +337,8 @@ impl Link {
             );
             return refuse("memory", what);
         }
-        if self.replication.is_some_and(|replication| replication < 1) {
-            return refuse("replication", "write 1 or more".into());
+        if self.cluster.as_ref().is_some_and(|cluster| cluster.trim().is_empty()) {
+            return refuse("cluster", "expected the source cluster's id, found nothing".into());
         }
         let prefix = &self.map.prefix;
         if !prefix.is_empty()
@@ -330,18 +348,19 @@ impl Link {
         }
         let mut targets = BTreeMap::new();
         for (source, target) in &self.map.rename {
+            let key = format!("map.rename.{source}");
+            if !proto::policy::is_legal_topic(source) {
+                return refuse(&key, format!("{source:?} is not the exact name of a source topic"));
+            }
             if !proto::policy::is_legal_topic(target) || proto::policy::is_internal(target) {
-                return refuse("map.rename", format!("\"{target}\" is not a name a target topic may have"));
+                return refuse(&key, format!("{target:?} is not a name a target topic may have"));
             }
             if let Some(other) = targets.insert(target, source) {
-                return refuse(
-                    "map.rename",
-                    format!("\"{other}\" and \"{source}\" would both become \"{target}\""),
-                );
+                return refuse(&key, format!("\"{other}\" and \"{source}\" would both become \"{target}\""));
             }
             if let Some(other) = self.other_with_target(target) {
                 let what = format!("\"{source}\" and the granted \"{other}\" would both become \"{target}\"");
-                return refuse("map.rename", what);
+                return refuse(&key, what);
             }
         }
         Ok(())
@@ -416,6 +435,26 @@ listen = "127.0.0.1:9601"
             ("map = { prefix = \"\" }", "map = { rename = { a = \"orders\" } }", "the granted \"orders\""),
             ("bootstrap = \"cloud-1:9092\"", "bootstrap = \" \"", "kafka.bootstrap"),
             ("bootstrap = \"cloud-1:9092\"", "bootstrap = \"cloud-1\"", "kafka.bootstrap"),
+            ("lanes = 4", "lanes = 4\nmemory = \"18446744073709551615 B\"", "at most 1 TiB"),
+            (
+                "lanes = 4",
+                "lanes = 4\nreplication = 40000",
+                "replication`: expected a whole number from 1 to 32767",
+            ),
+            ("lanes = 4", "lanes = 4\ncluster = \" \"", "links[0].cluster"),
+            (
+                "map = { prefix = \"\" }",
+                "map = { rename = { \"a b\" = \"c\" } }",
+                "`links[0].map.rename.a b`",
+            ),
+            ("[tls]", "[transaction]\nbytes = \"1 B\"\n[tls]", "transaction.bytes"),
+            ("[tls]", "[kafka.properties]\n\"linger.ms\" = \"abc\"\n[tls]", "`kafka.properties.linger.ms`"),
+            (
+                "[tls]",
+                "[kafka.properties]\n\"security.protocol\" = \"SASL_SL\"\n[tls]",
+                "`kafka.properties.security.protocol`",
+            ),
+            ("audit/cloud.jsonl", "a\\u0000b", "`audit.file`"),
             ("[tls]", "[transaction]\ntimeout = \"1 s\"\n[tls]", "transaction.timeout"),
             ("[tls]", "[kafka.properties]\n\"enable.idempotence\" = false\n[tls]", "enable.idempotence"),
         ] {

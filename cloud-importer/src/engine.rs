@@ -152,9 +152,9 @@ impl Status {
 /// Why the importer could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Certificates.
+    /// What the configuration names cannot be used.
     #[error(transparent)]
-    Certs(#[from] certs::Error),
+    Config(#[from] settings::Error),
     /// The audit log.
     #[error(transparent)]
     Audit(#[from] AuditError),
@@ -189,15 +189,22 @@ pub struct Handle {
 /// Looks at the files that a configuration names, as a start would, and touches nothing.
 ///
 /// # Errors
-/// What is wrong with the identity in `[tls] dir`.
+/// What is wrong with the identity in `[tls] dir`, or with an audit log that is there already.
 pub fn check(config: &Config) -> Result<(), StartError> {
-    identity(config).map(drop)
+    identity(config)?;
+    Ok(audit::check(&config.audit.file)?)
 }
 
 /// An exporter's would do for nothing here.
 fn identity(config: &Config) -> Result<Identity, StartError> {
-    let identity = Identity::load(&config.tls.dir)?;
-    identity.server_config()?;
+    let wrong = |error: certs::Error| config.refuse("tls.dir", error.to_string());
+    let identity = Identity::load(&config.tls.dir).map_err(wrong)?;
+    identity.server_config().map_err(wrong)?;
+    let own = identity.spiffe_id().to_string();
+    if let Some(index) = config.links.iter().position(|link| link.identity == own) {
+        let what = "this is the importer's own identity; write the exporter's";
+        return Err(config.refuse(&format!("links[{index}].identity"), what).into());
+    }
     Ok(identity)
 }
 
@@ -229,7 +236,12 @@ pub async fn start(config: Config) -> Result<Handle, StartError> {
     let link_settings = link::Settings { lanes: lanes_most, ..link::Settings::default() };
     let listener = Arc::new(Listener::bind(config.listen, &identity, link_settings).await?);
     let local_addr = listener.local_addr();
+    let admin = match &config.admin {
+        Some(admin) => Some(admin::bind(admin.listen).await?),
+        None => None,
+    };
 
+    let target = Pulse::start(kafka::Admin::new(&config.kafka_settings("pulse"))?)?;
     let kafka_admin = Arc::new(kafka::Admin::new(&config.kafka_settings("admin"))?);
     let claims = Arc::new(Claims::default());
     let mut links = BTreeMap::new();
@@ -263,14 +275,11 @@ pub async fn start(config: Config) -> Result<Handle, StartError> {
         identity: RwLock::new(Arc::new(identity)),
         strangers: Mutex::new(Refusals::new(Limits::STRANGERS)),
         admitted: Mutex::new(Refusals::new(Limits::ADMITTED)),
-        target: Pulse::start(kafka::Admin::new(&config.kafka_settings("pulse"))?)?,
+        target,
         stopping: watch::Sender::new(false),
         started: Instant::now(),
     });
-    let admin = match &config.admin {
-        Some(admin) => Some(observe::admin::serve(admin.listen, endpoints(&shared, &metrics)).await?),
-        None => None,
-    };
+    let admin = admin.map(|admin| admin.serve(endpoints(&shared, &metrics)));
     tracing::info!(listen = %local_addr, links = shared.links.len(), "cloud-importer is up");
     for link in shared.links.values() {
         let (link, admin) = (link.clone(), kafka_admin.clone());

@@ -43,8 +43,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", settings::said_once(&*error));
-            let certificates = matches!(error.downcast_ref(), Some(engine::StartError::Certs(_)));
-            ExitCode::from(if certificates { settings::EX_USAGE } else { settings::EXIT_FAILED })
+            ExitCode::from(exit_code(error.downcast_ref()))
         }
     }
 }
@@ -74,7 +73,8 @@ const SIGXFSZ: i32 = 25;
 
 fn check(config: &Config) -> ExitCode {
     if let Err(error) = engine::check(config) {
-        return refuse(&error);
+        refuse(&error);
+        return ExitCode::from(exit_code(Some(&error)));
     }
     match settings::effective(config) {
         Ok(text) => {
@@ -82,6 +82,14 @@ fn check(config: &Config) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => refuse(&error),
+    }
+}
+
+/// What the operator wrote or put into `[tls] dir` is wrong, or something failed.
+fn exit_code(error: Option<&engine::StartError>) -> u8 {
+    match error {
+        Some(engine::StartError::Config(_)) => settings::EX_USAGE,
+        _ => settings::EXIT_FAILED,
     }
 }
 

@@ -205,6 +205,11 @@ impl Config {
         Ok(config)
     }
 
+    /// What is wrong with the value of `key`, with its place in the file.
+    pub(crate) fn refuse(&self, key: &str, what: impl Into<String>) -> settings::Error {
+        settings::refuse(self.file.as_deref().unwrap_or(Path::new("the configuration")), key, what)
+    }
+
     /// The settings of every Kafka client of the exporter.
     pub(crate) fn kafka_settings(&self) -> kafka::Settings {
         kafka::Settings {

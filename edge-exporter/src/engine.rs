@@ -5,7 +5,7 @@ mod view;
 pub(crate) use view::View;
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -64,14 +64,6 @@ pub struct Handle {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The identity in `[tls] dir` cannot be used.
-    #[error("[tls] dir {}: {source}", dir.display())]
-    Identity {
-        /// The folder.
-        dir: PathBuf,
-        /// What is wrong.
-        source: certs::Error,
-    },
     /// `[importer] identity` is not a SPIFFE id.
     #[error("[importer] identity: {0}")]
     Importer(#[from] certs::InvalidSpiffeId),
@@ -98,13 +90,7 @@ pub enum Error {
 impl Error {
     /// Whether what the operator wrote is wrong, and nothing was touched.
     pub fn is_of_configuration(&self) -> bool {
-        matches!(
-            self,
-            Self::Identity { .. }
-                | Self::Importer(_)
-                | Self::Link(link::Error::Identity(_))
-                | Self::Config(_)
-        )
+        matches!(self, Self::Importer(_) | Self::Link(link::Error::Identity(_)) | Self::Config(_))
     }
 }
 
@@ -153,7 +139,7 @@ impl Engine {
             let _ = tell.blocking_send(News::Lost(Arc::clone(topic), loss));
         });
         let admin = match &config.admin {
-            Some(settings) => Some(admin::serve(settings.listen, view.endpoints(metrics)).await?),
+            Some(settings) => Some(admin::bind(settings.listen).await?.serve(view.endpoints(metrics))),
             None => None,
         };
         let (clerk, items) = mpsc::channel(MAX_ITEMS);
@@ -278,12 +264,20 @@ impl Drop for Handle {
 /// # Errors
 /// What is wrong with the identity in `[tls] dir`.
 pub fn check(config: &Config) -> Result<(), Error> {
-    dialer(config, &identity(config)?).map(drop)
+    dialer(config, &identity(config)?)?;
+    Ok(audit::check(&config.audit.file)?)
 }
 
+/// An importer's would do for nothing here.
 fn identity(config: &Config) -> Result<Identity, Error> {
-    let dir = &config.tls.dir;
-    Identity::load(dir).map_err(|source| Error::Identity { dir: dir.clone(), source })
+    let wrong = |error: certs::Error| config.refuse("tls.dir", error.to_string());
+    let identity = Identity::load(&config.tls.dir).map_err(wrong)?;
+    identity.client_config().map_err(wrong)?;
+    if identity.spiffe_id().to_string() == config.importer.identity {
+        let what = "this is the exporter's own identity; write the importer's";
+        return Err(config.refuse("importer.identity", what).into());
+    }
+    Ok(identity)
 }
 
 fn dialer(config: &Config, identity: &Identity) -> Result<Dialer, Error> {

@@ -66,17 +66,33 @@ pub struct AdminError {
     source: io::Error,
 }
 
-/// Listens on `listen` and answers in the background. Call it within a tokio runtime.
+/// An address that nobody else has any more, and that does not answer yet: a program that cannot have it ends before it
+/// has begun anything.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+}
+
+/// Takes the address `listen`.
 ///
 /// # Errors
-/// When the address cannot be bound.
-pub async fn serve(listen: SocketAddr, endpoints: Endpoints) -> Result<Admin, AdminError> {
+/// When it cannot be bound.
+pub async fn bind(listen: SocketAddr) -> Result<Bound, AdminError> {
     let failed = |source| AdminError { listen, source };
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let local_addr = listener.local_addr().map_err(failed)?;
-    let (stop, stopped) = watch::channel(false);
-    let task = tokio::spawn(accept(listener, endpoints, stopped));
-    Ok(Admin { local_addr, stop, task })
+    Ok(Bound { listener, local_addr })
+}
+
+impl Bound {
+    /// Answers in the background. Call it within a tokio runtime.
+    pub fn serve(self, endpoints: Endpoints) -> Admin {
+        let Self { listener, local_addr } = self;
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(accept(listener, endpoints, stopped));
+        Admin { local_addr, stop, task }
+    }
 }
 
 impl Admin {

@@ -38,7 +38,7 @@ use std::{
 };
 
 pub use chain::{Line, fingerprint};
-pub use log::AuditLog;
+pub use log::{AuditLog, check, wrong_name};
 pub use verify::{Delivery, Lines, Summary, VerifyError, read, verify};
 
 use crate::event::Event;

@@ -31,7 +31,7 @@ async fn start(ready: Arc<AtomicBool>) -> Admin {
         }),
         status: Arc::new(|| serde_json::json!({ "links": ["fra-to-aws"] })),
     };
-    admin::serve(SocketAddr::from(([127, 0, 0, 1], 0)), endpoints).await.unwrap()
+    admin::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap().serve(endpoints)
 }
 
 async fn ask(admin: &Admin, request: &str) -> String {
@@ -91,12 +91,7 @@ async fn silent_clients_cannot_keep_a_scraper_out_for_ever() {
 #[tokio::test]
 async fn a_taken_address_is_named_in_the_error() {
     let admin = start(Arc::default()).await;
-    let endpoints = Endpoints {
-        metrics: Arc::new(Metrics::new(Side::Exporter)),
-        readiness: Arc::new(Readiness::ready),
-        status: Arc::new(|| serde_json::Value::Null),
-    };
-    let error = admin::serve(admin.local_addr(), endpoints).await.unwrap_err().to_string();
+    let error = admin::bind(admin.local_addr()).await.unwrap_err().to_string();
     assert!(error.contains(&format!("cannot listen on {}", admin.local_addr())), "{error}");
     assert!(error.contains("[admin] listen"), "{error}");
 }

@@ -10,7 +10,7 @@ use std::{
 
 use longhaul_observe::{
     Audit, AuditError,
-    audit::{Options, Summary, VerifyError, read, verify},
+    audit::{Options, Summary, VerifyError, check, read, verify, wrong_name},
     event::{Connect, Delivered, Event, Place, Stop, Torn},
 };
 
@@ -248,8 +248,24 @@ fn a_log_whose_end_is_not_an_intact_chain_is_not_continued() {
     let error = Audit::open(&path, Options::default()).err().unwrap();
     assert!(matches!(error, AuditError::Corrupt { .. }), "{error}");
     assert!(error.to_string().contains("longhaul audit verify"), "{error}");
-    fs::write(&path, "this is another kind of file\n").unwrap();
-    assert!(matches!(Audit::open(&path, Options::default()), Err(AuditError::Corrupt { .. })));
+    for other in ["this is another kind of file\n", "precious text without a line's end", "x"] {
+        fs::write(&path, other).unwrap();
+        assert!(matches!(check(&path), Err(AuditError::Corrupt { .. })), "{other:?}");
+        assert!(matches!(Audit::open(&path, Options::default()), Err(AuditError::Corrupt { .. })));
+        assert_eq!(fs::read_to_string(&path).unwrap(), other, "it is not touched");
+    }
+}
+
+#[test]
+fn what_cannot_be_the_name_of_a_log_is_said_before_anything_is_opened() {
+    let folder = Folder::new();
+    for (name, word) in
+        [("", "nothing"), (" ", "nothing"), ("a\0b", "NUL"), ("a/", "folder"), ("/", "folder")]
+    {
+        assert!(wrong_name(Path::new(name)).is_some_and(|why| why.contains(word)), "{name:?}");
+    }
+    assert_eq!(wrong_name(&folder.log()), None);
+    assert!(check(&folder.log()).is_ok(), "a log that is to be made");
 }
 
 #[test]

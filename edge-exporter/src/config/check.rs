@@ -26,6 +26,9 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     check_kafka(config)?;
     Rules::new(&config.topics).map_err(|(key, what)| Wrong { key: format!("topics.{key}"), what })?;
     check_importer(config)?;
+    if let Some(what) = observe::audit::wrong_name(&config.audit.file) {
+        return wrong("audit.file", what);
+    }
     config.codec.check().map_err(|(key, what)| Wrong { key: format!("codec.{key}"), what })?;
     if config.batch.linger.duration() > MAX_LINGER {
         return wrong("batch.linger", format!("expected at most 10 s, found {}", config.batch.linger));
@@ -242,6 +245,9 @@ listen = "127.0.0.1:9600"
                 &["codec.schema_registry.user", "password"],
             ),
             ("[tls]", "[codec]\npriority = \"speed\"\n[tls]", &["priority", "latency"]),
+            ("audit/edge.jsonl", "", &["audit.file", "found nothing"]),
+            ("audit/edge.jsonl", "/", &["audit.file", "a folder"]),
+            ("\"fra-to-aws\"", "\"..\"", &["link", "letters"]),
             ("[tls]", "[batch]\nlinger = \"1 min\"\n[tls]", &["batch.linger", "10 s"]),
             ("[tls]", "[batch]\nread_ahead = \"1 GiB\"\n[tls]", &["batch.read_ahead", "64 MiB"]),
             (

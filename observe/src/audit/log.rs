@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File, Metadata},
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{FileExt, MetadataExt},
+    },
     path::{Path, PathBuf},
     time::{Instant, SystemTime},
 };
@@ -290,10 +293,44 @@ fn read_tail(file: &File, length: u64) -> Result<Tail, WrongTail> {
         }
         head = Some(Head::after(header.seq, line));
     }
+    if end == 0 && !may_begin_a_line(&bytes) {
+        return Err(WrongTail::Corrupt("it is a file of another kind".into()));
+    }
     if head.is_none() && start > 0 {
         return Err(WrongTail::Corrupt(format!("it has no line within its last {TAIL_WINDOW} bytes")));
     }
     Ok(Tail { head, keep: start + end as u64 })
+}
+
+/// Whether a first line that was cut off can have left this: its beginning, or zeros in place of it.
+fn may_begin_a_line(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&0) || bytes.iter().zip(FIRST_KEY).all(|(found, wanted)| found == wanted)
+}
+
+/// Looks at the log at `path` as opening it would, and touches nothing.
+///
+/// # Errors
+/// When it cannot be read, or does not end in an intact chain.
+pub fn check(path: &Path) -> Result<(), AuditError> {
+    let unopenable = |source| AuditError::Unopenable { file: path.to_owned(), source };
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file.map_err(unopenable)?,
+    };
+    let length = file.metadata().map_err(unopenable)?.len();
+    read_tail(&file, length).map(drop).map_err(|wrong| wrong.in_file(path))
+}
+
+/// Why a log cannot have this name, if it cannot.
+pub fn wrong_name(path: &Path) -> Option<&'static str> {
+    let name = path.as_os_str().as_bytes();
+    if name.trim_ascii().is_empty() {
+        return Some("expected the name of a file, found nothing");
+    }
+    if name.contains(&0) {
+        return Some("no file's name holds a NUL");
+    }
+    (name.ends_with(b"/") || path.is_dir()).then_some("expected the name of a file, found a folder's")
 }
 
 /// Where the chain goes on when the log itself has no line: after the youngest file that was put aside.
@@ -326,6 +363,9 @@ fn ends_with(file: &File, length: u64, head: &Head) -> io::Result<bool> {
 /// How much of the end is checked when a log is opened; at least one whole line of any length.
 const TAIL_WINDOW: u64 = 2 << 20;
 const _: () = assert!(TAIL_WINDOW >= 2 * MAX_LINE as u64);
+
+/// How every line begins.
+const FIRST_KEY: &[u8] = b"{\"seq\":";
 
 /// Bytes that must fit before an outage counts as over.
 const ROOM: usize = 64 << 10;
