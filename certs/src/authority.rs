@@ -13,7 +13,7 @@ use rcgen::{
     RevokedCertParams, SanType, SerialNumber, string::Ia5String,
 };
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
-use x509_parser::prelude::{CertificateRevocationList, FromDer};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, ParsedExtension, X509Certificate};
 
 use crate::{
     CHAIN_FILE, CRL_FILE, Error, KEY_FILE, ROOTS_FILE, SpiffeId,
@@ -130,6 +130,14 @@ impl Authority {
         validity: Validity,
     ) -> Result<(), Error> {
         let params = end_entity(kind, id, names, validity)?;
+        if out.join(CA_KEY_FILE).exists() {
+            return Err(Error::Request {
+                why: format!(
+                    "{} is the folder of an authority: choose another one for the identity",
+                    out.display()
+                ),
+            });
+        }
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(crypto("make a key"))?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(crypto("sign the certificate"))?;
         files::create_folder(out)?;
@@ -161,10 +169,12 @@ impl Authority {
         let own: Vec<CertificateDer<'static>> =
             files::sections(&self.dir.join(CA_FILE), self.certificate_pem.as_bytes(), "certificate")?;
         let own = parse(&own[0], CA_FILE)?;
-        if certificate.issuer().as_raw() != own.subject().as_raw() {
+        // Authorities of one name are told apart by their keys.
+        if certificate.issuer().as_raw() != own.subject().as_raw() || issuer_key(&certificate) != key_of(&own)
+        {
             return Err(Error::Request {
                 why: format!(
-                    "{} was issued by `{}`, not by this authority",
+                    "{} was issued by `{}`, which is not this authority: give --ca the folder of its own",
                     chain.display(),
                     certificate.issuer()
                 ),
@@ -225,6 +235,22 @@ impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authority").field("dir", &self.dir).finish_non_exhaustive()
     }
+}
+
+/// Which key signed it, as it says itself (RFC 5280, 4.2.1.1).
+fn issuer_key<'a>(certificate: &X509Certificate<'a>) -> Option<&'a [u8]> {
+    certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(of) => of.key_identifier.as_ref().map(|id| id.0),
+        _ => None,
+    })
+}
+
+/// What certificates name an authority's key by.
+fn key_of<'a>(authority: &X509Certificate<'a>) -> Option<&'a [u8]> {
+    authority.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
+        _ => None,
+    })
 }
 
 fn end_entity(
@@ -300,4 +326,4 @@ const CA_KEY_FILE: &str = "ca-key.pem";
 const CRL_VALIDITY: Duration = Duration::from_secs(30 * 86_400);
 /// How far a peer's clock may be behind when a fresh certificate is used at once.
 const CLOCK_ALLOWANCE: Duration = Duration::from_secs(300);
-const CREATE: &str = "make an authority with `longhaul certs create`";
+const CREATE: &str = "make an authority with `longhaul certs init`";

@@ -59,12 +59,18 @@ pub enum Error {
         why: String,
     },
     /// A file holds no PEM section of the kind wanted.
-    #[error("{} holds no PEM {wanted}", path.display())]
+    #[error("{} holds no PEM {wanted}: expected text with a line -----BEGIN ...-----", path.display())]
     NotPem {
         /// The file.
         path: PathBuf,
         /// What was looked for: `private key`, `certificate`, `revocation list`.
         wanted: &'static str,
+    },
+    /// The private key is under a passphrase, which nobody could type.
+    #[error("{} is encrypted: write it without a passphrase, readable by its owner only", path.display())]
+    EncryptedKey {
+        /// The key file.
+        path: PathBuf,
     },
     /// A PEM section is torn, or its content does not parse.
     #[error("{} is damaged: {why}", path.display())]

@@ -67,6 +67,10 @@ pub(crate) fn check_private(path: &Path, hint: &'static str) -> Result<(), Error
         io::ErrorKind::NotFound => Error::Missing { path: path.into(), hint },
         _ => Error::Unreadable { path: path.into(), source },
     })?;
+    if metadata.is_dir() {
+        let source = io::ErrorKind::IsADirectory.into();
+        return Err(Error::Unreadable { path: path.into(), source });
+    }
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(Error::KeyExposed { path: path.into(), mode });
@@ -84,11 +88,20 @@ pub(crate) fn sections<T: PemObject>(
     for section in T::pem_slice_iter(content) {
         found.push(section.map_err(|error| match error {
             pem::Error::NoItemsFound => Error::NotPem { path: path.into(), wanted },
+            pem::Error::MissingSectionEnd { .. } => {
+                Error::Malformed { path: path.into(), why: format!("its {wanted} is cut off") }
+            }
             error => Error::Malformed { path: path.into(), why: error.to_string() },
         })?);
     }
     if found.is_empty() {
-        return Err(Error::NotPem { path: path.into(), wanted });
+        return Err(match content.windows(ENCRYPTED.len()).any(|window| window == ENCRYPTED) {
+            true => Error::EncryptedKey { path: path.into() },
+            false => Error::NotPem { path: path.into(), wanted },
+        });
     }
     Ok(found)
 }
+
+/// PKCS #8 and the older form both say it so.
+const ENCRYPTED: &[u8] = b"ENCRYPTED";

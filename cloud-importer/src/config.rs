@@ -212,7 +212,8 @@ impl Config {
 
     /// What is wrong with the value of `key`, with its place in the file.
     pub(crate) fn refuse(&self, key: &str, what: impl Into<String>) -> settings::Error {
-        settings::refuse(self.file.as_deref().unwrap_or(Path::new("the configuration")), key, what)
+        let file = self.file.as_deref().unwrap_or_else(|| Path::new("the configuration"));
+        settings::refuse(file, key, what)
     }
 
     /// How to reach the target cluster.

@@ -207,7 +207,8 @@ impl Config {
 
     /// What is wrong with the value of `key`, with its place in the file.
     pub(crate) fn refuse(&self, key: &str, what: impl Into<String>) -> settings::Error {
-        settings::refuse(self.file.as_deref().unwrap_or(Path::new("the configuration")), key, what)
+        let file = self.file.as_deref().unwrap_or_else(|| Path::new("the configuration"));
+        settings::refuse(file, key, what)
     }
 
     /// The settings of every Kafka client of the exporter.
@@ -221,11 +222,7 @@ impl Config {
 
     /// The rules of `[topics]`, which [`check`] has compiled before.
     pub(crate) fn topic_rules(&self) -> Result<Rules, settings::Error> {
-        Rules::new(&self.topics).map_err(|(key, what)| settings::Error::BadValue {
-            place: "the configuration".into(),
-            key: format!("topics.{key}"),
-            what,
-        })
+        Rules::new(&self.topics).map_err(|(key, what)| self.refuse(&format!("topics.{key}"), what))
     }
 
     /// The consumer group whose committed offsets tell Kafka's own tools how far the link is.

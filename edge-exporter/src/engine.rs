@@ -110,10 +110,8 @@ impl Engine {
             config.instance.clone().unwrap_or_else(|| instance(&config.audit.file)).into();
         let (audit, journal) = open_audit(&config, &instance, &identity)?;
         let (meters, metrics) = Meters::new(&config.link);
-        let (schemas, registry) =
-            Schemas::new(&config.codec, Arc::clone(&meters.schemas)).map_err(|(key, what)| {
-                settings::Error::BadValue { place: "the configuration".into(), key, what }
-            })?;
+        let (schemas, registry) = Schemas::new(&config.codec, Arc::clone(&meters.schemas))
+            .map_err(|(key, what)| config.refuse(&key, what))?;
         let view = View {
             link: config.link.as_str().into(),
             instance,

@@ -122,6 +122,10 @@ impl Issue {
             }
             RoleArgument::Importer => Kind::Importer,
         };
+        if let Some(name) = self.dns.iter().find(|name| !certs::is_host(name)) {
+            let what = format!("--dns {name:?} is not a DNS name, such as importer.cloud.example");
+            return Err(UsageError(what).into());
+        }
         let validity = Validity::for_days(self.days);
         Authority::open(&self.ca)?.issue(&self.out, kind, &self.id, &names, validity)?;
         say(&format!(

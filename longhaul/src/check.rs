@@ -66,16 +66,32 @@ impl Command {
 impl Link {
     fn run(self) -> Result<Outcome> {
         let file = self.config.display();
-        let wrong = |why: String| UsageError(format!("{file}: {why}"));
-        let text = std::fs::read_to_string(&self.config).map_err(|error| wrong(error.to_string()))?;
-        let config: Config = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-        let expected: SpiffeId =
-            config.importer.identity.parse().map_err(|error| wrong(format!("importer.identity: {error}")))?;
+        let wrong = |key: &str, why: String| UsageError(format!("{file}: `{key}`: {why}"));
+        let text = std::fs::read_to_string(&self.config)
+            .map_err(|error| UsageError(format!("{file}: cannot read the configuration: {error}")))?;
+        let config: Config = toml::from_str(&text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let (line, what) = (before.matches('\n').count() + 1, error.message());
+            UsageError(format!("{file}:{line}: {what}; `edge-exporter --check` says more"))
+        })?;
+        let expected: SpiffeId = config
+            .importer
+            .identity
+            .parse()
+            .map_err(|error: certs::InvalidSpiffeId| wrong("importer.identity", error.to_string()))?;
         if config.importer.address.is_empty() {
-            return Err(wrong("importer.address: no address".to_owned()).into());
+            return Err(
+                wrong("importer.address", "expected at least one \"host:port\", found none".into()).into()
+            );
+        }
+        for (index, address) in config.importer.address.iter().enumerate() {
+            link::check_address(address)
+                .map_err(|error| wrong(&format!("importer.address[{index}]"), error.to_string()))?;
         }
         let mut log = Log::default();
-        let identity = match Identity::load(&config.tls.dir) {
+        let usable =
+            Identity::load(&config.tls.dir).and_then(|identity| identity.client_config().map(|_| identity));
+        let identity = match usable {
             Ok(identity) => identity,
             Err(error) => {
                 log.step(Verdict::Failed, &format!("own certificate: {error}"))?;
@@ -87,13 +103,7 @@ impl Link {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let _inside = runtime.enter();
         let settings = Settings { first_attempt: PATIENCE, ..Settings::default() };
-        let dialer = match Dialer::new(&identity, expected, settings) {
-            Ok(dialer) => dialer,
-            Err(error) => {
-                log.step(Verdict::Failed, &format!("own certificate: {error}"))?;
-                return Ok(Outcome::Failed);
-            }
-        };
+        let dialer = Dialer::new(&identity, expected, settings)?;
         for address in &config.importer.address {
             walk(address, &dialer, &runtime, &mut log)?;
         }

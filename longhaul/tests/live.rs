@@ -117,6 +117,8 @@ fn a_check_without_a_sound_configuration_touches_nothing() {
     assert!(run.code == 64 && run.err.contains("/nowhere.toml"), "{}", run.err);
     let run = check(folder.path(), "127.0.0.1:1", "nobody");
     assert!(run.code == 64 && run.err.contains("importer.identity"), "{}", run.err);
+    let run = check(folder.path(), "127.0.0.1", IMPORTER);
+    assert!(run.code == 64 && run.err.contains("`importer.address[0]`"), "{}", run.err);
     fs::remove_file(folder.path().join("edge/key.pem")).unwrap();
     let run = check(folder.path(), "127.0.0.1:1", IMPORTER);
     assert!(run.code == 1 && run.out.contains("FAILED own certificate"), "{}", run.out);

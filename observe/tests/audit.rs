@@ -269,6 +269,19 @@ fn what_cannot_be_the_name_of_a_log_is_said_before_anything_is_opened() {
 }
 
 #[test]
+fn a_file_without_a_line_is_no_intact_log() {
+    let folder = Folder::new();
+    let path = folder.log();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    for content in ["", "\u{7f}ELF"] {
+        fs::write(&path, content).unwrap();
+        let error = verify(&path).unwrap_err();
+        assert!(matches!(error, VerifyError::Unreadable { .. }), "{error}");
+        assert!(error.to_string().contains("holds no line"), "{error}");
+    }
+}
+
+#[test]
 fn only_the_end_of_a_long_log_is_read_when_it_is_opened() {
     let folder = Folder::new();
     let path = folder.log();

@@ -246,6 +246,20 @@ fn roots_that_trust_nobody_are_refused() {
 }
 
 #[test]
+fn what_was_put_in_place_of_a_key_or_a_certificate_is_said_as_it_is() {
+    let key_as = |content: &'static str| spoilt(move |dir| fs::write(dir.join("key.pem"), content).unwrap());
+    let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIHe\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    assert_says(&key_as(encrypted), &["key.pem is encrypted", "without a passphrase"]);
+    assert_says(&key_as("-----BEGIN PRIVATE KEY-----\nMIHe\n"), &["key.pem", "private key is cut off"]);
+    assert_says(&key_as("0\u{1}binary"), &["holds no PEM private key", "-----BEGIN"]);
+    let folder = spoilt(|dir| {
+        fs::remove_file(dir.join("key.pem")).unwrap();
+        fs::create_dir(dir.join("key.pem")).unwrap();
+    });
+    assert_says(&folder, &["cannot read", "is a directory"]);
+}
+
+#[test]
 fn a_stale_revocation_list_is_refused_before_it_refuses_everybody() {
     let dir = TempDir::new().unwrap();
     let forge = Forge::new("forge");
@@ -276,7 +290,7 @@ fn an_authority_opens_again_and_is_never_overwritten() {
 
     let error = Authority::create(&ca, "again").unwrap_err();
     assert!(matches!(error, Error::AlreadyExists { .. }), "{error}");
-    assert_says(&Authority::open(&dir.path().join("none")).unwrap_err(), &["ca-key.pem", "certs create"]);
+    assert_says(&Authority::open(&dir.path().join("none")).unwrap_err(), &["ca-key.pem", "certs init"]);
     set_mode(&ca.join("ca-key.pem"), 0o644);
     assert!(matches!(Authority::open(&ca), Err(Error::KeyExposed { .. })));
     set_mode(&ca.join("ca-key.pem"), 0o600);
@@ -298,6 +312,9 @@ fn a_request_that_makes_no_sense_is_refused() {
     let backwards = Validity { not_before: days.not_after, not_after: days.not_before };
     assert_says(&issue(Kind::Exporter, &[], backwards), &["ends before it begins"]);
     assert!(!out.exists(), "nothing is written for a refused request");
+    let own = authority.issue(&dir.path().join("ca"), Kind::Exporter, &id(FRA), &[], days).unwrap_err();
+    assert_says(&own, &["folder of an authority"]);
+    assert!(!dir.path().join("ca/key.pem").exists());
 }
 
 #[test]
@@ -325,7 +342,13 @@ fn a_revoked_identity_is_not_trusted_and_its_neighbour_is() {
     Forge::new("forge").identity(foreign.path(), |_| {});
     assert_says(
         &authority.revoke(&foreign.path().join("chain.pem")).unwrap_err(),
-        &["not by this authority"],
+        &["which is not this authority"],
+    );
+    // One of the same name, with another key.
+    let (other, _authority) = issued();
+    assert_says(
+        &authority.revoke(&other.path().join("fra/chain.pem")).unwrap_err(),
+        &["which is not this authority", "--ca"],
     );
 }
 

@@ -121,6 +121,11 @@ pub fn verify(path: &Path) -> Result<Summary, VerifyError> {
     }
     summary.torn_bytes = lines.torn_bytes;
     summary.delivered = delivered.into_values().collect();
+    if summary.lines == 0 {
+        // Every log begins with the line of its first start.
+        let source = io::Error::new(io::ErrorKind::InvalidData, "it holds no line of one");
+        return Err(VerifyError::Unreadable { file: path.to_owned(), source });
+    }
     Ok(summary)
 }
 
