@@ -166,6 +166,81 @@ fn certificates_of_the_other_side_end_with_64_before_anything_is_touched() {
     assert!(!exporter.audit_file().exists() && !importer.audit_file().exists(), "an audit log was begun");
 }
 
+/// What librdkafka finds out only when a client is made of the properties, and what once crashed it, is found by a check.
+#[test]
+fn properties_that_make_no_client_end_with_64_and_name_the_property() {
+    let ground = Ground::new();
+    for (name, value, words) in [
+        ("sasl.mechanism", "FOO", "one of PLAIN, SCRAM-SHA-256"),
+        ("sasl.mechanism", "AWS_MSK_IAM", "one of PLAIN, SCRAM-SHA-256"),
+        ("ssl.ca.location", "/nowhere.pem", "failed"),
+        ("security.protocol", "SASL_SL", "SASL_SL"),
+        ("message.max.bytes", "1000", "target topic"),
+    ] {
+        let (mut exporter, mut importer) = configurations(&ground);
+        for properties in [&mut importer.properties, &mut exporter.properties] {
+            properties.insert("security.protocol".to_owned(), "SASL_SSL".to_owned());
+            properties.insert("sasl.mechanism".to_owned(), "PLAIN".to_owned());
+            properties.insert("sasl.username".to_owned(), "u".to_owned());
+            properties.insert(name.to_owned(), value.to_owned());
+        }
+        exporter.write_config();
+        importer.write_config();
+        for (program, file) in [(PROGRAMS[0], exporter.config_file()), (PROGRAMS[1], importer.config_file())]
+        {
+            let err = refuses_to_start(program, file);
+            assert!(err.contains(&format!("`kafka.properties.{name}`")) && err.contains(words), "{err}");
+            assert!(err.contains(&format!("{}:", file.display())), "no file and line: {err}");
+        }
+        assert!(!exporter.audit_file().exists() && !importer.audit_file().exists(), "an audit log was begun");
+    }
+}
+
+/// Nothing of the operator's is written over, and a start that fails does not say that anything waits.
+#[test]
+fn an_audit_log_that_is_none_or_cannot_be_written_ends_a_start() {
+    let ground = Ground::new();
+    let (exporter, importer) = configurations(&ground);
+    for (program, file, audit) in [
+        (PROGRAMS[0], exporter.config_file(), exporter.audit_file()),
+        (PROGRAMS[1], importer.config_file(), importer.audit_file()),
+    ] {
+        let start = |limit: &str| {
+            let script = format!("{limit} exec \"$0\" --config \"$1\"");
+            let arguments = [binary(program).as_os_str().to_owned(), file.as_os_str().to_owned()];
+            let output = Command::new("bash").args(["-c", &script]).args(arguments).output().unwrap();
+            (output.status.code(), text(&output.stderr) + &text(&output.stdout))
+        };
+        let (code, said) = start("ulimit -f 0;");
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("cannot be written") && said.contains("not started"), "{said}");
+        assert!(!said.contains("wait"), "{said}");
+        std::fs::write(&audit, "precious text").unwrap();
+        let (code, said) = start("");
+        assert!(code == Some(1) && said.contains("a file of another kind"), "{said}");
+        let checked = check(program, file);
+        assert_eq!(checked.status.code(), Some(1), "{}", text(&checked.stderr));
+        assert_eq!(std::fs::read_to_string(&audit).unwrap(), "precious text");
+    }
+}
+
+/// The port is taken before anything is begun: no thread is left behind to be torn down.
+#[test]
+fn a_taken_admin_port_ends_a_start_in_words() {
+    let ground = Ground::new();
+    let (exporter, importer) = configurations(&ground);
+    for (program, file, admin) in [
+        (PROGRAMS[0], exporter.config_file(), exporter.admin()),
+        (PROGRAMS[1], importer.config_file(), importer.admin()),
+    ] {
+        let _taken = std::net::TcpListener::bind(admin).unwrap();
+        let output = run(program, &["--config", &file.display().to_string()]);
+        let said = text(&output.stderr) + &text(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("[admin] listen") && !said.contains("panicked"), "{said}");
+    }
+}
+
 #[test]
 fn a_bad_log_filter_ends_with_64_and_is_named() {
     let ground = Ground::new();
