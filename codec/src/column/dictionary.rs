@@ -19,6 +19,10 @@ const NARROW: usize = u8::MAX as usize;
 const MAX_ENTRIES: usize = u16::MAX as usize;
 /// Longest entry.
 const MAX_ENTRY: usize = 4096;
+/// Values that are looked up together where the table is far.
+const TOGETHER: usize = 16;
+/// Entries from which on a table is far: its slots alone fill a near cache.
+const FAR: usize = 2048;
 /// What an entry costs of the room on top of its bytes: spans, hashes and free slots of the coder's table.
 const OVERHEAD: usize = 24;
 
@@ -88,6 +92,8 @@ pub(super) struct Dictionary {
     slots: Vec<u32>,
     /// By entry: the one that was met after it the last time. Many streams go round, which saves the hashing.
     after: Vec<u32>,
+    /// Whether most values of the column had to be looked up the last time, in a table that no near cache holds.
+    is_scattered: bool,
 }
 
 impl Dictionary {
@@ -111,11 +117,21 @@ impl Dictionary {
         ids.reserve(values.len());
         let mut unknown = Vec::new();
         let (mut last, mut last_id): (&[u8], u32) = (&[], 0);
-        for value in values.iter() {
+        let (mut hashes, mut referred) = ([0; TOGETHER], 0);
+        for (index, value) in values.iter().enumerate() {
+            if self.is_scattered && index.is_multiple_of(TOGETHER) {
+                self.fetch(values, index, &mut hashes);
+            }
             if last_id == 0 || !equal(value, last) {
                 let expected = self.after.get(last_id as usize).copied().unwrap_or(0);
                 let as_expected = self.entries.get(expected).is_some_and(|entry| equal(entry, value));
-                let (id, new) = if as_expected { (expected, false) } else { self.refer(value, room) };
+                let (id, new) = if as_expected {
+                    (expected, false)
+                } else {
+                    referred += 1;
+                    let hash = if self.is_scattered { hashes[index % TOGETHER] } else { xxh3_64(value) };
+                    self.refer_hashed(value, hash, room)
+                };
                 if !as_expected && let Some(after) = self.after.get_mut(last_id as usize) {
                     *after = id;
                 }
@@ -132,6 +148,7 @@ impl Dictionary {
             ids.push(last_id);
         }
         self.after.resize(self.entries.len() + 1, 0);
+        self.is_scattered = self.entries.len() >= FAR && 2 * referred > values.len();
         let wide = self.entries.len() > NARROW;
         let wire = |id: u32| if id & NEW != 0 { 0 } else { id };
         if wide {
@@ -145,10 +162,30 @@ impl Dictionary {
 
     /// The id of a value and whether it was not known; 0 if it is not taken.
     pub(super) fn refer(&mut self, value: &[u8], room: &mut Room) -> (u32, bool) {
+        self.refer_hashed(value, xxh3_64(value), room)
+    }
+
+    /// Hashes the values from `first` on, and reads what looking them up will read: of several values at a time, as their
+    /// ways to memory then overlap, where looking up one after the other waits for each.
+    fn fetch(&self, values: Values<'_>, first: usize, hashes: &mut [u64; TOGETHER]) {
+        let mut held = [0; TOGETHER];
+        let ahead = first..values.len().min(first + TOGETHER);
+        let mask = self.slots.len() - 1;
+        for (index, hash) in ahead.clone().zip(hashes.iter_mut()) {
+            *hash = xxh3_64(values.get(index));
+        }
+        for (held, hash) in held.iter_mut().zip(&*hashes).take(ahead.len()) {
+            *held = self.slots[*hash as usize & mask];
+        }
+        let spans = held.map(|held| self.entries.spans.get((held & !TAG).wrapping_sub(1) as usize));
+        let first_bytes = spans.map(|span| span.and_then(|span| self.entries.bytes.get(span.start as usize)));
+        std::hint::black_box(first_bytes.into_iter().flatten().fold(0, |seen: u8, byte| seen ^ byte));
+    }
+
+    fn refer_hashed(&mut self, value: &[u8], hash: u64, room: &mut Room) -> (u32, bool) {
         if self.slots.len() < 2 * (self.entries.len() + 1) {
             self.grow();
         }
-        let hash = xxh3_64(value);
         let mask = self.slots.len() - 1;
         let mut slot = hash as usize & mask;
         loop {
@@ -247,3 +284,44 @@ pub(super) fn decode(
 const NEW: u32 = 1 << 31;
 /// The part of a slot that is of the hash; ids fit the rest.
 const TAG: u32 = !(MAX_ENTRIES as u32);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn a_large_dictionary_that_is_met_in_no_order_gives_the_same_ids() {
+        let texts: Vec<String> = (0..4 * FAR).map(|number| format!("customer-{}", number * 7919)).collect();
+        let (mut dictionary, mut room) = (Dictionary::default(), Room::default());
+        let (mut known, mut met) = (HashMap::new(), 0_usize);
+        for parcel in 0..6 {
+            // A count that no group divides, in an order that does not come again; new values to the end.
+            let picks: Vec<&str> = (0..FAR + 37)
+                .map(|_| {
+                    met = (met * 1_103_515_245 + 12_345 + parcel) % (1 << 31);
+                    texts[met / 7 % (2 * FAR + parcel * FAR / 4)].as_str()
+                })
+                .collect();
+            let arena = picks.concat();
+            let mut end = 0;
+            let spans: Vec<Span> = picks
+                .iter()
+                .map(|pick| {
+                    let start = end;
+                    end += pick.len() as u32;
+                    Span { start, end }
+                })
+                .collect();
+            let values = Values { arena: arena.as_bytes(), spans: &spans, strip: 0 };
+            let (mut ids, mut out) = (Vec::new(), Vec::new());
+            assert_eq!(dictionary.encode((values, false), &mut room, &mut ids, &mut out), Some(true));
+            for (pick, id) in picks.iter().zip(ids) {
+                let next = known.len() as u32 + 1;
+                assert_eq!(id, *known.entry(*pick).or_insert(next), "{pick} in parcel {parcel}");
+            }
+        }
+        assert!(dictionary.is_scattered, "the case that is meant was met");
+    }
+}
