@@ -239,10 +239,6 @@ impl Config {
                 return Err((format!("links[{index}].name"), what));
             }
         }
-        // Properties first: a protocol that does not exist would be blamed on the brokers.
-        let kafka = self.kafka_settings("check");
-        kafka.check_target().map_err(|error| (format!("kafka.{}", error.key()), error.to_string()))?;
-        kafka.check_bootstrap().map_err(|what| ("kafka.bootstrap".to_owned(), what))?;
         if let Some(what) = observe::audit::wrong_name(&self.audit.file) {
             return refuse("audit.file", what);
         }
@@ -256,7 +252,20 @@ impl Config {
         if !(Duration::from_secs(5)..=Duration::from_secs(900)).contains(&transaction.timeout.duration()) {
             return refuse("transaction.timeout", "write a time from 5 s to 15 min, the brokers' own limit");
         }
-        Ok(())
+        self.check_kafka()
+    }
+
+    /// Properties first: a protocol that does not exist would be blamed on the brokers.
+    fn check_kafka(&self) -> Result<(), (String, String)> {
+        let kafka = self.kafka_settings("check");
+        let options = kafka::ProducerOptions {
+            transaction_timeout: self.transaction.timeout.duration(),
+            ..kafka::ProducerOptions::default()
+        };
+        kafka
+            .check_target(&options)
+            .map_err(|error| (format!("kafka.{}", error.key()), error.to_string()))?;
+        kafka.check_bootstrap().map_err(|what| ("kafka.bootstrap".to_owned(), what))
     }
 }
 
@@ -454,6 +463,11 @@ listen = "127.0.0.1:9601"
                 "[tls]",
                 "[kafka.properties]\n\"security.protocol\" = \"SASL_SL\"\n[tls]",
                 "`kafka.properties.security.protocol`",
+            ),
+            (
+                "[tls]",
+                "[transaction]\ntimeout = \"5 s\"\n[kafka.properties]\n\"socket.timeout.ms\" = 30000\n[tls]",
+                "`kafka.properties.socket.timeout.ms`",
             ),
             ("audit/cloud.jsonl", "a\\u0000b", "`audit.file`"),
             ("[tls]", "[transaction]\ntimeout = \"1 s\"\n[tls]", "transaction.timeout"),

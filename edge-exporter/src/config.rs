@@ -220,6 +220,11 @@ impl Config {
         }
     }
 
+    /// What each lane's consumer is told on top of it.
+    pub(crate) fn source_options(&self) -> kafka::SourceOptions {
+        kafka::SourceOptions { queued_bytes: QUEUED_BYTES, ..kafka::SourceOptions::default() }
+    }
+
     /// The rules of `[topics]`, which [`check`] has compiled before.
     pub(crate) fn topic_rules(&self) -> Result<Rules, settings::Error> {
         Rules::new(&self.topics).map_err(|(key, what)| self.refuse(&format!("topics.{key}"), what))
@@ -230,6 +235,9 @@ impl Config {
         format!("longhaul.{}", self.link)
     }
 }
+
+/// Records that librdkafka fetches ahead for one lane, in bytes.
+const QUEUED_BYTES: usize = 8 << 20;
 
 #[cfg(test)]
 pub(crate) mod tests {

@@ -28,7 +28,7 @@ use std::{
 use assembly::{Assembly, Input, Taken};
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use effort::Effort;
-use kafka::{Event, KafkaCode, SourceConsumer, SourceError, SourceOptions};
+use kafka::{Event, KafkaCode, SourceConsumer, SourceError};
 use ledger::Ledger;
 use observe::Audit;
 use proto::ids::{Lane as LaneId, LaneEpoch, Offset, SessionId, Slot};
@@ -91,8 +91,7 @@ impl Lane {
     pub(crate) fn new(id: LaneId, shared: Shared, commands: Receiver<Command>) -> Result<Self, kafka::Error> {
         let config = &shared.config;
         let settings = config.kafka_settings().named(format!("longhaul-{}-lane-{id}", config.link));
-        let options = SourceOptions { queued_bytes: QUEUED_BYTES, ..SourceOptions::default() };
-        let consumer = SourceConsumer::new(&settings, &config.group(), options)?;
+        let consumer = SourceConsumer::new(&settings, &config.group(), config.source_options())?;
         let assembly = Assembly::new(config.batch.linger.duration(), config.batch.read_ahead.bytes());
         let effort = Effort::new(&config.codec, Arc::clone(&shared.facts));
         let now = Instant::now();
@@ -465,8 +464,6 @@ impl Lane {
     }
 }
 
-/// Records that librdkafka fetches ahead for one lane, in bytes.
-const QUEUED_BYTES: usize = 8 << 20;
 /// How long a turn waits for records when nothing else is due.
 const READ_WAIT: Duration = Duration::from_millis(10);
 /// How long a turn waits while batches wait for release, credit or room.

@@ -42,20 +42,16 @@ impl Settings {
     ///
     /// # Errors
     /// The first property that is wrong, by name as far as librdkafka tells it.
-    pub fn check_source(&self) -> Result<(), Error> {
-        self.try_out(Kind::Consumer, |offline| {
-            source::configuration(offline, "check", &SourceOptions::default())
-        })
+    pub fn check_source(&self, options: &SourceOptions) -> Result<(), Error> {
+        self.try_out(Kind::Consumer, |offline| source::configuration(offline, "check", options))
     }
 
     /// The same of a [`TransactionalProducer`](crate::TransactionalProducer).
     ///
     /// # Errors
     /// As [`check_source`](Self::check_source).
-    pub fn check_target(&self) -> Result<(), Error> {
-        self.try_out(Kind::Producer, |offline| {
-            producer::configuration(offline, "check", &ProducerOptions::default())
-        })
+    pub fn check_target(&self, options: &ProducerOptions) -> Result<(), Error> {
+        self.try_out(Kind::Producer, |offline| producer::configuration(offline, "check", options))
     }
 
     /// Makes a client that knows no broker, and gives it back at once.
@@ -261,7 +257,7 @@ mod tests {
 
     #[test]
     fn an_unknown_property_is_named() {
-        let error = with("sasl.usrname", "x").check_source().unwrap_err();
+        let error = with("sasl.usrname", "x").check_source(&SourceOptions::default()).unwrap_err();
         assert!(
             matches!(&error, Error::UnknownProperty { property } if property == "sasl.usrname"),
             "{error}"
@@ -272,7 +268,7 @@ mod tests {
     #[test]
     fn every_property_that_delivery_depends_on_is_refused_by_name() {
         for (name, _) in REFUSED {
-            let error = with(name, "1").check_source().unwrap_err();
+            let error = with(name, "1").check_source(&SourceOptions::default()).unwrap_err();
             assert!(matches!(&error, Error::RefusedProperty { property, .. } if property == name), "{error}");
         }
     }
@@ -286,10 +282,16 @@ mod tests {
 
     #[test]
     fn a_wrong_value_is_explained_unless_it_could_be_a_secret() {
-        let error = with("security.protocol", "SASLSSL").check_source().unwrap_err().to_string();
+        let error = with("security.protocol", "SASLSSL")
+            .check_source(&SourceOptions::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("security.protocol") && error.contains("SASLSSL"), "{error}");
         assert!(!format!("{:?}", with("sasl.password", "hunter2")).contains("hunter2"));
-        let error = with("sasl.password", "hun\0ter2").check_source().unwrap_err().to_string();
+        let error = with("sasl.password", "hun\0ter2")
+            .check_source(&SourceOptions::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("sasl.password") && !error.contains("hun"), "{error}");
     }
 
@@ -334,8 +336,8 @@ mod tests {
 
     #[test]
     fn an_operator_may_tune() {
-        with("queued.min.messages", "20000").check_source().unwrap();
-        with("linger.ms", "20").check_target().unwrap();
+        with("queued.min.messages", "20000").check_source(&SourceOptions::default()).unwrap();
+        with("linger.ms", "20").check_target(&ProducerOptions::default()).unwrap();
     }
 
     #[test]
@@ -354,8 +356,8 @@ mod tests {
             ])
         };
         for good in [sasl("PLAIN"), sasl("SCRAM-SHA-512"), settings(&[("security.protocol", "ssl")])] {
-            good.check_source().unwrap();
-            good.check_target().unwrap();
+            good.check_source(&SourceOptions::default()).unwrap();
+            good.check_target(&ProducerOptions::default()).unwrap();
         }
         let bad: &[(Settings, &str, &str)] = &[
             (sasl("FOO"), "sasl.mechanism", "one of PLAIN, SCRAM-SHA-256"),
@@ -368,14 +370,20 @@ mod tests {
             ),
         ];
         for (bad, property, words) in bad {
-            for error in [bad.check_source().unwrap_err(), bad.check_target().unwrap_err()] {
+            for error in [
+                bad.check_source(&SourceOptions::default()).unwrap_err(),
+                bad.check_target(&ProducerOptions::default()).unwrap_err(),
+            ] {
                 assert_eq!(error.property(), Some(*property), "{error}");
                 assert!(error.to_string().contains(words), "{error}");
             }
         }
-        let error = settings(&[("receive.message.max.bytes", "1000")]).check_source().unwrap_err();
+        let error = settings(&[("receive.message.max.bytes", "1000")])
+            .check_source(&SourceOptions::default())
+            .unwrap_err();
         assert_eq!(error.property(), Some("receive.message.max.bytes"), "{error}");
-        let error = settings(&[("max.in.flight", "6")]).check_target().unwrap_err();
+        let error =
+            settings(&[("max.in.flight", "6")]).check_target(&ProducerOptions::default()).unwrap_err();
         assert_eq!(error.property(), Some("max.in.flight"), "{error}");
     }
 }

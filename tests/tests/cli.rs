@@ -215,12 +215,12 @@ fn an_audit_log_that_is_none_or_cannot_be_written_ends_a_start() {
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains("cannot be written") && said.contains("not started"), "{said}");
         assert!(!said.contains("wait"), "{said}");
-        std::fs::write(&audit, "precious text").unwrap();
+        std::fs::write(audit, "precious text").unwrap();
         let (code, said) = start("");
         assert!(code == Some(1) && said.contains("a file of another kind"), "{said}");
         let checked = check(program, file);
         assert_eq!(checked.status.code(), Some(1), "{}", text(&checked.stderr));
-        assert_eq!(std::fs::read_to_string(&audit).unwrap(), "precious text");
+        assert_eq!(std::fs::read_to_string(audit).unwrap(), "precious text");
     }
 }
 

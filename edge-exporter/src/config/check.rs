@@ -58,7 +58,7 @@ fn check_link(link: &str) -> Result<(), Wrong> {
 fn check_kafka(config: &Config) -> Result<(), Wrong> {
     let settings = config.kafka_settings();
     settings
-        .check_source()
+        .check_source(&config.source_options())
         .map_err(|error| Wrong { key: format!("kafka.{}", error.key()), what: error.to_string() })?;
     settings.check_bootstrap().map_err(|what| Wrong { key: "kafka.bootstrap".into(), what })
 }
