@@ -35,7 +35,7 @@ static TURNS: Turns<Shielded> = Turns::new();
 
 const MIB: u64 = 1 << 20;
 
-/// `LONGHAUL_BLOCKED_SECONDS` says how long, 20 by default.
+/// `LONGHAUL_BLOCKED_SECONDS` says how long, 12 by default.
 #[test]
 fn a_blocked_target_costs_bounded_memory_and_nothing_else() {
     let Some(shielded) = TURNS.take("blocked target") else { return };
@@ -49,7 +49,7 @@ fn a_blocked_target_costs_bounded_memory_and_nothing_else() {
 
     shielded.proxy.block();
     let blocked = Instant::now();
-    let seconds = scale("LONGHAUL_BLOCKED_SECONDS", 20);
+    let seconds = scale("LONGHAUL_BLOCKED_SECONDS", 12);
     let stream = Stream::start(&source, "blocked.orders", 1_000_000, 2, LoadOptions::default());
     std::thread::sleep(Duration::from_secs(seconds.min(30)));
     let written = stream.stop();
