@@ -73,6 +73,10 @@ impl Authority {
                 return Err(Error::AlreadyExists { path: dir.join(file) });
             }
         }
+        if dir.join(KEY_FILE).exists() {
+            let why = format!("{} is the folder of an identity: choose another one", dir.display());
+            return Err(Error::Request { why });
+        }
         let validity = Validity::for_days(3653);
         let mut params = CertificateParams::default();
         params.distinguished_name = common_name(name);

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::{self, Write},
+    io::{self, Read as _, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -46,11 +46,20 @@ pub(crate) fn create_folder(path: &Path) -> Result<(), Error> {
 
 /// Reads a file whole; `hint` tells what makes it when it is missing.
 pub(crate) fn read(path: &Path, hint: &'static str) -> Result<Vec<u8>, Error> {
-    fs::read(path).map_err(|source| match source.kind() {
+    let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => Error::Missing { path: path.into(), hint },
         _ => Error::Unreadable { path: path.into(), source },
-    })
+    };
+    let mut content = Vec::new();
+    fs::File::open(path).map_err(failed)?.take(MAX_FILE + 1).read_to_end(&mut content).map_err(failed)?;
+    if content.len() as u64 > MAX_FILE {
+        return Err(failed(io::Error::other(format!("it is longer than {} MiB", MAX_FILE >> 20))));
+    }
+    Ok(content)
 }
+
+/// No file of keys, certificates or revocations is longer.
+const MAX_FILE: u64 = 16 << 20;
 
 /// Like [`read`], `None` when the file does not exist.
 pub(crate) fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, Error> {

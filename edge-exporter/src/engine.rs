@@ -108,6 +108,10 @@ impl Engine {
         let rules = config.topic_rules()?;
         let instance: Arc<str> =
             config.instance.clone().unwrap_or_else(|| instance(&config.audit.file)).into();
+        let admin = match &config.admin {
+            Some(admin) => Some(admin::bind(admin.listen).await?),
+            None => None,
+        };
         let (audit, journal) = open_audit(&config, &instance, &identity)?;
         let (meters, metrics) = Meters::new(&config.link);
         let (schemas, registry) = Schemas::new(&config.codec, Arc::clone(&meters.schemas))
@@ -136,10 +140,7 @@ impl Engine {
             // Without a session there is nobody to be told; the next one finds out.
             let _ = tell.blocking_send(News::Lost(Arc::clone(topic), loss));
         });
-        let admin = match &config.admin {
-            Some(settings) => Some(admin::bind(settings.listen).await?.serve(view.endpoints(metrics))),
-            None => None,
-        };
+        let admin = admin.map(|admin| admin.serve(view.endpoints(metrics)));
         let (clerk, items) = mpsc::channel(MAX_ITEMS);
         let commit = Commit::default();
         let group = group_positions(&config)?;

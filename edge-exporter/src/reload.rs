@@ -184,6 +184,9 @@ fn waiting(started: &Config, new: &Config) -> Vec<String> {
     {
         keys.push("kafka.properties".into());
     }
+    if !keys.iter().any(|key| key.starts_with("codec")) && started.codec != new.codec {
+        keys.push("codec.schema_registry.password".into());
+    }
     keys
 }
 
@@ -208,6 +211,18 @@ mod tests {
         new.importer.address.push("other:7443".into());
         new.topics.exclude.clear();
         assert_eq!(waiting(&started, &new), ["importer.address", "kafka.properties", "topics.exclude"]);
+        let registry = |password: &str| crate::config::SchemaRegistry {
+            url: "http://r".into(),
+            ca: None,
+            user: Some("u".into()),
+            password: Some(settings::Secret::new(password)),
+        };
+        let with_registry = |password| {
+            let mut config = new.clone();
+            config.codec.schema_registry = Some(registry(password));
+            config
+        };
+        assert_eq!(waiting(&with_registry("a"), &with_registry("b")), ["codec.schema_registry.password"]);
         let mut other = new.clone();
         other.kafka.properties.insert("sasl.password", settings::Property::Text("a third".into()));
         assert_eq!(waiting(&new, &other), ["kafka.properties"], "what is not shown is compared all the same");

@@ -83,21 +83,27 @@ impl Settings {
         if !protocol.is_some_and(|protocol| protocol.starts_with("sasl_")) {
             return Ok(());
         }
-        let found = ["sasl.mechanism", "sasl.mechanisms"]
-            .into_iter()
-            .find_map(|name| Some((name, self.properties.get(name)?)));
+        let is_set = |name: &str, value: &str| self.properties.get(name).is_some_and(|set| set == value);
+        // A token that nobody signs is all that is built in of this one.
+        let unsigned = is_set("enable.sasl.oauthbearer.unsecure.jwt", "true");
         let expected = MECHANISMS.join(", ");
-        match found {
-            Some((_, mechanism)) if MECHANISMS.contains(&mechanism.as_str()) => Ok(()),
-            Some((name, mechanism)) => Err(Error::InvalidProperty {
-                property: name.into(),
-                reason: format!(": expected one of {expected}, found {mechanism:?}"),
-            }),
-            None => Err(Error::InvalidProperty {
-                property: "security.protocol".into(),
-                reason: format!(" alone: write \"sasl.mechanism\" too, one of {expected}"),
-            }),
+        let mut is_written = false;
+        for name in ["sasl.mechanism", "sasl.mechanisms"] {
+            let Some(mechanism) = self.properties.get(name) else { continue };
+            is_written = true;
+            let is_known = MECHANISMS.contains(&mechanism.as_str());
+            if !is_known && (mechanism != "OAUTHBEARER" || !unsigned) {
+                let reason = format!(": expected one of {expected}, found {mechanism:?}");
+                return Err(Error::InvalidProperty { property: name.into(), reason });
+            }
         }
+        if is_written {
+            return Ok(());
+        }
+        Err(Error::InvalidProperty {
+            property: "security.protocol".into(),
+            reason: format!(" alone: write \"sasl.mechanism\" too, one of {expected}"),
+        })
     }
 
     /// A configuration: our defaults, over them the operator's properties, over them what must hold.
@@ -156,7 +162,7 @@ fn check_broker(broker: &str, protocol: &str) -> Result<(), String> {
 const PROTOCOLS: [&str; 4] = ["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"];
 
 /// What `sasl.mechanism` can be.
-const MECHANISMS: [&str; 4] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
+const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 
 /// A part of a host's name. Underscores are none, but are in use.
 fn is_label(label: &str) -> bool {
@@ -228,6 +234,11 @@ const REFUSED: &[(&str, &str)] = &[
     ("delivery.timeout.ms", "it follows from the transaction's time-out"),
     ("delivery.report.only.error", "offsets at the target come from the delivery reports"),
     ("message.max.bytes", "the target topic says how large a record may be"),
+    ("queuing.strategy", "records go out in their order"),
+    ("produce.offset.report", "offsets at the target come from the delivery reports"),
+    ("enabled_events", "it says which events the program is told of"),
+    ("builtin.features", "it says what is built in"),
+    ("internal.termination.signal", "the signal would be sent to the program itself"),
     ("group.id", "the exporter's group is named after the link"),
     ("group.instance.id", "partitions are assigned by the link, not by a group"),
     ("group.protocol", "partitions are assigned by the link, not by a group"),
@@ -361,6 +372,7 @@ mod tests {
         }
         let bad: &[(Settings, &str, &str)] = &[
             (sasl("FOO"), "sasl.mechanism", "one of PLAIN, SCRAM-SHA-256"),
+            (sasl("OAUTHBEARER"), "sasl.mechanism", "one of PLAIN"),
             (sasl("scram-sha-512"), "sasl.mechanism", "found \"scram-sha-512\""),
             (settings(&[("security.protocol", "sasl_ssl")]), "security.protocol", "sasl.mechanism"),
             (

@@ -1,7 +1,7 @@
 //! The exporter's end: dialling an importer.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -366,7 +366,10 @@ fn host_of(address: &str) -> Result<&str, DialError> {
     if port.starts_with('+') || !port.parse::<u16>().is_ok_and(|port| port > 0) {
         return Err(wrong("the port must be 1 to 65535"));
     }
-    if host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_unspecified() || ip.is_broadcast()) {
+    let is_nobody = |ip: IpAddr| {
+        ip.is_unspecified() || ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast())
+    };
+    if host.trim_matches(['[', ']']).parse().is_ok_and(is_nobody) {
         return Err(wrong("nobody can be reached there"));
     }
     let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
@@ -440,6 +443,8 @@ mod tests {
             ("importer:+7443", "1 to 65535"),
             ("a:7443,b:7443", "an entry of its own"),
             ("0.0.0.0:7443", "nobody"),
+            ("[::]:7443", "nobody"),
+            ("224.0.0.1:7443", "nobody"),
             ("999.1.1.1:7443", "neither a DNS name nor"),
             ("*:7443", "neither a DNS name nor"),
             ("user@importer:7443", "neither a DNS name nor"),

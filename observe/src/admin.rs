@@ -67,7 +67,7 @@ pub struct AdminError {
 }
 
 /// An address that nobody else has any more, and that does not answer yet: a program that cannot have it ends before it
-/// has begun anything.
+/// talks to anybody.
 #[derive(Debug)]
 pub struct Bound {
     listener: TcpListener,

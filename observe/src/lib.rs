@@ -3,7 +3,7 @@
 //! - [`Audit`] is the audit log: a chain of JSON lines, durable before a governed action takes effect. What can be
 //!   put on it is in [`event`]; [`audit::verify`] checks a log, [`audit::read`] reads it back.
 //! - [`metrics::Metrics`] is the set of numbers, with the names that dashboards rely on.
-//! - [`admin::serve`] answers `/metrics`, `/healthz`, `/readyz` and `/api/status` over HTTP.
+//! - [`admin::bind`] answers `/metrics`, `/healthz`, `/readyz` and `/api/status` over HTTP.
 //! - [`logging::init`] sets `tracing` up, for people or as JSON.
 
 #![warn(missing_docs)]

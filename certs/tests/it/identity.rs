@@ -288,6 +288,7 @@ fn an_authority_opens_again_and_is_never_overwritten() {
     let importer = Identity::load(&dir.path().join("aws")).unwrap();
     importer.check_exporter(Identity::load(&out).unwrap().chain()).unwrap();
 
+    assert_says(&Authority::create(&out, "in an identity").unwrap_err(), &["folder of an identity"]);
     let error = Authority::create(&ca, "again").unwrap_err();
     assert!(matches!(error, Error::AlreadyExists { .. }), "{error}");
     assert_says(&Authority::open(&dir.path().join("none")).unwrap_err(), &["ca-key.pem", "certs init"]);

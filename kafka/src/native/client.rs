@@ -59,7 +59,9 @@ impl Conf {
         match result {
             sys::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK => Ok(()),
             sys::rd_kafka_conf_res_t::RD_KAFKA_CONF_UNKNOWN => Err(Refusal::Unknown),
-            sys::rd_kafka_conf_res_t::RD_KAFKA_CONF_INVALID => Err(Refusal::Invalid(text.to_string())),
+            sys::rd_kafka_conf_res_t::RD_KAFKA_CONF_INVALID => {
+                Err(Refusal::Invalid(text.to_string().trim_end().into()))
+            }
         }
     }
 
@@ -156,7 +158,7 @@ impl Client {
         let rk = unsafe { sys::rd_kafka_new(kind, conf.as_ptr(), text.as_mut_ptr(), size) };
         // Not freed here in either case. An instance that fails halfway has freed the list of interceptors that it shares with
         // `conf` (2.12, `rd_kafka_interceptors_destroy` on a copy of the struct): freeing it again is a crash, and
-        // leaving it costs some kilobytes of a program that cannot go on like this.
+        // leaving it costs some kilobytes each time that an operator makes the mistake.
         std::mem::forget(conf);
         let Some(rk) = NonNull::new(rk) else {
             return Err(Error::Create { client_id: client_id.clone(), reason: text.to_string() });
