@@ -59,6 +59,26 @@ impl Identity {
         [KEY_FILE, CHAIN_FILE, ROOTS_FILE, CRL_FILE].map(|file| dir.join(file))
     }
 
+    /// [`load`](Self::load), for a program that dials.
+    ///
+    /// # Errors
+    /// As there, and when the identity is not an exporter's.
+    pub fn load_exporter(dir: &Path) -> Result<Self, Error> {
+        let identity = Self::load(dir)?;
+        identity.client_config()?;
+        Ok(identity)
+    }
+
+    /// [`load`](Self::load), for a program that listens.
+    ///
+    /// # Errors
+    /// As there, and when the identity is not an importer's.
+    pub fn load_importer(dir: &Path) -> Result<Self, Error> {
+        let identity = Self::load(dir)?;
+        identity.server_config()?;
+        Ok(identity)
+    }
+
     /// Loads and checks `key.pem`, `chain.pem`, `roots.pem` and, when present, `crl.pem` in `dir`.
     ///
     /// # Errors

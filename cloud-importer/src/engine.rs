@@ -157,7 +157,7 @@ pub enum StartError {
     Config(#[from] settings::Error),
     /// The audit log.
     #[error(transparent)]
-    Audit(#[from] AuditError),
+    Audit(AuditError),
     /// The UDP port.
     #[error(transparent)]
     Link(#[from] link::Error),
@@ -170,6 +170,13 @@ pub enum StartError {
     /// A thread.
     #[error("cannot start a lane's thread: {0}")]
     Thread(#[from] std::io::Error),
+}
+
+/// Nothing waits here until the log can be written.
+impl From<AuditError> for StartError {
+    fn from(error: AuditError) -> Self {
+        Self::Audit(error.at_start())
+    }
 }
 
 /// A running importer. Dropping it without [`Handle::stop`] is a kill.
@@ -197,9 +204,8 @@ pub fn check(config: &Config) -> Result<(), StartError> {
 
 /// An exporter's would do for nothing here.
 fn identity(config: &Config) -> Result<Identity, StartError> {
-    let wrong = |error: certs::Error| config.refuse("tls.dir", error.to_string());
-    let identity = Identity::load(&config.tls.dir).map_err(wrong)?;
-    identity.server_config().map_err(wrong)?;
+    let identity = Identity::load_importer(&config.tls.dir)
+        .map_err(|error| config.refuse("tls.dir", error.to_string()))?;
     let own = identity.spiffe_id().to_string();
     if let Some(index) = config.links.iter().position(|link| link.identity == own) {
         let what = "this is the importer's own identity; write the exporter's";
@@ -215,7 +221,7 @@ fn identity(config: &Config) -> Result<Identity, StartError> {
 pub async fn start(config: Config) -> Result<Handle, StartError> {
     let identity_seen = Stamps::of(Identity::files(&config.tls.dir));
     let identity = identity(&config)?;
-    let audit = Audit::open(&config.audit.file, audit::Options::default()).map_err(AuditError::at_start)?;
+    let audit = Audit::open(&config.audit.file, audit::Options::default())?;
     let instance = instance_name();
     let effective = settings::effective(&config).unwrap_or_default();
     let first = event::Start {
@@ -225,7 +231,7 @@ pub async fn start(config: Config) -> Result<Handle, StartError> {
         identity: identity.spiffe_id().to_string(),
         config: Some(audit::fingerprint(&effective)),
     };
-    audit.record(first).map_err(AuditError::at_start)?;
+    audit.record(first)?;
     let mut metrics = Metrics::new(Side::Importer);
     let flow = Flow::new(&mut metrics);
     let recycles =

@@ -91,11 +91,7 @@ impl Reload {
                 "the identity changed and the new one cannot be used: {why}; the importer goes on with the old one"
             );
         };
-        let usable = Identity::load(dir).and_then(|identity| {
-            identity.server_config()?;
-            Ok(identity)
-        });
-        let identity = match usable {
+        let identity = match Identity::load_importer(dir) {
             Ok(identity) => identity,
             Err(error) => {
                 refused(&error);
@@ -222,14 +218,8 @@ fn tables(config: &Config) -> BTreeMap<String, Keys> {
 /// Keys that changed, but for the links'.
 fn top_changes(started: &Config, new: &Config) -> Vec<String> {
     let without_links = |config: &Config| Config { links: Vec::new(), ..config.clone() };
-    let mut keys = settings::changed_keys(&without_links(started), &without_links(new)).unwrap_or_default();
-    // Secrets are not among what can be printed.
-    if !keys.iter().any(|key| key.starts_with("kafka.properties"))
-        && started.kafka.properties != new.kafka.properties
-    {
-        keys.push("kafka.properties".into());
-    }
-    keys
+    let secrets = [("kafka.properties", started.kafka.properties != new.kafka.properties)];
+    settings::changed_keys(&without_links(started), &without_links(new), &secrets).unwrap_or_default()
 }
 
 fn keys_of(table: &impl serde::Serialize) -> Keys {

@@ -75,7 +75,7 @@ pub enum Error {
     Config(#[from] settings::Error),
     /// The audit log cannot be opened or written: nothing is done that cannot be put on record.
     #[error(transparent)]
-    Audit(#[from] AuditError),
+    Audit(AuditError),
     /// The Kafka client refuses its configuration.
     #[error("[kafka]: {0}")]
     Kafka(#[from] kafka::Error),
@@ -87,10 +87,17 @@ pub enum Error {
     Thread(#[from] std::io::Error),
 }
 
+/// Nothing waits here until the log can be written.
+impl From<AuditError> for Error {
+    fn from(error: AuditError) -> Self {
+        Self::Audit(error.at_start())
+    }
+}
+
 impl Error {
     /// Whether what the operator wrote is wrong, and nothing was touched.
     pub fn is_of_configuration(&self) -> bool {
-        matches!(self, Self::Importer(_) | Self::Link(link::Error::Identity(_)) | Self::Config(_))
+        matches!(self, Self::Importer(_) | Self::Config(_))
     }
 }
 
@@ -269,9 +276,8 @@ pub fn check(config: &Config) -> Result<(), Error> {
 
 /// An importer's would do for nothing here.
 fn identity(config: &Config) -> Result<Identity, Error> {
-    let wrong = |error: certs::Error| config.refuse("tls.dir", error.to_string());
-    let identity = Identity::load(&config.tls.dir).map_err(wrong)?;
-    identity.client_config().map_err(wrong)?;
+    let identity = Identity::load_exporter(&config.tls.dir)
+        .map_err(|error| config.refuse("tls.dir", error.to_string()))?;
     if identity.spiffe_id().to_string() == config.importer.identity {
         let what = "this is the exporter's own identity; write the importer's";
         return Err(config.refuse("importer.identity", what).into());
@@ -306,10 +312,10 @@ fn start_line(config: &Config, instance: &str, identity: &Identity) -> Result<St
 
 /// Opens the audit log; its first lines of this run are on record when this returns.
 fn open_audit(config: &Config, instance: &str, identity: &Identity) -> Result<(Audit, Journal), Error> {
-    let audit = Audit::open(&config.audit.file, audit::Options::default()).map_err(AuditError::at_start)?;
-    audit.record(start_line(config, instance, identity)?).map_err(AuditError::at_start)?;
+    let audit = Audit::open(&config.audit.file, audit::Options::default())?;
+    audit.record(start_line(config, instance, identity)?)?;
     let (journal, pending) = Journal::open(&config.audit.file);
-    audit.record_many(pending).map_err(AuditError::at_start)?;
+    audit.record_many(pending)?;
     journal.begin();
     Ok((audit, journal))
 }

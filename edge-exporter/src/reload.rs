@@ -135,13 +135,10 @@ impl Reload {
             );
             Ok(())
         };
-        let identity = match Identity::load(&dir) {
+        let identity = match Identity::load_exporter(&dir) {
             Ok(identity) => identity,
             Err(error) => return refused(&error),
         };
-        if let Err(error) = identity.client_config() {
-            return refused(&error);
-        }
         if identity == self.identity {
             // Nothing is replaced, nor on record as replaced, by what it is already.
             return Ok(());
@@ -176,17 +173,13 @@ struct NotOnRecord;
 
 /// Keys that changed and are not taken over.
 fn waiting(started: &Config, new: &Config) -> Vec<String> {
-    let mut keys = settings::changed_keys(started, new).unwrap_or_default();
+    let password = |config: &Config| config.codec.schema_registry.as_ref()?.password.clone();
+    let secrets = [
+        ("kafka.properties", started.kafka.properties != new.kafka.properties),
+        ("codec.schema_registry.password", password(started) != password(new)),
+    ];
+    let mut keys = settings::changed_keys(started, new, &secrets).unwrap_or_default();
     keys.retain(|key| !TAKEN_OVER.contains(&key.as_str()));
-    // Secrets are not among what can be printed.
-    if !keys.iter().any(|key| key.starts_with("kafka.properties"))
-        && started.kafka.properties != new.kafka.properties
-    {
-        keys.push("kafka.properties".into());
-    }
-    if !keys.iter().any(|key| key.starts_with("codec")) && started.codec != new.codec {
-        keys.push("codec.schema_registry.password".into());
-    }
     keys
 }
 

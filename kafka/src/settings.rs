@@ -56,10 +56,9 @@ impl Settings {
 
     /// Makes a client that knows no broker, and gives it back at once.
     fn try_out(&self, kind: Kind, conf: impl FnOnce(&Self) -> Result<Conf, Error>) -> Result<(), Error> {
-        self.conf(&[], &[])?;
-        self.check_mechanism()?;
         let offline = Self { bootstrap: String::new(), ..self.clone() };
         let mut conf = conf(&offline)?;
+        self.check_mechanism()?;
         // Its words come back as an error; what else it says is about having no broker.
         set(&mut conf, "log_level", "0")?;
         match Client::new(kind, &offline, conf) {

@@ -89,9 +89,7 @@ impl Link {
                 .map_err(|error| wrong(&format!("importer.address[{index}]"), error.to_string()))?;
         }
         let mut log = Log::default();
-        let usable =
-            Identity::load(&config.tls.dir).and_then(|identity| identity.client_config().map(|_| identity));
-        let identity = match usable {
+        let identity = match Identity::load_exporter(&config.tls.dir) {
             Ok(identity) => identity,
             Err(error) => {
                 log.step(Verdict::Failed, &format!("own certificate: {error}"))?;

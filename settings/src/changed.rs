@@ -6,13 +6,24 @@ use serde::Serialize;
 use toml::Value;
 
 /// The keys whose values differ, with their paths (`kafka.bootstrap`), in order. A list is one value; a table that only
-/// one of the two has is one key. Secrets are not compared: they are hidden from everything that is printed.
+/// one of the two has is one key. Secrets are hidden from everything that is printed, and so from this: for each key that
+/// holds some, `secrets` says whether they differ.
 ///
 /// # Errors
 /// When one of them cannot be written as TOML.
-pub fn changed_keys<T: Serialize>(before: &T, after: &T) -> Result<Vec<String>, crate::Error> {
+pub fn changed_keys<T: Serialize>(
+    before: &T,
+    after: &T,
+    secrets: &[(&str, bool)],
+) -> Result<Vec<String>, crate::Error> {
     let mut keys = Vec::new();
     compare("", &Value::try_from(before)?, &Value::try_from(after)?, &mut keys);
+    for (key, differ) in secrets {
+        let is_named = keys.iter().any(|named| named.starts_with(key) || key.starts_with(named.as_str()));
+        if *differ && !is_named {
+            keys.push((*key).into());
+        }
+    }
     Ok(keys)
 }
 
@@ -41,7 +52,11 @@ mod tests {
         let parse = |text: &str| toml::from_str::<Value>(text).unwrap();
         let before = parse("a = 1\nb = [1, 2]\n[k]\nx = 'one'\ny = 2\n[gone]\nz = 1\n");
         let after = parse("a = 1\nb = [1, 3]\nnew = true\n[k]\nx = 'two'\ny = 2\n");
-        assert_eq!(changed_keys(&before, &after).unwrap(), ["b", "gone", "k.x", "new"]);
-        assert!(changed_keys(&before, &before).unwrap().is_empty());
+        assert_eq!(
+            changed_keys(&before, &after, &[("k", true), ("new.z", true)]).unwrap(),
+            ["b", "gone", "k.x", "new"]
+        );
+        assert!(changed_keys(&before, &before, &[("k", false)]).unwrap().is_empty());
+        assert_eq!(changed_keys(&before, &before, &[("k", true)]).unwrap(), ["k"]);
     }
 }

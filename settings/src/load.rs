@@ -157,11 +157,9 @@ fn humane(message: &str, path: &str) -> String {
         }
         "a sequence" => ("a list", "[\"a\", \"b\"]"),
         "socket address" => return format!("{SOCKET_ADDRESS}, found {found}"),
-        table if (table == "a map" || table.starts_with("struct ")) && path.ends_with(']') => {
-            return format!("expected a table, found {found}");
-        }
         table if table == "a map" || table.starts_with("struct ") => {
-            return format!("expected a table, found {found}; for example [{path}]");
+            let example = if path.ends_with(']') { String::new() } else { format!("; for example [{path}]") };
+            return format!("expected a table, found {found}{example}");
         }
         other => return format!("expected {other}, found {found}"),
     };

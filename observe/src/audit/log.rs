@@ -293,11 +293,11 @@ fn read_tail(file: &File, length: u64) -> Result<Tail, WrongTail> {
         }
         head = Some(Head::after(header.seq, line));
     }
-    if end == 0 && !may_begin_a_line(&bytes) {
-        return Err(WrongTail::Corrupt("it is a file of another kind".into()));
-    }
     if head.is_none() && start > 0 {
         return Err(WrongTail::Corrupt(format!("it has no line within its last {TAIL_WINDOW} bytes")));
+    }
+    if end == 0 && !may_begin_a_line(&bytes) {
+        return Err(WrongTail::Corrupt("it is a file of another kind".into()));
     }
     Ok(Tail { head, keep: start + end as u64 })
 }
