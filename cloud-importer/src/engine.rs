@@ -15,7 +15,7 @@ use observe::{
 };
 use proto::{ids::Lane, policy::Policy};
 use serde::Serialize;
-use settings::Stamps;
+use settings::Watched;
 use tokio::{
     runtime::Handle as Runtime,
     sync::{Notify, watch},
@@ -219,7 +219,7 @@ fn identity(config: &Config) -> Result<Identity, StartError> {
 /// # Errors
 /// What is wrong with certificates, audit log, ports or Kafka settings.
 pub async fn start(config: Config) -> Result<Handle, StartError> {
-    let identity_seen = Stamps::of(Identity::files(&config.tls.dir));
+    let identity_files = Watched::before_reading(Identity::files(&config.tls.dir));
     let identity = identity(&config)?;
     let audit = Audit::open(&config.audit.file, audit::Options::default())?;
     let instance = instance_name();
@@ -294,7 +294,7 @@ pub async fn start(config: Config) -> Result<Handle, StartError> {
     let accepting = tokio::spawn(accept(shared.clone(), listener.clone()));
     let refreshing = tokio::spawn(refresh(shared.clone(), listener.clone(), flow));
     let hurry = Arc::<Notify>::default();
-    let reload = Reload::new(shared.clone(), listener.clone(), config, identity_seen);
+    let reload = Reload::new(shared.clone(), listener.clone(), config, identity_files);
     let reloading = tokio::spawn(reload.run(hurry.clone()));
     let shared = Some(shared);
     Ok(Handle { shared, listener, accepting, refreshing, reloading, hurry, admin, metrics, local_addr })

@@ -18,7 +18,7 @@ use certs::Identity;
 use link::Listener;
 use observe::event::{Event, Operator, Policy as PolicyChange};
 use serde_json::Value;
-use settings::{Stamps, Watched};
+use settings::Watched;
 use tokio::sync::Notify;
 
 use crate::{config::Config, engine::Shared};
@@ -40,16 +40,15 @@ pub(crate) struct Reload {
 struct NotOnRecord;
 
 impl Reload {
-    /// `identity_seen` is how the identity's files were before they were read.
+    /// `identity` are the identity's files, watched since before they were read.
     pub(crate) fn new(
         shared: Arc<Shared>,
         listener: Arc<Listener>,
         config: Config,
-        identity_seen: Stamps,
+        identity: Watched,
     ) -> Self {
-        let started = config.clone();
-        let (identity, file) = (Watched::new(Some(identity_seen)), Watched::new(None));
-        Self { shared, listener, started, current: config, identity, file }
+        let file = Watched::after_reading(config.file.clone());
+        Self { shared, listener, started: config.clone(), current: config, identity, file }
     }
 
     /// Runs for as long as the importer. `hurry` asks for a look at once, whatever the files' times say.
@@ -72,13 +71,11 @@ impl Reload {
     }
 
     fn turn(&mut self, told: bool) {
-        let seen = Stamps::of(Identity::files(&self.started.tls.dir));
-        if self.identity.is_due(&seen, told) && self.replace_identity().is_ok() {
-            self.identity.done(seen);
+        if self.identity.is_due(told) && self.replace_identity().is_ok() {
+            self.identity.done();
         }
-        let seen = Stamps::of(self.started.file.clone());
-        if self.file.is_due(&seen, told) && self.replace_policy().is_ok() {
-            self.file.done(seen);
+        if self.file.is_due(told) && self.replace_policy().is_ok() {
+            self.file.done();
         }
     }
 

@@ -19,7 +19,7 @@ use observe::{
     audit,
     event::{Start, Stop as Stopped},
 };
-use settings::Stamps;
+use settings::Watched;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
@@ -108,8 +108,7 @@ impl Engine {
     /// # Errors
     /// What is wrong with the identity, the audit log, the endpoint's address or the Kafka properties.
     pub async fn start(config: Config) -> Result<Handle, Error> {
-        // Before it is read: what is replaced meanwhile is a change.
-        let seen = Stamps::of(Identity::files(&config.tls.dir));
+        let identity_files = Watched::before_reading(Identity::files(&config.tls.dir));
         let identity = identity(&config)?;
         let dialer = Arc::new(dialer(&config, &identity)?);
         let rules = config.topic_rules()?;
@@ -188,7 +187,7 @@ impl Engine {
             lanes,
             leave: leaving,
         };
-        let reload = Reload::new(&parts.config, (identity, seen), Arc::clone(&parts.dialer), &view);
+        let reload = Reload::new(&parts.config, (identity, identity_files), Arc::clone(&parts.dialer), &view);
         let session = tokio::spawn(Session::new(parts).run());
         let hurry = Arc::<Notify>::default();
         let mut helpers = vec![tokio::spawn(view.clone().tick()), tokio::spawn(reload.run(hurry.clone()))];

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use certs::Identity;
 use link::{CloseCode, Dialer};
 use observe::{Audit, event::Operator};
-use settings::{Rate, Stamps, Watched};
+use settings::{Rate, Watched};
 use tokio::sync::Notify;
 
 use crate::{config::Config, engine::View, status::LinkFacts};
@@ -44,10 +44,10 @@ impl Rates {
 }
 
 impl Reload {
-    /// Watches the folder that `identity` was loaded from, which was as `seen` before.
+    /// `identity` was loaded from the files that are watched since before that.
     pub(crate) fn new(
         config: &Config,
-        (identity, seen): (Identity, Stamps),
+        (identity, identity_files): (Identity, Watched),
         dialer: Arc<Dialer>,
         view: &View,
     ) -> Self {
@@ -58,8 +58,8 @@ impl Reload {
             dialer,
             facts: Arc::clone(&view.facts),
             audit: view.audit.clone(),
-            identity_files: Watched::new(Some(seen)),
-            config_file: Watched::new(None),
+            identity_files,
+            config_file: Watched::after_reading(config.file.clone()),
         }
     }
 
@@ -83,13 +83,11 @@ impl Reload {
     }
 
     fn turn(&mut self, told: bool) {
-        let seen = Stamps::of(Identity::files(&self.started.tls.dir));
-        if self.identity_files.is_due(&seen, told) && self.replace_identity().is_ok() {
-            self.identity_files.done(seen);
+        if self.identity_files.is_due(told) && self.replace_identity().is_ok() {
+            self.identity_files.done();
         }
-        let seen = Stamps::of(self.started.file.clone());
-        if self.config_file.is_due(&seen, told) && self.replace_rates().is_ok() {
-            self.config_file.done(seen);
+        if self.config_file.is_due(told) && self.replace_rates().is_ok() {
+            self.config_file.done();
         }
     }
 

@@ -34,7 +34,6 @@ pub use exit::{EX_USAGE, EXIT_DIFFERENT, EXIT_FAILED, said_once};
 pub use load::{load, parse, refuse};
 pub use properties::{Properties, Property};
 pub use secret::{HIDDEN, Secret};
-pub use stamps::Stamps;
 pub use units::{ByteSize, Rate, Span, UnitError};
 pub use watched::Watched;
 pub use whole::whole;

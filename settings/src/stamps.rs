@@ -8,12 +8,12 @@ use std::{
 
 /// What tells changed files: when each was written, its length and which file it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stamps(Vec<Option<(SystemTime, u64, u64)>>);
+pub(crate) struct Stamps(Vec<Option<(SystemTime, u64, u64)>>);
 
 impl Stamps {
     /// Looks at `files` as they are now; those that are not there count too.
-    pub fn of(files: impl IntoIterator<Item = PathBuf>) -> Self {
-        Self(files.into_iter().map(|file| stamp(&file)).collect())
+    pub(crate) fn of(files: &[PathBuf]) -> Self {
+        Self(files.iter().map(|file| stamp(file)).collect())
     }
 }
 
@@ -30,7 +30,7 @@ mod tests {
     fn a_file_that_is_written_replaced_or_removed_has_another_stamp() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a");
-        let look = || Stamps::of([file.clone()]);
+        let look = || Stamps::of(std::slice::from_ref(&file));
         let absent = look();
         std::fs::write(&file, "one").unwrap();
         let one = look();
