@@ -73,8 +73,7 @@ impl DecimalShape {
     /// As [`parse`](Self::parse) with decimals counted apart: the integer, and the decimals with the distance.
     #[inline]
     pub(super) fn parse_counted(self, arena: &[u8], start: usize, end: usize) -> Option<(i64, u8)> {
-        let digits = self.parse(arena, start, end)?;
-        let decimals = count_decimals(&arena[start..end])?;
+        let (digits, decimals) = self.units(arena, start, end)?;
         if digits.unsigned_abs() >= POWERS[SHORT_DIGITS] {
             return Some(near_short(digits, decimals, &arena[start..end]).unwrap_or((digits, decimals)));
         }
@@ -105,36 +104,35 @@ impl DecimalShape {
     /// The number of units that `arena[start..end]` stands for, if it is written as [`spell`](Self::spell) writes it.
     #[inline]
     pub(super) fn parse(self, arena: &[u8], start: usize, end: usize) -> Option<i64> {
-        let value = &arena[start..end];
-        let negative = *value.first()? == b'-';
-        let digits = start + usize::from(negative);
-        let point = arena[digits..end].iter().position(|byte| *byte == b'.');
-        let (whole_end, decimals) = match point {
-            Some(at) => (digits + at, end - digits - at - 1),
-            None => (end, 0),
-        };
+        self.units(arena, start, end).map(|(units, _)| units)
+    }
+
+    /// The units, and how many decimals are written.
+    #[inline]
+    fn units(self, arena: &[u8], start: usize, end: usize) -> Option<(i64, u8)> {
+        let negative = *arena[start..end].first()? == b'-';
+        let start = start + usize::from(negative);
+        let Unsigned { digits, whole, decimals } = Unsigned::parse(arena, start, end)?;
+        let has_point = whole < end - start;
         let fits = match self.style {
             Style::Fixed => decimals == usize::from(self.decimals),
-            Style::Shortest => point.is_none() || decimals > 0 && arena[end - 1] != b'0',
-            Style::Counted => point.is_none() || decimals > 0,
+            Style::Shortest => !has_point || decimals > 0 && arena[end - 1] != b'0',
+            Style::Counted => !has_point || decimals > 0,
             Style::Pointed => decimals == 1 || decimals > 1 && arena[end - 1] != b'0',
         };
-        if !fits || decimals > usize::from(self.decimals) || whole_end == digits {
+        let padded = whole != 1 && arena.get(start) == Some(&b'0');
+        if !fits || decimals > usize::from(self.decimals) || whole == 0 || padded {
             return None;
         }
-        if arena[digits] == b'0' && whole_end - digits > 1 {
-            return None;
-        }
-        let whole = digits::parse_digits(arena, digits, whole_end)?;
-        let part = if decimals > 0 { digits::parse_digits(arena, whole_end + 1, end)? } else { 0 };
-        let scale = if self.is_counted() { decimals } else { usize::from(self.decimals) };
-        let unit = POWERS[scale];
-        let part = part * POWERS[scale - decimals];
-        let units = i64::try_from(whole.checked_mul(unit)?.checked_add(part)?).ok()?;
+        let units = match self.is_counted() {
+            true => digits,
+            false => digits.checked_mul(POWERS[usize::from(self.decimals) - decimals])?,
+        };
+        let units = i64::try_from(units).ok()?;
         match (negative, units) {
             (true, 0) => None,
-            (true, units) => Some(-units),
-            (false, units) => Some(units),
+            (true, units) => Some((-units, decimals as u8)),
+            (false, units) => Some((units, decimals as u8)),
         }
     }
 
@@ -163,6 +161,60 @@ impl DecimalShape {
             digits.prepend(b'-');
         }
         Ok(())
+    }
+}
+
+/// A number without a sign, with a point or without.
+struct Unsigned {
+    /// All its digits.
+    digits: u64,
+    /// How many stand before the point.
+    whole: usize,
+    /// How many stand behind it.
+    decimals: usize,
+}
+
+impl Unsigned {
+    #[inline]
+    fn parse(arena: &[u8], start: usize, end: usize) -> Option<Self> {
+        match end.checked_sub(16).and_then(|from| arena.get(from..)?.first_chunk()) {
+            Some(last) if end - start <= 16 => Self::in_one_word(u128::from_le_bytes(*last), end - start),
+            _ => Self::in_parts(arena, start, end),
+        }
+    }
+
+    /// Of the last `length` bytes of a word: the digits before the point move up to those behind it.
+    #[inline]
+    fn in_one_word(word: u128, length: usize) -> Option<Self> {
+        const ONES: u128 = u128::MAX / 0xff;
+        const ZEROS: u128 = ONES * b'0' as u128;
+        let kept = u128::MAX.checked_shl(8 * (16 - length as u32)).unwrap_or(0);
+        let word = word & kept | ZEROS & !kept;
+        let other = word ^ (ONES * b'.' as u128);
+        let points = other.wrapping_sub(ONES) & !other & (ONES << 7);
+        let (word, whole, decimals) = match points {
+            0 => (word, length, 0),
+            _ => {
+                // The first: another one is no digit.
+                let place = points.trailing_zeros() / 8;
+                let before = word & !(u128::MAX << (8 * place));
+                let behind = word & (u128::MAX << (8 * place) << 8);
+                let decimals = 15 - place as usize;
+                (behind | before << 8 | u128::from(b'0'), length - 1 - decimals, decimals)
+            }
+        };
+        let (high, low) = (digits::of_word(word as u64)?, digits::of_word((word >> 64) as u64)?);
+        Some(Self { digits: high * 100_000_000 + low, whole, decimals })
+    }
+
+    fn in_parts(arena: &[u8], start: usize, end: usize) -> Option<Self> {
+        let point = arena[start..end].iter().position(|byte| *byte == b'.');
+        let whole = point.unwrap_or(end - start);
+        let decimals = point.map_or(0, |point| end - start - point - 1);
+        let before = digits::parse_digits(arena, start, start + whole)?;
+        let behind = if decimals > 0 { digits::parse_digits(arena, end - decimals, end)? } else { 0 };
+        let digits = before.checked_mul(*POWERS.get(decimals)?)?.checked_add(behind)?;
+        Some(Self { digits, whole, decimals })
     }
 }
 

@@ -40,7 +40,12 @@ fn eight(arena: &[u8], start: usize, end: usize) -> Option<u64> {
         });
     };
     let kept = u64::MAX << (8 * (8 - (end - start)));
-    let word = u64::from_le_bytes(*bytes) & kept | ZEROS & !kept;
+    of_word(u64::from_le_bytes(*bytes) & kept | ZEROS & !kept)
+}
+
+/// The number of eight digits, the first in the lowest byte.
+#[inline]
+pub(super) fn of_word(word: u64) -> Option<u64> {
     let above = (word.wrapping_add(0x0606_0606_0606_0606) & 0xf0f0_f0f0_f0f0_f0f0) >> 4;
     if word & 0xf0f0_f0f0_f0f0_f0f0 | above != 0x3333_3333_3333_3333 {
         return None;

@@ -2,61 +2,128 @@
 //!
 //! zstd finds repeats and uneven bytes. Of measurements and of gaps between events neither is left, but their size is
 //! still no surprise: it goes with the size of the last ones. A number is coded as its bit length (given the lengths of
-//! the two before), its sign, its three highest bits, and the rest as it is.
+//! the two before), its sign with its three highest bits, and the rest as it is: two symbols of sixteen, mostly, as each
+//! costs as much time as a single bit would.
 //!
-//! The coder is the one of LZMA: 32 bits of range, the same bytes; carries go back into what was written. Models live with the
-//! column.
+//! ```text
+//! range-coded symbols ... | ... bits as they are, the first in the last byte, its lowest bit first |
+//! ```
+//! The coder has 32 bits of range, as LZMA's; carries go back into what was written. Models live with the column.
 
 use super::ColumnFault;
 
-/// Likelihood of a bit being 0, learnt fast (the lower half) and slowly (the upper), in 65536ths. Both are one number, so that
-/// they are learnt in one go.
+/// How likely each of sixteen symbols is, learnt fast and slowly: of each, what it and all below it have together, in
+/// 32767ths. Both are added up.
 #[derive(Debug, Clone, Copy)]
-struct Bit(u32);
+struct Symbols {
+    fast: [i16; SYMBOLS],
+    slow: [i16; SYMBOLS],
+    /// Symbols that were met, and some more; enough is enough.
+    met: u32,
+}
 
-impl Bit {
-    const EVEN: Self = Self(1 << 31 | 1 << 15);
+const SYMBOLS: usize = 16;
+/// What all symbols have together, fast and slow.
+const ALL: u32 = 2 * i16::MAX as u32;
+/// The first symbols are learnt by an 8th, those after so many by a 128th.
+const FIRST: u32 = 1 << 2;
+const ENOUGH: u32 = 1 << 6;
 
-    /// In 4096ths, neither 0 nor all.
-    #[inline]
-    fn zero(self) -> u32 {
-        (((self.0 & 0xffff) + (self.0 >> 16)) >> 5).clamp(32, 4096 - 32)
+impl Symbols {
+    const EVEN: Self = {
+        let mut even = [0; SYMBOLS];
+        let mut symbol = 0;
+        while symbol < SYMBOLS {
+            even[symbol] = ((symbol as i32 + 1) * 2048 - 1) as i16;
+            symbol += 1;
+        }
+        Self { fast: even, slow: even, met: FIRST }
+    };
+
+    #[inline(always)]
+    fn up_to(&self, symbol: usize) -> u32 {
+        self.fast[symbol % SYMBOLS] as u32 + self.slow[symbol % SYMBOLS] as u32
     }
 
-    /// Moves by a 16th and a 128th of what there is towards nothing; for a 0, of what is missing towards all.
-    #[inline]
-    fn learn(&mut self, bit: bool) {
-        let turned = u32::from(bit).wrapping_sub(1);
-        let left = self.0 ^ turned;
-        let step = (left >> 4 & 0x0fff) | (left >> 7 & 0x01ff_0000);
-        self.0 = (left - step) ^ turned;
+    /// What lies below a symbol, and what it has itself: never nothing.
+    #[inline(always)]
+    fn share(&self, symbol: usize) -> (u32, u32) {
+        let below = if symbol == 0 { 0 } else { self.up_to(symbol - 1) };
+        (below, self.up_to(symbol) - below)
+    }
+
+    /// The symbol that `at` of all belongs to.
+    #[inline(always)]
+    fn find(&self, at: u32) -> usize {
+        let mut symbol = 0;
+        for index in 0..SYMBOLS - 1 {
+            symbol += usize::from(self.up_to(index) <= at);
+        }
+        symbol
+    }
+
+    /// Moves by a 16th and a 128th of the way to where only this symbol is left; by an 8th and more while little is known.
+    #[inline(always)]
+    fn learn(&mut self, symbol: usize) {
+        let goal = &GOALS[symbol % SYMBOLS];
+        let slowly = self.met.ilog2() + 1;
+        let fast = slowly.min(4);
+        self.met = (self.met + 1).min(ENOUGH);
+        for index in 0..SYMBOLS {
+            self.fast[index] += (goal[index] - self.fast[index]) >> fast;
+            self.slow[index] += (goal[index] - self.slow[index]) >> slowly;
+        }
     }
 }
+
+/// For each symbol the shares when it has all but one for each of the others. As these ascend by one at least, so do all
+/// shares for ever.
+static GOALS: [[i16; SYMBOLS]; SYMBOLS] = {
+    let mut goals = [[0; SYMBOLS]; SYMBOLS];
+    let mut symbol = 0;
+    while symbol < SYMBOLS {
+        let mut index = 0;
+        while index < SYMBOLS {
+            let few = index as i16 + 1;
+            goals[symbol][index] = if index < symbol { few } else { i16::MAX - (SYMBOLS as i16 - few) };
+            index += 1;
+        }
+        symbol += 1;
+    }
+    goals
+};
 
 /// What a column has learnt of its numbers.
 #[derive(Debug)]
 pub(super) struct Model {
-    /// Lengths, by those of the last two.
-    lengths: Vec<[Bit; LENGTHS]>,
-    signs: [[Bit; 3]; LENGTHS + 1],
-    tops: [[Bit; 1 << TOP]; LENGTHS + 1],
+    /// 0, and lengths around those of the last two, by these.
+    lengths: [Symbols; CONTEXTS],
+    /// Lengths that are far from those: the higher bits, and the lower ones by the higher.
+    far: (Symbols, [Symbols; SYMBOLS]),
+    /// Signs and highest bits, by length and the last sign.
+    tops: [[Symbols; 3]; LENGTHS],
     last: (u32, u32),
     last_sign: usize,
 }
 
-/// Lengths that have a symbol of their own; the last one stands for itself and the next.
+/// Lengths of a number that is not 0.
 const LENGTHS: usize = 64;
 /// Lengths above this are one context.
-const FAR: u32 = 23;
-/// Highest bits (below the first) that are modelled.
+const LONG: u32 = 23;
+const CONTEXTS: usize = 2 * LONG as usize + 1;
+/// Bits below the highest that are modelled.
 const TOP: u32 = 3;
+/// What stands for a length that is below the least of its context, or far above.
+const FAR: u32 = SYMBOLS as u32 - 1;
+/// How far below what is expected the least length of a context is: more numbers are small than large.
+const BELOW: u32 = 8;
 
 impl Default for Model {
     fn default() -> Self {
         Self {
-            lengths: vec![[Bit::EVEN; LENGTHS]; 2 * FAR as usize + 1],
-            signs: [[Bit::EVEN; 3]; LENGTHS + 1],
-            tops: [[Bit::EVEN; 1 << TOP]; LENGTHS + 1],
+            lengths: [Symbols::EVEN; CONTEXTS],
+            far: (Symbols::EVEN, [Symbols::EVEN; SYMBOLS]),
+            tops: [[Symbols::EVEN; 3]; LENGTHS],
             last: (0, 0),
             last_sign: 0,
         }
@@ -65,73 +132,83 @@ impl Default for Model {
 
 impl Model {
     /// Bytes that a model holds.
-    pub(super) const MEMORY: usize =
-        ((2 * FAR as usize + 1) * LENGTHS + (LENGTHS + 1) * (3 + (1 << TOP))) * size_of::<Bit>();
+    pub(super) const MEMORY: usize = size_of::<Self>();
 
-    /// One number: `code` gets a model and the bit (when coding), and gives the bit.
-    #[inline]
+    /// One number, which is ignored when decoding; what is returned is the truth in both.
+    #[inline(always)]
     fn number<C: Coder>(&mut self, coder: &mut C, number: i64) -> i64 {
         let magnitude = number.unsigned_abs();
-        let context = (self.last.0.min(FAR) + self.last.1.min(FAR)) as usize;
-        let length = 64 - magnitude.leading_zeros();
-        let mut symbol = coder.tree(&mut self.lengths[context], 6, length.min(63));
-        if symbol == 63 {
-            symbol += coder.plain(1, u64::from(length == 64)) as u32;
-        }
-        self.last = (symbol, self.last.0);
-        let length = symbol;
+        let length = self.length(coder, 64 - magnitude.leading_zeros());
         if length == 0 {
             return 0;
         }
-        let sign = coder.bit(&mut self.signs[length as usize][self.last_sign], number < 0);
-        self.last_sign = 1 + usize::from(sign);
         let below = length - 1;
         let top = below.min(TOP);
         let rest = below - top;
         let bits = magnitude & !(1 << below);
-        let high = coder.tree(&mut self.tops[length as usize], top, (bits >> rest) as u32);
+        let high = (bits >> rest) << (TOP - top);
+        let symbol = usize::from(number < 0) << TOP | high as usize;
+        let symbol = coder.symbol(&mut self.tops[below as usize % LENGTHS][self.last_sign % 3], symbol);
+        let negative = symbol >> TOP != 0;
+        self.last_sign = 1 + usize::from(negative);
+        let high = (symbol as u64 & ((1 << TOP) - 1)) >> (TOP - top);
         let low = coder.plain(rest, bits & ((1 << rest) - 1));
-        let magnitude = 1 << below | u64::from(high) << rest | low;
-        (if sign { magnitude.wrapping_neg() } else { magnitude }) as i64
+        let magnitude = 1 << below | high << rest | low;
+        (if negative { magnitude.wrapping_neg() } else { magnitude }) as i64
+    }
+
+    /// The bit length of a number.
+    #[inline(always)]
+    fn length<C: Coder>(&mut self, coder: &mut C, length: u32) -> u32 {
+        let context = self.last.0.min(LONG) + self.last.1.min(LONG);
+        let least = (context / 2).saturating_sub(BELOW).max(1);
+        let near = if length == 0 { 0 } else { (length.wrapping_sub(least)).min(FAR - 1) + 1 };
+        let near = coder.symbol(&mut self.lengths[context as usize % CONTEXTS], near as usize) as u32;
+        let length = match near {
+            0 => 0,
+            FAR => self.far(coder, length),
+            _ => least + near - 1,
+        };
+        self.last = (length, self.last.0);
+        length
+    }
+
+    #[cold]
+    fn far<C: Coder>(&mut self, coder: &mut C, length: u32) -> u32 {
+        // 64 goes with 63.
+        let high = coder.symbol(&mut self.far.0, length.min(63) as usize >> 2);
+        let low = (length.min(63) & 3) << 1 | length >> 6;
+        let low = coder.symbol(&mut self.far.1[high % SYMBOLS], low as usize) as u32;
+        ((high as u32) << 2 | (low >> 1 & 3)) + (low & 1)
     }
 }
 
-/// The range has more than 24 bits before each step. A bit leaves at least 17 of them, so one byte is enough to make up for it;
-/// 16 bits at once need two.
-const LEAST: u32 = 1 << 24;
-
-/// Both directions. What is given is ignored when decoding; what is returned is the truth in both.
+/// Both directions. The range has more than 24 bits before each symbol, which leaves at least 9 of them: one or two bytes
+/// make up for it. What is given is ignored when decoding; what is returned is the truth in both.
 trait Coder {
-    fn bit(&mut self, model: &mut Bit, bit: bool) -> bool;
+    fn symbol(&mut self, symbols: &mut Symbols, symbol: usize) -> usize;
 
     /// `count` bits without a model, at most 60.
     fn plain(&mut self, count: u32, bits: u64) -> u64;
-
-    /// `depth` bits, highest first, each modelled by those before it.
-    #[inline]
-    fn tree<const N: usize>(&mut self, models: &mut [Bit; N], depth: u32, symbol: u32) -> u32 {
-        const { assert!(N.is_power_of_two()) };
-        let mut node = 1;
-        for level in (0..depth).rev() {
-            // Below N in any case, which the compiler does not know.
-            let bit = self.bit(&mut models[node & (N - 1)], symbol >> level & 1 != 0);
-            node = node << 1 | usize::from(bit);
-        }
-        node as u32 - (1 << depth)
-    }
 }
 
 /// Appends `numbers`.
 pub(super) fn encode(model: &mut Model, numbers: &[i64], out: &mut Vec<u8>) {
+    if numbers.is_empty() {
+        return;
+    }
     let start = out.len();
-    let mut encoder = Encoder::new(out);
+    // Each number is four symbols at most.
+    out.resize(start + numbers.len() * 8 + 8, 0);
+    let plain = Vec::with_capacity(numbers.len() * 2 + 8);
+    let mut encoder =
+        Encoder { low: 0, range: u32::MAX, out: &mut out[start..], at: 0, plain, bits: 0, count: 0 };
     for number in numbers {
         model.number(&mut encoder, *number);
     }
-    encoder.finish();
-    // The decoder takes zeros for what is behind the end.
-    let length = out[start..].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let (length, plain) = encoder.finish();
     out.truncate(start + length);
+    out.extend(plain.iter().rev());
 }
 
 /// Reads `count` numbers of all of `bytes`.
@@ -141,30 +218,29 @@ pub(super) fn decode(
     bytes: &[u8],
     numbers: &mut Vec<i64>,
 ) -> Result<(), ColumnFault> {
-    let mut decoder = Decoder { code: 0, range: u32::MAX, bytes, at: 0 };
-    (0..5).for_each(|_| decoder.shift());
+    let mut decoder =
+        Decoder { code: 0, range: u32::MAX, bytes, at: 0, plain: bytes.len() as isize, bits: 0, count: 0 };
+    decoder.shift(4);
     for _ in 0..count {
         numbers.push(model.number(&mut decoder, 0));
     }
-    // The last bytes decide nothing more, so a few may be left; more were never written.
-    if bytes.len() > decoder.at { Err(ColumnFault::Number) } else { Ok(()) }
+    if decoder.is_at_end() { Ok(()) } else { Err(ColumnFault::Number) }
 }
 
 struct Encoder<'a> {
     low: u32,
     range: u32,
-    /// What was written before is not ours: no carry goes there.
-    out: &'a mut Vec<u8>,
+    /// With room for all that comes.
+    out: &'a mut [u8],
+    at: usize,
+    plain: Vec<u8>,
+    /// Of `plain`, not yet whole.
+    bits: u64,
+    count: u32,
 }
 
-impl<'a> Encoder<'a> {
-    fn new(out: &'a mut Vec<u8>) -> Self {
-        // LZMA's first byte is always 0.
-        out.push(0);
-        Self { low: 0, range: u32::MAX, out }
-    }
-
-    #[inline]
+impl Encoder<'_> {
+    #[inline(always)]
     fn add(&mut self, part: u32) {
         let (low, carries) = self.low.overflowing_add(part);
         self.low = low;
@@ -176,7 +252,7 @@ impl<'a> Encoder<'a> {
     /// One more in what was written: rare, and rarely further than a byte.
     #[cold]
     fn carry(&mut self) {
-        for byte in self.out.iter_mut().rev() {
+        for byte in self.out[..self.at].iter_mut().rev() {
             *byte = byte.wrapping_add(1);
             if *byte != 0 {
                 return;
@@ -184,54 +260,57 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    #[inline]
-    fn normalize(&mut self) {
-        if self.range < LEAST {
-            self.range <<= 8;
-            self.shift();
-        }
-    }
-
-    #[inline]
-    fn shift(&mut self) {
-        self.out.push((self.low >> 24) as u8);
-        self.low <<= 8;
-    }
-
-    /// Ends with a number of the last range that has many zeros at its end.
-    fn finish(mut self) {
+    /// Bytes of the symbols, and those of the bits.
+    fn finish(mut self) -> (usize, Vec<u8>) {
+        // The fewest bytes that leave the range whatever follows them.
         let (low, high) = (u64::from(self.low), u64::from(self.low) + u64::from(self.range) - 1);
-        let up = |zeros: u32| {
-            let mask = (1u64 << zeros) - 1;
-            (low + mask) & !mask
-        };
-        let zeros = (0..=32).rev().find(|zeros| up(*zeros) <= high).unwrap_or(0);
-        self.add((up(zeros) - low) as u32);
-        (0..4).for_each(|_| self.shift());
+        let up = |rest: u32| (low + (1 << rest) - 1) >> rest << rest;
+        let fits = |bytes: &u32| up(32 - 8 * bytes) + (1 << (32 - 8 * bytes)) - 1 <= high;
+        let bytes = (0..4).find(fits).unwrap_or(4);
+        self.add((up(32 - 8 * bytes) - low) as u32);
+        self.out[self.at..self.at + 4].copy_from_slice(&self.low.to_be_bytes());
+        while self.count > 0 {
+            self.plain.push(self.bits as u8);
+            self.bits >>= 8;
+            self.count = self.count.saturating_sub(8);
+        }
+        (self.at + bytes as usize, self.plain)
     }
 }
 
 impl Coder for Encoder<'_> {
-    #[inline]
-    fn bit(&mut self, model: &mut Bit, bit: bool) -> bool {
-        let bound = (self.range >> 12) * model.zero();
-        self.add(if bit { bound } else { 0 });
-        self.range = if bit { self.range - bound } else { bound };
-        model.learn(bit);
-        self.normalize();
-        bit
+    #[inline(always)]
+    fn symbol(&mut self, symbols: &mut Symbols, symbol: usize) -> usize {
+        let (below, share) = symbols.share(symbol);
+        symbols.learn(symbol);
+        let part = self.range >> 16;
+        self.add(part * below);
+        self.range = part * share;
+        let shift = self.range.leading_zeros() / 8;
+        if let Some(next) = self.out.get_mut(self.at..self.at + 4) {
+            next.copy_from_slice(&self.low.to_be_bytes());
+        }
+        self.at += shift as usize;
+        self.low <<= 8 * shift;
+        self.range <<= 8 * shift;
+        symbol
     }
 
-    #[inline]
+    #[inline(always)]
     fn plain(&mut self, count: u32, bits: u64) -> u64 {
         let mut left = count;
+        let mut rest = bits;
         while left > 0 {
-            let step = left.min(16);
+            let step = left.min(32);
+            self.bits |= (rest & ((1 << step) - 1)) << self.count;
+            self.count += step;
+            if self.count >= 32 {
+                self.plain.extend_from_slice(&(self.bits as u32).to_le_bytes());
+                self.bits >>= 32;
+                self.count -= 32;
+            }
+            rest >>= step;
             left -= step;
-            self.range >>= step;
-            self.add(self.range * (bits >> left & ((1 << step) - 1)) as u32);
-            self.normalize();
-            self.normalize();
         }
         bits
     }
@@ -242,53 +321,90 @@ struct Decoder<'a> {
     range: u32,
     bytes: &'a [u8],
     at: usize,
+    /// Where those begin that were taken from the end; below 0 when more were than there are.
+    plain: isize,
+    /// Taken from there and not yet used.
+    bits: u64,
+    count: u32,
 }
 
 impl Decoder<'_> {
-    #[inline]
-    fn shift(&mut self) {
-        self.code = self.code << 8 | u32::from(self.bytes.get(self.at).copied().unwrap_or(0));
-        self.at += 1;
+    #[inline(always)]
+    fn shift(&mut self, bytes: u32) {
+        let next = match self.bytes.get(self.at..self.at + 4) {
+            Some(next) => u32::from_be_bytes([next[0], next[1], next[2], next[3]]),
+            None => self.last(),
+        };
+        let code = u64::from(self.code) << 32 | u64::from(next);
+        self.code = (code >> (32 - 8 * bytes)) as u32;
+        self.at += bytes as usize;
     }
 
-    #[inline]
-    fn normalize(&mut self) {
-        if self.range < LEAST {
-            self.range <<= 8;
-            self.shift();
+    /// The last bytes, and zeros for those behind the end.
+    #[cold]
+    fn last(&self) -> u32 {
+        let byte = |at: usize| u32::from(self.bytes.get(at).copied().unwrap_or(0));
+        (0..4).fold(0, |next, ahead| next << 8 | byte(self.at + ahead))
+    }
+
+    #[cold]
+    fn fill_from_start(&mut self) {
+        while self.count <= 32 {
+            self.plain -= 1;
+            let byte = usize::try_from(self.plain).ok().and_then(|at| self.bytes.get(at));
+            self.bits |= u64::from(byte.copied().unwrap_or(0)) << self.count;
+            self.count += 8;
         }
+    }
+
+    /// Whether all bytes were used, and nothing but them: the coder wrote up to two that decide no symbol, of the four that
+    /// are looked at ahead.
+    fn is_at_end(&self) -> bool {
+        let plain = self.plain + (self.count / 8) as isize;
+        (0..=2).contains(&(plain + 4 - self.at as isize))
     }
 }
 
 impl Coder for Decoder<'_> {
-    #[inline]
-    fn bit(&mut self, model: &mut Bit, _: bool) -> bool {
-        let bound = (self.range >> 12) * model.zero();
-        let bit = self.code >= bound;
-        if bit {
-            self.code -= bound;
-            self.range -= bound;
-        } else {
-            self.range = bound;
-        }
-        model.learn(bit);
-        self.normalize();
-        bit
+    #[inline(always)]
+    fn symbol(&mut self, symbols: &mut Symbols, _: usize) -> usize {
+        let part = self.range >> 16;
+        // Hostile bytes can lie beyond the range, where no encoder goes.
+        let at = (self.code / part).min(ALL - 1);
+        let symbol = symbols.find(at);
+        let (below, share) = symbols.share(symbol);
+        symbols.learn(symbol);
+        self.code = self.code.wrapping_sub(part * below);
+        self.range = part * share;
+        let shift = self.range.leading_zeros() / 8;
+        self.range <<= 8 * shift;
+        self.shift(shift);
+        symbol
     }
 
-    #[inline]
+    #[inline(always)]
     fn plain(&mut self, count: u32, _: u64) -> u64 {
-        let (mut left, mut bits) = (count, 0);
+        let (mut left, mut done, mut bits) = (count, 0, 0);
         while left > 0 {
-            let step = left.min(16);
+            let step = left.min(32);
+            if self.count < step {
+                match usize::try_from(self.plain - 4)
+                    .ok()
+                    .and_then(|from| self.bytes.get(from..)?.first_chunk())
+                {
+                    Some(next) => {
+                        self.bits |= u64::from(u32::from_be_bytes(*next)) << self.count;
+                        self.count += 32;
+                        self.plain -= 4;
+                    }
+                    None => self.fill_from_start(),
+                }
+            }
+            bits |= (self.bits & ((1 << step) - 1)) << done;
+            self.bits >>= step;
+            self.count -= step;
+            done += step;
             left -= step;
-            self.range >>= step;
-            // Hostile bytes can lie beyond the range, where no encoder goes.
-            let part = (self.code / self.range).min((1 << step) - 1);
-            self.code = self.code.wrapping_sub(part.wrapping_mul(self.range));
-            bits = bits << step | u64::from(part);
-            self.normalize();
-            self.normalize();
         }
         bits
     }
@@ -355,8 +471,20 @@ mod tests {
         for part in numbers.chunks(7_001) {
             encode(&mut model, part, &mut bytes);
         }
-        let expected = "0642c682cb86abf341085c73a67b7d4262cf4c3ea19e42836dcd6fa207ea21f9";
-        assert_eq!((bytes.len(), &*blake3::hash(&bytes).to_hex()), (232_844, expected));
+        let expected = "b93d301fe0c4dc545bbd5915de998a1477c58285d2dd53242e116ab5e8f01f9f";
+        assert_eq!((bytes.len(), &*blake3::hash(&bytes).to_hex()), (232_681, expected));
+    }
+
+    #[test]
+    fn bytes_that_no_number_needs_are_refused() {
+        let numbers: Vec<i64> = (0..100).map(|row| row * 1_000_003 % 70_001).collect();
+        let mut bytes = Vec::new();
+        encode(&mut Model::default(), &numbers, &mut bytes);
+        let read = |bytes: &[u8]| decode(&mut Model::default(), numbers.len(), bytes, &mut Vec::new());
+        assert!(read(&bytes).is_ok());
+        assert!(read(&[&bytes[..60], &[7; 3], &bytes[60..]].concat()).is_err());
+        assert!(read(&[&bytes[..60], &bytes[63..]].concat()).is_err());
+        assert!(read(&[]).is_err());
     }
 
     #[test]

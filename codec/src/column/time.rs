@@ -1,6 +1,7 @@
 //! Dates with times as text, as integers of their smallest unit since 1970 (of whatever zone they are written in).
 
-use super::ColumnFault;
+use super::digits::parse_digits;
+use super::{ColumnFault, equal};
 use crate::Error;
 use crate::varint::Reader;
 
@@ -116,7 +117,7 @@ impl TimeShape {
     }
 
     pub(super) fn parser(self) -> Parser {
-        Parser { shape: self, date: [0; 11], days: None }
+        Parser { shape: self, unit: self.unit(), date: [0; 11], days: None }
     }
 
     pub(super) fn speller(self) -> Speller {
@@ -136,6 +137,7 @@ impl TimeShape {
 /// Reads times; the last date is kept, as most follow it on the same day.
 pub(super) struct Parser {
     shape: TimeShape,
+    unit: i64,
     date: [u8; 11],
     days: Option<i64>,
 }
@@ -148,38 +150,51 @@ impl Parser {
         if value.len() != shape.length() {
             return None;
         }
-        let (date, rest) = value.split_at(shape.date.length());
-        let (body, suffix) = rest.split_at(rest.len() - usize::from(shape.suffix_length));
-        let (time, fraction) = body.split_at(9);
-        if suffix != shape.suffix() || time[0] != shape.between || time[3] != b':' || time[6] != b':' {
+        let date_end = shape.date.length();
+        let clock_end = date_end + 9;
+        let suffix = value.len() - usize::from(shape.suffix_length);
+        if value[date_end] != shape.between || value[suffix..] != *shape.suffix() {
             return None;
         }
         let days = match self.days {
-            Some(days) if self.date[..date.len()] == *date => days,
+            Some(days) if equal(&self.date[..date_end], &value[..date_end]) => days,
             _ => {
-                let days = parse_date(shape, date)?;
-                self.date[..date.len()].copy_from_slice(date);
+                let days = parse_date(shape, &value[..date_end])?;
+                self.date[..date_end].copy_from_slice(&value[..date_end]);
                 self.days = Some(days);
                 days
             }
         };
-        let (hour, minute, second) =
-            (pair(time[1], time[2])?, pair(time[4], time[5])?, pair(time[7], time[8])?);
-        if hour > 23 || minute > 59 || second > 59 {
-            return None;
-        }
+        let clock = clock(u64::from_le_bytes(*value[date_end + 1..].first_chunk()?))?;
         let mut part = 0;
-        if let [point, digits @ ..] = fraction {
-            if *point != shape.point {
+        if shape.fraction > 0 {
+            if value[clock_end] != shape.point {
                 return None;
             }
-            for digit in digits {
-                part = part * 10 + i64::from(digit.is_ascii_digit().then(|| digit - b'0')?);
-            }
+            part = parse_digits(value, clock_end + 1, suffix)? as i64;
         }
-        let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
-        seconds.checked_mul(shape.unit())?.checked_add(part)
+        let seconds = days * 86_400 + clock;
+        seconds.checked_mul(self.unit)?.checked_add(part)
     }
+}
+
+/// Seconds of `hh:mm:ss`, the first byte lowest.
+#[inline]
+fn clock(text: u64) -> Option<i64> {
+    const COLONS: u64 = 0x0000_3a00_003a_0000;
+    const ARE_COLONS: u64 = 0x0000_ff00_00ff_0000;
+    let digits = text ^ COLONS ^ 0x3030_0030_3000_3030;
+    // Beyond 9, a digit that gets 6 more leaves its four bits.
+    if text & ARE_COLONS != COLONS
+        || (digits | digits.wrapping_add(0x0606_0606_0606_0606)) & 0xf0f0_f0f0_f0f0_f0f0 != 0
+    {
+        return None;
+    }
+    // Each byte and the one behind it as a number of two digits.
+    let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8);
+    let (hour, minute, second) = (pairs & 0xff, pairs >> 24 & 0xff, pairs >> 48 & 0xff);
+    (hour <= 23 && minute <= 59 && second <= 59)
+        .then_some((hour as i64 * 60 + minute as i64) * 60 + second as i64)
 }
 
 /// Writes times into one buffer; the date is written when it changes.
