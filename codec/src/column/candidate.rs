@@ -1,5 +1,7 @@
 //! The candidates of one trial, and what each would cost.
 
+use std::ops::Range;
+
 use super::binary::Binary;
 use super::choice::{Choice, Kind, Spelling};
 use super::copy::Original;
@@ -60,6 +62,8 @@ impl Best<'_, '_> {
             }
             // Costs what it really has to add; see there.
             Kind::Dictionary { .. } => {}
+            // Is looked at in any case.
+            Kind::Text if choice.order.is_none() => {}
             _ => {
                 self.consider(choice);
             }
@@ -129,12 +133,21 @@ impl Best<'_, '_> {
         earlier: &dyn Earlier,
         memory: &mut (State, Room),
     ) -> Option<usize> {
-        let cold = self.cost_once(choice, values, earlier, memory)?;
         if !choice.has_tail(values.len()) {
-            return Some(cold);
+            return self.cost_once(choice, values, earlier, memory);
         }
         // A model that has learnt costs less than a new one, though not as little as one that has seen the very values.
-        Some((cold + self.cost_once(choice, values, earlier, memory)?) / 2)
+        if values.len() < HALVED {
+            let cold = self.cost_once(choice, values, earlier, memory)?;
+            return Some((cold + self.cost_once(choice, values, earlier, memory)?) / 2);
+        }
+        // What many values cost in their second half tells that too, in half the time.
+        let (half, all) = (values.len() / 2, values.len());
+        let mut of_rows = |rows: Range<usize>| {
+            let values = Values { spans: &values.spans[rows.clone()], ..values };
+            self.cost_once(choice, values, &Part { all: earlier, rows }, memory)
+        };
+        Some((of_rows(0..half)? + 3 * of_rows(half..all)?) / 2)
     }
 
     fn cost_once(
@@ -166,27 +179,39 @@ impl Best<'_, '_> {
     /// Values that go with a key.
     pub(super) fn recurring(&mut self, quoted: bool) {
         let framed = self.framed;
-        self.consider(Choice::of(quoted, Kind::Recurring(None, framed)));
+        if self.recurs(None) {
+            self.consider(Choice::of(quoted, Kind::Recurring(None, framed)));
+        }
         for key in self.earlier.keys().take(MOST_KEYS) {
             let kind = Kind::Recurring(Some(key), framed);
-            if self.recurs(key) {
+            if self.recurs(Some(key)) {
                 self.consider_keyed(key, Choice::of(quoted, kind));
             }
         }
     }
 
-    /// Whether enough values are those last met with the same entry of the key for that to be worth a trial.
-    fn recurs(&self, key: u32) -> bool {
-        let Some(ids) = self.earlier.ids(key) else { return false };
-        let mut last: Vec<Option<usize>> = vec![None; ids.iter().max().map_or(0, |most| *most as usize + 1)];
+    /// Whether enough values are those last met with the same entry of the key, or those of the row before, for that to be
+    /// worth a trial.
+    fn recurs(&self, key: Option<u32>) -> bool {
         let (mut met, mut same) = (0, 0);
-        for (row, id) in ids.iter().enumerate() {
-            if let Some(before) = last[*id as usize].replace(row) {
-                met += 1;
-                same += usize::from(equal(self.values.get(before), self.values.get(row)));
+        let mut meet = |before: usize, row: usize| {
+            met += 1;
+            same += usize::from(equal(self.values.get(before), self.values.get(row)));
+        };
+        match key {
+            None => (1..self.values.len()).for_each(|row| meet(row - 1, row)),
+            Some(key) => {
+                let Some(ids) = self.earlier.ids(key) else { return false };
+                let highest = ids.iter().max().map_or(0, |most| *most as usize);
+                let mut last: Vec<Option<usize>> = vec![None; highest + 1];
+                for (row, id) in ids.iter().enumerate() {
+                    if let Some(before) = last[*id as usize].replace(row) {
+                        meet(before, row);
+                    }
+                }
             }
         }
-        same * FEWEST_SAME >= met
+        same * if self.trials.thrifty { FEWEST_SAME_THRIFTY } else { FEWEST_SAME } >= met
     }
 
     /// Numbers in the spellings that fit, with the most promising predictors; returns the best of them.
@@ -219,14 +244,22 @@ impl Best<'_, '_> {
     ) -> Option<(Reading, Predictor)> {
         let most = most_exceptions(excepted, values.len());
         let (mut numbers, mut apart) = (Vec::new(), Apart::default());
-        let mut best: Option<(usize, Reading, Predictor)> = None;
+        let mut fitting: Vec<(Reading, Vec<(usize, Predictor)>)> = Vec::new();
         for spelling in spellings {
-            let late = best.is_some_and(|(_, first, _)| !spelling.is_rival_of(first.spelling));
+            let late = fitting.first().is_some_and(|(first, _)| !spelling.is_rival_of(first.spelling));
             if late || !apart.parse(spelling, values, most, &mut numbers) {
                 continue;
             }
             let reading = Reading { quoted: values.strip > 0, excepted, spelling };
-            let Some((cost, predictor)) = self.read(reading, &numbers, &apart) else { continue };
+            fitting.push((reading, self.predictors_of(spelling, &numbers, &apart)));
+        }
+        if self.trials.thrifty {
+            let bits = |(_, predictors): &(_, Vec<(usize, Predictor)>)| predictors.first().map(|first| first.0);
+            fitting = fitting.into_iter().min_by_key(|fit| bits(fit).unwrap_or(usize::MAX)).into_iter().collect();
+        }
+        let mut best: Option<(usize, Reading, Predictor)> = None;
+        for (reading, predictors) in fitting {
+            let Some((cost, predictor)) = self.read(reading, predictors) else { continue };
             if best.is_none_or(|(least, ..)| cost < least) {
                 best = Some((cost, reading, predictor));
             }
@@ -234,23 +267,20 @@ impl Best<'_, '_> {
         best.map(|(_, reading, predictor)| (reading, predictor))
     }
 
-    /// Numbers in one spelling, with the most promising predictors; returns the first of them, and the least cost of all.
-    fn read(&mut self, reading: Reading, numbers: &[i64], apart: &Apart) -> Option<(usize, Predictor)> {
-        let rows = numbers.len().min(ESTIMATED_ROWS);
-        let present = apart.present(reading.spelling, rows).unwrap_or_else(|| Present::without(&[], rows));
-        let head = &present.pick(numbers)[..];
-        let predictors = self.predictors(&present, head);
+    /// Numbers in one spelling, with the most promising predictors; returns the least cost of all, and the first of them.
+    fn read(&mut self, reading: Reading, predictors: Vec<(usize, Predictor)>) -> Option<(usize, Predictor)> {
         let best = predictors.first().map(|(_, predictor)| *predictor)?;
         let most = if self.trials.thrifty { 1 } else { BEST_PREDICTORS };
+        let rows = self.values.len();
         let mut least = usize::MAX;
         for (rank, (bits, predictor)) in predictors.into_iter().take(most).enumerate() {
             if self.is_small() {
                 break;
             }
             // A range coder for many values only: it takes some to learn, and what is learnt is not known to the trial.
-            let wide = match self.values.len() >= FEWEST_RANGED {
+            let wide = match rows >= FEWEST_RANGED {
                 true => Some(Coding::Ranged),
-                false => (rank == 0 && bits > 9 * head.len()).then_some(Coding::Planes),
+                false => (rank == 0 && bits > 9 * rows.min(ESTIMATED_ROWS)).then_some(Coding::Planes),
             };
             for coding in [Some(Coding::Varints), wide].into_iter().flatten() {
                 let choice = reading.choice(predictor, coding);
@@ -262,6 +292,14 @@ impl Best<'_, '_> {
             }
         }
         Some((least, best))
+    }
+
+    /// Predictors for numbers in one spelling, with the bits that some differences have; the best first.
+    fn predictors_of(&self, spelling: Spelling, numbers: &[i64], apart: &Apart) -> Vec<(usize, Predictor)> {
+        let rows = numbers.len().min(ESTIMATED_ROWS);
+        let present = apart.present(spelling, rows).unwrap_or_else(|| Present::without(&[], rows));
+        let head = &present.pick(numbers)[..];
+        self.predictors(&present, head)
     }
 
     /// Predictors for `head`, the numbers of some rows, with the bits that the differences have; the best first.
@@ -377,15 +415,22 @@ impl Best<'_, '_> {
         let mut choices = match &self.choice.kind {
             Kind::Copy(..) | Kind::Constant(_) => return,
             Kind::Numbers(..) => vec![Choice { order: None, ..self.choice.clone() }],
-            Kind::Pattern(_) => vec![Choice { order: None, ..self.choice.clone() }, text],
-            _ => vec![text],
+            Kind::Pattern(_) => vec![Choice { order: None, ..self.choice.clone() }, text.clone()],
+            _ => vec![text.clone()],
         };
         if let Some((reading, best)) = numbers.filter(|_| self.values.len() >= FEWEST_RANGED) {
             choices
                 .extend([best, Predictor::Zero].map(|predictor| reading.choice(predictor, Coding::Ranged)));
             choices.dedup();
         }
-        let keys: Vec<u32> = self.earlier.keys().take(MOST_ORDERS).collect();
+        let mut keys: Vec<u32> = self.earlier.keys().take(MOST_ORDERS).collect();
+        if self.trials.thrifty && keys.len() > 1 {
+            // What is in order as text is as numbers, which take longer to try.
+            let mut cost_by = |key: &u32| self.consider(Choice { order: Some(*key), ..text.clone() });
+            let best = keys.iter().copied().min_by_key(|key| cost_by(key).unwrap_or(usize::MAX));
+            keys.retain(|key| Some(*key) == best);
+            choices.retain(|choice| *choice != text);
+        }
         for (choice, key) in choices.iter().flat_map(|choice| keys.iter().map(move |key| (choice, *key))) {
             self.consider(Choice { order: Some(key), ..choice.clone() });
         }
@@ -442,6 +487,26 @@ fn with_fewest_exceptions(spellings: &[Spelling], values: Values<'_>) -> Option<
     best
 }
 
+/// Some of the rows.
+struct Part<'a> {
+    all: &'a dyn Earlier,
+    rows: Range<usize>,
+}
+
+impl Earlier for Part<'_> {
+    fn ids(&self, id: u32) -> Option<&[u32]> {
+        self.all.ids(id)?.get(self.rows.clone())
+    }
+
+    fn numbers(&self, source: Source) -> Option<&[i64]> {
+        self.all.numbers(source)?.get(self.rows.clone())
+    }
+
+    fn spans(&self, id: u32) -> Option<&[Span]> {
+        self.all.spans(id)?.get(self.rows.clone())
+    }
+}
+
 /// The ids of a selection of rows: of whatever column is asked for.
 struct Firsts<'a>(&'a [u32]);
 
@@ -465,6 +530,7 @@ const MOST_KEYS: usize = 4;
 const MOST_ORDERS: usize = 3;
 /// One in so many values must be what it was before to be looked at as one that recurs.
 const FEWEST_SAME: usize = 8;
+const FEWEST_SAME_THRIFTY: usize = 3;
 /// Earlier columns of which sums and differences are looked at, and rows of the first look.
 const MOST_PAIRED: usize = 48;
 const PROBED_ROWS: usize = 32;
@@ -474,6 +540,8 @@ const BEST_PREDICTORS: usize = 2;
 const FEWEST_RANGED: usize = 128;
 /// Bits that a value must be smaller by for a range coder to be worth its time, where time counts.
 const RANGED_PRICE: usize = 2;
+/// Values that are enough to learn from one half of them.
+const HALVED: usize = 1024;
 /// Rows that an estimate looks at.
 const ESTIMATED_ROWS: usize = 256;
 /// Values below which a kind must be clearly better than text.

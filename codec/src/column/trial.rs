@@ -314,7 +314,9 @@ impl Trials {
             best.consider(Choice::of(quoted, Kind::Lengths));
         }
         let numbers = best.numbers(quoted);
-        best.recurring(quoted);
+        if !best.is_small() {
+            best.recurring(quoted);
+        }
         if best.is_small() {
             return best.choice;
         }
