@@ -7,7 +7,7 @@
 use super::chain::{Chain, ChainId, Chains};
 use super::graph::{END, EdgeId, Graph, NULL, Node, START_NODES};
 use super::parcel::Parcel;
-use super::scan::{self, Scan};
+use super::scan::Scan;
 use super::topic::Topics;
 use crate::column::{ColumnEncoders, Span};
 
@@ -140,12 +140,7 @@ impl Paths {
                 break;
             } else {
                 at += piece.length as usize;
-                match piece.scan {
-                    Scan::Json if bytes.get(at) == Some(&b'"') => {
-                        scan::json_string(&bytes[..end], at).map(|stop| (at, stop))
-                    }
-                    scan => scan.value(bytes, at, end),
-                }
+                piece.scan.value(bytes, at, end)
             };
             let Some((start, stop)) = value else {
                 pieces[..index].iter().for_each(|piece| parcel.pop(piece.node));

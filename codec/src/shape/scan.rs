@@ -46,9 +46,24 @@ pub(super) enum Item {
 }
 
 impl Scan {
-    /// Where a column's value begins and ends that stands at `at`: its [dress](Self::dress) is left out.
-    #[inline]
+    /// Where a column's value begins and ends that stands at `at` of a record that ends at `end`: its
+    /// [dress](Self::dress) is left out. None where it does not end as it should.
+    #[inline(always)]
     pub(super) fn value(self, bytes: &[u8], at: usize, end: usize) -> Option<(usize, usize)> {
+        let is_quoted = || at < end && bytes[at] == b'"';
+        let stop = match self {
+            Self::Json if is_quoted() => json_string(bytes, at, end)?,
+            Self::Json => json_bare(&bytes[..end], at),
+            Self::Field(delimiter) if !is_quoted() => find(bytes, at, end, delimiter).unwrap_or(end),
+            Self::Before(byte) => find(bytes, at, end, byte)?,
+            Self::UpTo(byte) => find(bytes, at, end, byte).unwrap_or(end),
+            _ => return self.other_value(bytes, at, end),
+        };
+        Some((at, stop))
+    }
+
+    #[inline(never)]
+    fn other_value(self, bytes: &[u8], at: usize, end: usize) -> Option<(usize, usize)> {
         match self {
             Self::Prefixed => prefixed(bytes, at, end, Some),
             Self::PrefixedSigned => prefixed(bytes, at, end, unsigned),
@@ -94,24 +109,21 @@ impl Scan {
     }
 
     /// End of the value that begins at `at` of a record that ends at `end`; none where it does not end as it should.
-    #[inline]
     pub(super) fn end(self, bytes: &[u8], at: usize, end: usize) -> Option<usize> {
         match self {
-            Self::Json => match bytes[..end].get(at) {
-                Some(b'"') => json_string(&bytes[..end], at),
-                _ => Some(json_bare(&bytes[..end], at)),
-            },
-            Self::Field(delimiter) => match bytes[..end].get(at) {
-                Some(b'"') => quoted_field(&bytes[..end], at, delimiter),
-                _ => Some(find(&bytes[..end], at, delimiter).unwrap_or(end)),
-            },
-            Self::Before(byte) => find(&bytes[..end], at, byte),
+            Self::Field(delimiter) if at < end && bytes[at] == b'"' => {
+                quoted_field(&bytes[..end], at, delimiter)
+            }
             Self::BeforeEither(a, b) => memchr2(a, b, &bytes[at..end]).map(|found| at + found),
-            Self::UpTo(byte) => Some(find(&bytes[..end], at, byte).unwrap_or(end)),
             Self::Rest => Some(end),
             Self::Varint | Self::Zigzag => varint(bytes, at, end).map(|(_, end)| end),
             Self::Bytes(count) => Some(at + count as usize).filter(|&stop| stop <= end),
-            Self::Prefixed | Self::PrefixedSigned => self.value(bytes, at, end).map(|(_, stop)| stop),
+            Self::Json
+            | Self::Field(_)
+            | Self::Before(_)
+            | Self::UpTo(_)
+            | Self::Prefixed
+            | Self::PrefixedSigned => self.value(bytes, at, end).map(|(_, stop)| stop),
             Self::Optional(branches, item) => match *bytes[..end].get(at)? {
                 byte if byte == branches.none => Some(at + 1),
                 byte if byte == branches.some => item.scan().value(bytes, at + 1, end).map(|(_, stop)| stop),
@@ -189,18 +201,22 @@ pub(super) fn varint(bytes: &[u8], at: usize, end: usize) -> Option<(u64, usize)
 }
 
 /// End of a JSON string, behind its closing quote, which no odd number of backslashes precedes.
-pub(super) fn json_string(record: &[u8], at: usize) -> Option<usize> {
-    let mut from = at + 1;
+#[inline(always)]
+pub(super) fn json_string(bytes: &[u8], at: usize, end: usize) -> Option<usize> {
+    let quote = find(bytes, at + 1, end, b'"')?;
+    if bytes[quote - 1] != b'\\' { Some(quote + 1) } else { escaped_string(&bytes[..end], at + 1, quote) }
+}
+
+/// The same where a backslash stands before the first quote.
+#[cold]
+fn escaped_string(record: &[u8], mut from: usize, mut quote: usize) -> Option<usize> {
     loop {
-        let quote = find(record, from, b'"')?;
-        if record[quote - 1] != b'\\' {
-            return Some(quote + 1);
-        }
         let backslashes = record[from..quote].iter().rev().take_while(|&&byte| byte == b'\\').count();
         if backslashes % 2 == 0 {
             return Some(quote + 1);
         }
         from = quote + 1;
+        quote = from + memchr(b'"', record.get(from..)?)?;
     }
 }
 
@@ -217,7 +233,7 @@ fn json_bare(record: &[u8], at: usize) -> usize {
 /// End of a field that begins with a quote: behind the quote before the delimiter or the end of the record.
 fn quoted_field(record: &[u8], at: usize, delimiter: u8) -> Option<usize> {
     let mut from = at + 1;
-    while let Some(quote) = find(record, from, b'"') {
+    while let Some(quote) = find(record, from, record.len(), b'"') {
         match record.get(quote + 1) {
             None => return Some(quote + 1),
             Some(&byte) if byte == delimiter => return Some(quote + 1),
@@ -227,25 +243,32 @@ fn quoted_field(record: &[u8], at: usize, delimiter: u8) -> Option<usize> {
         }
     }
     // A quote that is not closed is a character as any other.
-    Some(find(record, at, delimiter).unwrap_or(record.len()))
+    Some(find(record, at, record.len(), delimiter).unwrap_or(record.len()))
 }
 
-/// Where `byte` stands next. Most values are short: their first words are looked at in place.
-#[inline]
-pub(super) fn find(record: &[u8], mut from: usize, byte: u8) -> Option<usize> {
+/// Where `byte` stands next, before `end`. Most values are short: their first words are looked at in place, and with them
+/// what lies behind the end.
+#[inline(always)]
+pub(super) fn find(bytes: &[u8], mut from: usize, end: usize, byte: u8) -> Option<usize> {
     const LOW: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
     let pattern = LOW * u64::from(byte);
     for _ in 0..3 {
-        let Some(word) = record.get(from..from + 8) else { break };
-        let word = u64::from_le_bytes(word.try_into().expect("eight bytes")) ^ pattern;
+        let Some(word) = bytes.get(from..).and_then(<[u8]>::first_chunk) else { break };
+        let word = u64::from_le_bytes(*word) ^ pattern;
         let found = word.wrapping_sub(LOW) & !word & HIGH;
         if found != 0 {
-            return Some(from + found.trailing_zeros() as usize / 8);
+            let found = from + found.trailing_zeros() as usize / 8;
+            return (found < end).then_some(found);
         }
         from += 8;
     }
-    memchr(byte, record.get(from..)?).map(|found| from + found)
+    find_far(bytes, from, end, byte)
+}
+
+#[inline(never)]
+fn find_far(bytes: &[u8], from: usize, end: usize, byte: u8) -> Option<usize> {
+    memchr(byte, bytes.get(from..end)?).map(|found| from + found)
 }
 
 static ENDS_BARE: [bool; 256] = {

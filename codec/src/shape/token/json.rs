@@ -102,7 +102,7 @@ impl Cutter<'_> {
         if self.record.get(self.at) != Some(&b'"') {
             return None;
         }
-        let end = json_string(self.record, self.at)?;
+        let end = json_string(self.record, self.at, self.record.len())?;
         let key = &self.record[self.at + 1..end - 1];
         let path = if is_identifier(key) {
             // The key says which one, not what: it is a value itself.

@@ -98,7 +98,9 @@ impl Words<'_> {
         let inside = open + 1;
         let mut from = inside;
         let end = loop {
-            let Some(end) = super::super::scan::find(self.record, from, close) else { return false };
+            let Some(end) = super::super::scan::find(self.record, from, self.record.len(), close) else {
+                return false;
+            };
             let escaped = close == b'"' && self.record[end - 1] == b'\\';
             if !escaped && matches!(self.record.get(end + 1), None | Some(b' ')) {
                 break end;
