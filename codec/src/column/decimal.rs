@@ -177,34 +177,57 @@ struct Unsigned {
 impl Unsigned {
     #[inline]
     fn parse(arena: &[u8], start: usize, end: usize) -> Option<Self> {
-        match end.checked_sub(16).and_then(|from| arena.get(from..)?.first_chunk()) {
-            Some(last) if end - start <= 16 => Self::in_one_word(u128::from_le_bytes(*last), end - start),
+        let last = |count: usize| arena.get(end.checked_sub(count)?..);
+        match end - start {
+            0..=8 if let Some(last) = last(8).and_then(<[u8]>::first_chunk) => {
+                Self::of_word(u64::from_le_bytes(*last), end - start)
+            }
+            9..=16 if let Some(last) = last(16).and_then(<[u8]>::first_chunk) => {
+                Self::of_long_word(u128::from_le_bytes(*last), end - start)
+            }
             _ => Self::in_parts(arena, start, end),
         }
     }
 
     /// Of the last `length` bytes of a word: the digits before the point move up to those behind it.
     #[inline]
-    fn in_one_word(word: u128, length: usize) -> Option<Self> {
+    fn of_word(word: u64, length: usize) -> Option<Self> {
+        const ONES: u64 = u64::MAX / 0xff;
+        const ZEROS: u64 = ONES * b'0' as u64;
+        let kept = u64::MAX.checked_shl(8 * (8 - length as u32)).unwrap_or(0);
+        let word = word & kept | ZEROS & !kept;
+        let other = word ^ (ONES * b'.' as u64);
+        let points = other.wrapping_sub(ONES) & !other & (ONES << 7);
+        if points == 0 {
+            return Some(Self { digits: digits::of_word(word)?, whole: length, decimals: 0 });
+        }
+        // The first: another one is no digit.
+        let place = points.trailing_zeros() & !7;
+        let behind = u64::MAX << place;
+        let digits = digits::of_word(word & behind << 8 | (word & !behind) << 8 | u64::from(b'0'))?;
+        let decimals = 7 - place as usize / 8;
+        Some(Self { digits, whole: length - 1 - decimals, decimals })
+    }
+
+    /// The same of twice as many.
+    fn of_long_word(word: u128, length: usize) -> Option<Self> {
         const ONES: u128 = u128::MAX / 0xff;
         const ZEROS: u128 = ONES * b'0' as u128;
-        let kept = u128::MAX.checked_shl(8 * (16 - length as u32)).unwrap_or(0);
+        let kept = u128::MAX << (8 * (16 - length));
         let word = word & kept | ZEROS & !kept;
         let other = word ^ (ONES * b'.' as u128);
         let points = other.wrapping_sub(ONES) & !other & (ONES << 7);
-        let (word, whole, decimals) = match points {
-            0 => (word, length, 0),
-            _ => {
-                // The first: another one is no digit.
-                let place = points.trailing_zeros() / 8;
-                let before = word & !(u128::MAX << (8 * place));
-                let behind = word & (u128::MAX << (8 * place) << 8);
-                let decimals = 15 - place as usize;
-                (behind | before << 8 | u128::from(b'0'), length - 1 - decimals, decimals)
-            }
+        let of_words = |word: u128| {
+            Some(digits::of_word(word as u64)? * 100_000_000 + digits::of_word((word >> 64) as u64)?)
         };
-        let (high, low) = (digits::of_word(word as u64)?, digits::of_word((word >> 64) as u64)?);
-        Some(Self { digits: high * 100_000_000 + low, whole, decimals })
+        if points == 0 {
+            return Some(Self { digits: of_words(word)?, whole: length, decimals: 0 });
+        }
+        let place = points.trailing_zeros() & !7;
+        let behind = u128::MAX << place;
+        let digits = of_words(word & behind << 8 | (word & !behind) << 8 | u128::from(b'0'))?;
+        let decimals = 15 - place as usize / 8;
+        Some(Self { digits, whole: length - 1 - decimals, decimals })
     }
 
     fn in_parts(arena: &[u8], start: usize, end: usize) -> Option<Self> {
@@ -301,3 +324,34 @@ const POWERS: [u64; 19] = {
     }
     powers
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_read_alike_in_words_and_in_parts() {
+        let mut state = 7u64;
+        for round in 0..200_000 {
+            let mut next = |below: u64| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(round);
+                (state >> 33) % below
+            };
+            let length = 1 + next(18) as usize;
+            let (point, odd) = (next(20) as usize, next(60) as usize);
+            let mut text: Vec<u8> = (0..length).map(|_| b'0' + next(10) as u8).collect();
+            if let Some(byte) = text.get_mut(point) {
+                *byte = b'.';
+            }
+            if let Some(byte) = text.get_mut(odd) {
+                *byte = b"./:-x"[next(5) as usize];
+            }
+            let arena = [b"12.3,45.678,90,.", &text[..]].concat();
+            for shape in DecimalShape::candidates(3).chain(DecimalShape::candidates(12)) {
+                let alone = shape.parse_counted(&text, 0, length);
+                let read = shape.parse_counted(&arena, 16, 16 + length);
+                assert_eq!(read, alone, "{} as {shape:?}", String::from_utf8_lossy(&text));
+            }
+        }
+    }
+}

@@ -264,6 +264,9 @@ impl Graph {
         at: usize,
         end: usize,
     ) -> Option<EdgeId> {
+        if let &[only] = edges {
+            return self.stands_at(only, bytes, at, end).then_some(only);
+        }
         // No text at all stands anywhere, so that a guess of it says nothing.
         if self.edges[guess as usize].length > 0 && self.stands_at(guess, bytes, at, end) {
             return Some(guess);

@@ -316,13 +316,14 @@ mod tests {
             for at in 0..length {
                 let mut text = vec![b'x'; length];
                 text[at] = b',';
-                assert_eq!(find(&text, 0, b','), Some(at));
-                assert_eq!(find(&text, at + 1, b','), None);
+                assert_eq!(find(&text, 0, text.len(), b','), Some(at));
+                assert_eq!(find(&text, at + 1, text.len(), b','), None);
+                assert_eq!(find(&text, 0, at, b','), None, "what lies behind the end");
             }
         }
         // Neighbours of the byte sought are no match, above a match or below.
-        assert_eq!(find(b"-+,-+...........", 0, b','), Some(2));
-        assert_eq!(find(b"-+-+-+-+-+-+-+-+", 0, b','), None);
+        assert_eq!(find(b"-+,-+...........", 0, 16, b','), Some(2));
+        assert_eq!(find(b"-+-+-+-+-+-+-+-+", 0, 16, b','), None);
     }
 
     #[test]
