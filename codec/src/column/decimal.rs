@@ -80,14 +80,15 @@ impl DecimalShape {
         Some((digits, decimals))
     }
 
-    /// The text of what [`parse_counted`](Self::parse_counted) gave.
+    /// Where the text lies of what [`parse_counted`](Self::parse_counted) gave: in these bytes, from here on, so many.
+    #[inline]
     pub(super) fn spell_counted<'a>(
         self,
         number: i64,
         counted: u8,
         digits: &'a mut Digits,
         double: &'a mut Double,
-    ) -> Result<&'a [u8], ColumnFault> {
+    ) -> Result<(&'a [u8], usize, usize), ColumnFault> {
         let decimals = counted & DECIMALS;
         if decimals > self.decimals {
             return Err(ColumnFault::Number);
@@ -95,10 +96,10 @@ impl DecimalShape {
         let distance = counted >> DECIMALS.count_ones();
         if distance > 0 {
             double.set(number, decimals, distance).ok_or(ColumnFault::Number)?;
-            return Ok(double.as_bytes());
+            return Ok((&double.text, 0, double.length));
         }
         Self { decimals, style: Style::Fixed }.spell(number, digits)?;
-        Ok(digits.as_bytes())
+        Ok(digits.parts())
     }
 
     /// The number of units that `arena[start..end]` stands for, if it is written as [`spell`](Self::spell) writes it.
@@ -278,10 +279,17 @@ fn nearest(digits: i64, decimals: u8) -> Option<f64> {
 }
 
 /// The shortest text that gives a double, as most languages print it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Double {
-    text: [u8; 32],
+    /// Bytes of no meaning follow the text, so that it can be copied in one piece of a fixed size.
+    text: [u8; 64],
     length: usize,
+}
+
+impl Default for Double {
+    fn default() -> Self {
+        Self { text: [0; 64], length: 0 }
+    }
 }
 
 impl Double {

@@ -456,7 +456,9 @@ fn spell(
         Spelling::Decimal(shape) if shape.is_counted() => {
             let mut double = Double::default();
             for (number, counted) in numbers.iter().zip(counts) {
-                sink.push(shape.spell_counted(*number, *counted, &mut digits, &mut double)?, quoted)?;
+                let (source, start, length) =
+                    shape.spell_counted(*number, *counted, &mut digits, &mut double)?;
+                sink.push_part(source, start, length, quoted)?;
             }
         }
         Spelling::Decimal(shape) => {
@@ -476,7 +478,8 @@ fn spell(
         Spelling::Time(shape) => {
             let mut speller = shape.speller();
             for number in numbers {
-                sink.push(speller.spell(*number)?, quoted)?;
+                let (source, length) = speller.spell(*number)?;
+                sink.push_part(source, 0, length, quoted)?;
             }
         }
     }

@@ -40,26 +40,27 @@ impl Symbols {
         Self { fast: even, slow: even, met: FIRST }
     };
 
+    /// What each symbol and all below it have: at most [`ALL`].
     #[inline(always)]
-    fn up_to(&self, symbol: usize) -> u32 {
-        self.fast[symbol % SYMBOLS] as u32 + self.slow[symbol % SYMBOLS] as u32
+    fn sums(&self) -> [u16; SYMBOLS] {
+        std::array::from_fn(|index| (self.fast[index] as u16).wrapping_add(self.slow[index] as u16))
     }
 
     /// What lies below a symbol, and what it has itself: never nothing.
     #[inline(always)]
     fn share(&self, symbol: usize) -> (u32, u32) {
-        let below = if symbol == 0 { 0 } else { self.up_to(symbol - 1) };
-        (below, self.up_to(symbol) - below)
+        let up_to = |symbol: usize| {
+            u32::from((self.fast[symbol % SYMBOLS] as u16).wrapping_add(self.slow[symbol % SYMBOLS] as u16))
+        };
+        let below = if symbol == 0 { 0 } else { up_to(symbol - 1) };
+        (below, up_to(symbol) - below)
     }
 
     /// The symbol that `at` of all belongs to.
     #[inline(always)]
-    fn find(&self, at: u32) -> usize {
-        let mut symbol = 0;
-        for index in 0..SYMBOLS - 1 {
-            symbol += usize::from(self.up_to(index) <= at);
-        }
-        symbol
+    fn find(&self, at: u16) -> usize {
+        let beyond: [u16; SYMBOLS] = self.sums().map(|sum| u16::from(sum <= at));
+        usize::from(beyond.iter().sum::<u16>())
     }
 
     /// Moves by a 16th and a 128th of the way to where only this symbol is left; by an 8th and more while little is known.
@@ -371,7 +372,7 @@ impl Coder for Decoder<'_> {
         let part = self.range >> 16;
         // Hostile bytes can lie beyond the range, where no encoder goes.
         let at = (self.code / part).min(ALL - 1);
-        let symbol = symbols.find(at);
+        let symbol = symbols.find(at as u16);
         let (below, share) = symbols.share(symbol);
         symbols.learn(symbol);
         self.code = self.code.wrapping_sub(part * below);

@@ -121,18 +121,22 @@ impl TimeShape {
     }
 
     pub(super) fn speller(self) -> Speller {
-        let mut text = vec![0; self.length()];
+        let length = self.length();
+        let mut text = vec![0; length + BEHIND];
         text[self.date.length()] = self.between;
         let time = self.date.length() + 1;
         (text[time + 2], text[time + 5]) = (b':', b':');
         if self.fraction > 0 {
             text[time + 8] = self.point;
         }
-        let suffix = self.length() - usize::from(self.suffix_length);
-        text[suffix..].copy_from_slice(self.suffix());
-        Speller { shape: self, text, days: None }
+        let suffix = length - usize::from(self.suffix_length);
+        text[suffix..length].copy_from_slice(self.suffix());
+        Speller { shape: self, unit: self.unit() as u64, text, length, day: None }
     }
 }
+
+/// Bytes of no meaning that follow a time, so that it can be copied in one piece of a fixed size.
+const BEHIND: usize = 32;
 
 /// Reads times; the last date is kept, as most follow it on the same day.
 pub(super) struct Parser {
@@ -200,41 +204,61 @@ fn clock(text: u64) -> Option<i64> {
 /// Writes times into one buffer; the date is written when it changes.
 pub(super) struct Speller {
     shape: TimeShape,
+    unit: u64,
     text: Vec<u8>,
-    days: Option<i64>,
+    length: usize,
+    /// The first unit of the day that is written.
+    day: Option<i64>,
 }
 
 impl Speller {
+    /// The bytes that a time begins, and how many are of it.
     #[inline]
-    pub(super) fn spell(&mut self, number: i64) -> Result<&[u8], ColumnFault> {
-        let unit = self.shape.unit();
-        let (seconds, mut part) = (number.div_euclid(unit), number.rem_euclid(unit));
-        let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-        if self.days != Some(days) {
-            spell_date(&self.shape, days, &mut self.text)?;
-            self.days = Some(days);
-        }
+    pub(super) fn spell(&mut self, number: i64) -> Result<(&[u8], usize), ColumnFault> {
+        let of_day = match self.day {
+            // Within a day no difference is beyond the numbers, and one before it is beyond the day.
+            Some(day) if (number.wrapping_sub(day) as u64) < self.unit * DAY => {
+                number.wrapping_sub(day) as u64
+            }
+            _ => self.begin_day(number)?,
+        };
+        let (second, mut part) = ((of_day / self.unit) as u32, of_day % self.unit);
         let time = self.shape.date.length() + 1;
-        put_pair(&mut self.text[time..], second / 3600);
-        put_pair(&mut self.text[time + 3..], second / 60 % 60);
-        put_pair(&mut self.text[time + 6..], second % 60);
-        let fraction = usize::from(self.shape.fraction);
-        for digit in
-            self.text[time + 8..][..if fraction > 0 { fraction + 1 } else { 0 }].iter_mut().skip(1).rev()
-        {
-            *digit = b'0' + (part % 10) as u8;
-            part /= 10;
+        if let Some(clock) = self.text.get_mut(time..).and_then(<[u8]>::first_chunk_mut::<8>) {
+            put_pair(&mut clock[..2], second / 3600);
+            put_pair(&mut clock[3..5], second / 60 % 60);
+            put_pair(&mut clock[6..], second % 60);
         }
-        Ok(&self.text)
+        if self.shape.fraction > 0 {
+            for digit in self.text[time + 9..][..usize::from(self.shape.fraction)].iter_mut().rev() {
+                *digit = b'0' + (part % 10) as u8;
+                part /= 10;
+            }
+        }
+        Ok((&self.text, self.length))
+    }
+
+    /// Writes the date of a time. Returns how many units of its day have passed.
+    #[cold]
+    fn begin_day(&mut self, number: i64) -> Result<u64, ColumnFault> {
+        let units = (self.unit * DAY) as i64;
+        let (days, of_day) = (number.div_euclid(units), number.rem_euclid(units));
+        spell_date(&self.shape, days, &mut self.text)?;
+        self.day = Some(number - of_day);
+        Ok(of_day as u64)
     }
 }
+
+/// Seconds of a day.
+const DAY: u64 = 86_400;
 
 fn pair(tens: u8, ones: u8) -> Option<i64> {
     let both = tens.is_ascii_digit() && ones.is_ascii_digit();
     both.then(|| i64::from(tens - b'0') * 10 + i64::from(ones - b'0'))
 }
 
-fn put_pair(text: &mut [u8], number: i64) {
+#[inline]
+fn put_pair(text: &mut [u8], number: u32) {
     (text[0], text[1]) = (b'0' + (number / 10) as u8, b'0' + (number % 10) as u8);
 }
 
@@ -264,7 +288,7 @@ fn spell_date(shape: &TimeShape, days: i64, text: &mut [u8]) -> Result<(), Colum
     let (year, month, day) = date_of(days);
     let (year_at, day_at, separators) = match shape.date {
         DateStyle::Iso => {
-            put_pair(&mut text[5..], month);
+            put_pair(&mut text[5..], month as u32);
             (0, 8, [4, 7])
         }
         DateStyle::Log => {
@@ -272,9 +296,9 @@ fn spell_date(shape: &TimeShape, days: i64, text: &mut [u8]) -> Result<(), Colum
             (7, 0, [2, 6])
         }
     };
-    put_pair(&mut text[year_at..], year / 100);
-    put_pair(&mut text[year_at + 2..], year % 100);
-    put_pair(&mut text[day_at..], day);
+    put_pair(&mut text[year_at..], year as u32 / 100);
+    put_pair(&mut text[year_at + 2..], year as u32 % 100);
+    put_pair(&mut text[day_at..], day as u32);
     separators.into_iter().for_each(|at| text[at] = shape.separator);
     Ok(())
 }

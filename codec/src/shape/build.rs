@@ -1,7 +1,7 @@
 //! Records put together: the text of their shapes and their values, one behind the other.
 //!
 //! What all records of a parcel have in common along a chain is put together first, values included that are the same
-//! for all of them. What is left is a list of copies, short ones as a rule: those are made sixteen bytes at a time, over
+//! for all of them. What is left is a list of copies, short ones as a rule: those are made sixteen bytes at a time, or twice as many, over
 //! what comes next, which is written afterwards.
 
 use super::chain::{ChainId, Chains};
@@ -156,7 +156,12 @@ impl Builder {
 /// Copies so many bytes of `source` from `start` on to `at`, where there is room for [`SLACK`] more. Returns the end.
 #[inline(always)]
 fn copy(source: &[u8], start: usize, length: usize, into: &mut [u8], at: usize) -> usize {
-    if length <= SLACK
+    if length <= SHORT
+        && let Some(from) = source.get(start..).and_then(<[u8]>::first_chunk::<SHORT>)
+        && let Some(to) = into.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<SHORT>)
+    {
+        *to = *from;
+    } else if length <= SLACK
         && let Some(from) = source.get(start..).and_then(<[u8]>::first_chunk::<SLACK>)
         && let Some(to) = into.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<SLACK>)
     {
@@ -167,8 +172,9 @@ fn copy(source: &[u8], start: usize, length: usize, into: &mut [u8], at: usize) 
     at + length
 }
 
-/// Bytes that are copied at once.
-const SLACK: usize = 16;
+/// Bytes that are copied at once, or else so many.
+const SHORT: usize = 16;
+const SLACK: usize = 32;
 const NO_COLUMN: u32 = u32::MAX;
 /// Bytes of text whose memory is kept.
 const KEEP: usize = 256 << 10;
