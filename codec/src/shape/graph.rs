@@ -55,6 +55,8 @@ pub(super) struct Edge {
     pub(super) position: u32,
     /// The node that it leads to, [`END`] or [`NULL`].
     pub(super) target: Node,
+    /// Another edge of its node has the same text, and more.
+    begins_another: bool,
 }
 
 #[derive(Debug, Default)]
@@ -189,6 +191,14 @@ impl Graph {
         for (i, &byte) in literal.iter().take(16).enumerate() {
             (head[i], mask[i]) = (byte, 0xff);
         }
+        let of_node = &self.nodes[from as usize].edges;
+        let text_of = |id: EdgeId| self.literal(&self.edges[id as usize]);
+        let goes_on =
+            |text: &[u8], beginning: &[u8]| text.len() > beginning.len() && text.starts_with(beginning);
+        let begins_another = of_node.iter().any(|&other| goes_on(text_of(other), literal));
+        let begun: Vec<EdgeId> =
+            of_node.iter().copied().filter(|&other| goes_on(literal, text_of(other))).collect();
+        begun.into_iter().for_each(|other| self.edges[other as usize].begins_another = true);
         self.edges.push(Edge {
             head: u128::from_le_bytes(head),
             mask: u128::from_le_bytes(mask),
@@ -196,6 +206,7 @@ impl Graph {
             length: literal.len() as u32,
             position: self.nodes[from as usize].edges.len() as u32,
             target,
+            begins_another,
         });
         self.literals.extend_from_slice(literal);
         let node = &mut self.nodes[from as usize];
@@ -254,7 +265,8 @@ impl Graph {
             && (length <= 16 || bytes[at + 16..at + length] == self.literal(edge)[16..])
     }
 
-    /// The longest of `edges` whose text stands at `at`; `guess` is looked at first, and taken if it stands there.
+    /// The longest of `edges` whose text stands at `at`; `guess` is looked at first, and taken if it stands there and none
+    /// can be longer.
     #[inline]
     pub(super) fn choose(
         &self,
@@ -267,12 +279,11 @@ impl Graph {
         if let &[only] = edges {
             return self.stands_at(only, bytes, at, end).then_some(only);
         }
-        // No text at all stands anywhere, so that a guess of it says nothing.
-        if self.edges[guess as usize].length > 0 && self.stands_at(guess, bytes, at, end) {
+        if !self.edges[guess as usize].begins_another && self.stands_at(guess, bytes, at, end) {
             return Some(guess);
         }
         let standing = edges.iter().copied().filter(|&id| self.stands_at(id, bytes, at, end));
-        standing.max_by_key(|&id| self.edges[id as usize].length)
+        standing.max_by_key(|&id| (self.edges[id as usize].length, id == guess))
     }
 
     /// Position of the edge that a record most likely takes from `node`, which has several.

@@ -142,6 +142,24 @@ fn records_of_known_shapes_are_followed_not_parsed() {
 }
 
 #[test]
+fn a_shape_that_begins_as_another_goes_on_is_followed_too() {
+    // A row that is there or not, in no order that could be guessed.
+    let row = |there: bool, i: u64| {
+        if there { format!("{{\"id\":{i},\"city\":\"c{i}\"}}") } else { "null".to_owned() }
+    };
+    let change = |i: u64| {
+        let (before, after) = [(true, true), (true, false), (false, true)][(i * i % 7 % 3) as usize];
+        record("k", &format!("{{\"after\":{},\"before\":{},\"op\":{i}}}", row(after, i), row(before, i + 1)))
+    };
+    let mut lane = Lane::new();
+    for parcel in 0..10 {
+        lane.send_to_one(&(0..100).map(|i| change(parcel * 100 + i)).collect::<Vec<_>>());
+    }
+    let counts = lane.counts();
+    assert!(counts.parsed < 30 && counts.whole == 0, "{counts:?}");
+}
+
+#[test]
 fn a_live_lane_needs_a_fraction_of_what_a_single_parcel_needs() {
     // A few records at a time, as a topic with little traffic sends them.
     let records = |parcel: u64| (0..4).map(|i| kinds(parcel * 4 + i).swap_remove(3)).collect::<Vec<_>>();
