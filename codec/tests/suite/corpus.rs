@@ -16,7 +16,7 @@ use crate::support::{Parcel, encode, encoder, noise, oddities, orders, stamp};
 /// First byte of a parcel that carries its batch without zstd.
 const RAW: u8 = VERSION << 4 | 1;
 const FRAME_FLAG: u8 = 2;
-const OPENED_FLAG: u8 = 4;
+const OPENED_FLAG: u8 = 8;
 
 #[test]
 fn every_parcel_of_the_corpus_is_decoded_or_refused() {
