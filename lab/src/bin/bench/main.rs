@@ -21,6 +21,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use report::Results;
 use site::Site;
+use speed::Payload;
 
 const EXIT_FAILED: u8 = 1;
 const EXIT_DIFFERENT: u8 = 2;
@@ -64,7 +65,8 @@ struct Options {
     /// Only these records of `speed` and `delay`
     #[arg(long, value_name = "KIND", value_parser = ["100B", "1kB"])]
     payload: Vec<String>,
-    /// Records for `paced`: a topic for each file (.kds.zst, .jsonl, or text with a record a line)
+    /// Records for `paced`: a topic for each file (.kds.zst, .jsonl, or text with a record a line). With `--only speed`
+    /// for `speed`, again and again, in place of generated ones
     #[arg(long, value_name = "FILE", num_args = 1.., value_parser = longhaul_lab::arguments::readable_file)]
     input: Vec<PathBuf>,
     /// Measure MirrorMaker 2 beside `speed` too, as shipped and tuned: take 30 --seconds or more, for its compiler warms up
@@ -94,9 +96,12 @@ impl Options {
         named && (part != Part::Paced || !self.input.is_empty())
     }
 
-    fn payloads(&self) -> impl Iterator<Item = speed::Payload> {
-        let wanted = |name: &str| self.payload.is_empty() || self.payload.iter().any(|it| it == name);
-        speed::PAYLOADS.into_iter().filter(move |payload| wanted(payload.name))
+    fn payloads(&self) -> Result<Vec<Payload>> {
+        if !self.input.is_empty() && self.only.contains(&Part::Speed) {
+            return self.input.iter().map(|file| Payload::of_file(file)).collect();
+        }
+        let wanted = |payload: &Payload| self.payload.is_empty() || self.payload.contains(&payload.name);
+        Ok(Payload::generated().into_iter().filter(wanted).collect())
     }
 }
 
@@ -123,9 +128,10 @@ fn main() -> ExitCode {
 
 /// Whether all copies were exact.
 fn run(options: &Options) -> Result<bool> {
+    let payloads = options.payloads()?;
     let site = Site::start()?;
     let mut results = Results::new(options.seconds, options.runs);
-    for payload in options.payloads() {
+    for payload in &payloads {
         if options.wants(Part::Speed) {
             results.speed.push(speed::measure(&site, payload, options)?);
         }

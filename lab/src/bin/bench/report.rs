@@ -267,8 +267,11 @@ fn time_table(text: &mut String, results: &Results) -> std::fmt::Result {
 
 const ANOMALIES: [Anomaly; 4] = [Anomaly::Lost, Anomaly::Repeated, Anomaly::Reordered, Anomaly::Changed];
 
+/// Records below this size are small ones.
+const SMALL_BYTES: f64 = 400.0;
+
 fn mm2_of(speed: &Speed) -> mm2::Known {
-    if speed.payload.name == "100B" { mm2::SMALL } else { mm2::LARGE }
+    if speed.bytes_per_record < SMALL_BYTES { mm2::SMALL } else { mm2::LARGE }
 }
 
 /// For scripts.

@@ -1,15 +1,17 @@
 //! How fast, at what cost, and with what delay.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use longhaul_lab::generator::{metrics, now_ms, wide_changes};
 use longhaul_lab::load::{LoadOptions, load};
 use longhaul_lab::pace::Paced;
 use longhaul_lab::record::Record;
 use longhaul_lab::tail::Tail;
+use longhaul_lab::topicfile::TopicFile;
 
 use crate::mirrormaker;
 use crate::programs::{Levels, Programs, Usage, wait_for};
@@ -25,39 +27,78 @@ const MEDIAN: f64 = 0.5;
 const MOST: f64 = 0.99;
 
 /// A kind of records.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Payload {
     /// Short name, also part of the topic's.
-    pub(crate) name: &'static str,
-    pub(crate) what: &'static str,
+    pub(crate) name: String,
+    pub(crate) what: String,
     /// About how many are carried in a second: sizes the topic.
     per_second: u32,
+    origin: Origin,
 }
 
-/// The two that are measured.
-pub(crate) const PAYLOADS: [Payload; 2] = [
-    Payload { name: "100B", what: "samples of 200 time series as small JSON objects", per_second: 200_000 },
-    Payload {
-        name: "1kB",
-        what: "changes of database rows as Debezium's JSON, before and after",
-        per_second: 60_000,
-    },
-];
+#[derive(Debug, Clone)]
+enum Origin {
+    Samples,
+    Changes,
+    /// Again and again, as often as it takes.
+    File(Arc<[Record]>),
+}
 
 impl Payload {
-    fn records(self) -> Box<dyn Iterator<Item = Record> + Send> {
+    /// The two that are measured unless files are given.
+    pub(crate) fn generated() -> [Self; 2] {
+        let of = |name: &str, what: &str, per_second: u32, origin: Origin| Self {
+            name: name.to_owned(),
+            what: what.to_owned(),
+            per_second,
+            origin,
+        };
+        [
+            of("100B", "samples of 200 time series as small JSON objects", 200_000, Origin::Samples),
+            of(
+                "1kB",
+                "changes of database rows as Debezium's JSON, before and after",
+                60_000,
+                Origin::Changes,
+            ),
+        ]
+    }
+
+    /// The records of a file.
+    pub(crate) fn of_file(file: &Path) -> Result<Self> {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let records: Vec<Record> = TopicFile::open(file, now_ms())?.collect::<Result<_, _>>()?;
+        let bytes: u64 = records.iter().map(Record::payload_bytes).sum();
+        ensure!(bytes > 0, "{}: there is nothing in it", file.display());
+        Ok(Self {
+            name: name.split('.').next().unwrap_or_default().to_owned(),
+            what: format!("{name}, {} records again and again", records.len()),
+            per_second: u32::try_from(FILE_BYTES_PER_SECOND * records.len() as u64 / bytes)
+                .unwrap_or(u32::MAX),
+            origin: Origin::File(records.into()),
+        })
+    }
+
+    fn records(&self) -> Box<dyn Iterator<Item = Record> + Send> {
         // Produced now: brokers refuse what is hours ahead, which the generators' own clocks come to be.
         let stamped = |record: Record| Record { timestamp: now_ms(), ..record };
-        if self.name == "100B" {
-            Box::new(metrics(SEED, now_ms()).map(stamped))
-        } else {
-            Box::new(wide_changes(SEED, now_ms()).map(stamped))
+        match &self.origin {
+            Origin::Samples => Box::new(metrics(SEED, now_ms()).map(stamped)),
+            Origin::Changes => Box::new(wide_changes(SEED, now_ms()).map(stamped)),
+            Origin::File(records) => {
+                let records = Arc::clone(records);
+                Box::new((0..).map(move |row: usize| stamped(records[row % records.len()].clone())))
+            }
         }
     }
 }
 
+/// Keys and values of a file that are about carried in a second.
+const FILE_BYTES_PER_SECOND: u64 = 60_000_000;
+
 /// A full topic carried at full speed, several times.
-pub(crate) fn measure(site: &Site, payload: Payload, options: &Options) -> Result<Speed> {
+pub(crate) fn measure(site: &Site, payload: &Payload, options: &Options) -> Result<Speed> {
     let Options { seconds, runs, mm2, .. } = *options;
     let topic = format!("speed.{}", payload.name);
     site.create_topic(&topic)?;
@@ -84,7 +125,7 @@ pub(crate) fn measure(site: &Site, payload: Payload, options: &Options) -> Resul
     let mm2 = mm2.then(|| mirrormaker::measure(site, &topic, loaded.visible, loaded.visible_bytes));
     Ok(Speed {
         mm2: mm2.transpose()?,
-        payload,
+        payload: payload.clone(),
         records: loaded.visible,
         bytes_per_record: loaded.visible_bytes as f64 / loaded.visible.max(1) as f64,
         cost: median,
@@ -138,7 +179,7 @@ fn full_speed(site: &Site, topic: &str, run: u32, records: u64, bytes: u64) -> R
 const ASK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Delay of single records at low load: median and 99th of a hundred.
-pub(crate) fn low_load(site: &Site, payload: Payload, seconds: u32) -> Result<Delay> {
+pub(crate) fn low_load(site: &Site, payload: &Payload, seconds: u32) -> Result<Delay> {
     let topic = format!("delay.{}", payload.name);
     site.create_topic(&topic)?;
     let mut programs = Programs::new(site, &topic, &[&topic])?;
@@ -159,7 +200,7 @@ pub(crate) fn low_load(site: &Site, payload: Payload, seconds: u32) -> Result<De
     programs.stop();
     let delays = tail.stop()?.swap_remove(0);
     let quantile = |share| delays.quantile_ms(share).context("no record was measured");
-    Ok(Delay { payload, p50_ms: quantile(MEDIAN)?, p99_ms: quantile(MOST)? })
+    Ok(Delay { payload: payload.clone(), p50_ms: quantile(MEDIAN)?, p99_ms: quantile(MOST)? })
 }
 
 const WARM_UP_SECONDS: u32 = 2;
