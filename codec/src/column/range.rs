@@ -70,9 +70,9 @@ impl Symbols {
         let slowly = self.met.ilog2() + 1;
         let fast = slowly.min(4);
         self.met = (self.met + 1).min(ENOUGH);
-        for index in 0..SYMBOLS {
-            self.fast[index] += (goal[index] - self.fast[index]) >> fast;
-            self.slow[index] += (goal[index] - self.slow[index]) >> slowly;
+        for ((fast_share, slow_share), goal) in self.fast.iter_mut().zip(&mut self.slow).zip(goal) {
+            *fast_share += (goal - *fast_share) >> fast;
+            *slow_share += (goal - *slow_share) >> slowly;
         }
     }
 }
