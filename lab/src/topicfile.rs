@@ -66,6 +66,12 @@ impl TopicFile {
         Ok(Self { path: path.to_owned(), reader, format, records: 0, first_timestamp })
     }
 
+    /// What a topic of this file's records may be called: the file's name, up to its first dot.
+    pub fn topic(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        name.split('.').next().unwrap_or_default().to_owned()
+    }
+
     fn read(&mut self) -> Result<Option<Record>, Error> {
         let record = match self.format {
             Format::Kds => self.binary(),

@@ -256,8 +256,7 @@ impl Best<'_, '_> {
         if self.trials.thrifty {
             let bits =
                 |(_, predictors): &(_, Vec<(usize, Predictor)>)| predictors.first().map(|first| first.0);
-            fitting =
-                fitting.into_iter().min_by_key(|fit| bits(fit).unwrap_or(usize::MAX)).into_iter().collect();
+            fitting = fitting.into_iter().min_by_key(bits).into_iter().collect();
         }
         let mut best: Option<(usize, Reading, Predictor)> = None;
         for (reading, predictors) in fitting {

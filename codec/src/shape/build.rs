@@ -1,8 +1,8 @@
 //! Records put together: the text of their shapes and their values, one behind the other.
 //!
 //! What all records of a parcel have in common along a chain is put together first, values included that are the same
-//! for all of them. What is left is a list of copies, short ones as a rule: those are made sixteen bytes at a time, or twice as many, over
-//! what comes next, which is written afterwards.
+//! for all of them. What is left is a list of copies, short ones as a rule: those are made sixteen bytes at a time, or twice
+//! as many, over what comes next, which is written afterwards.
 
 use super::chain::{ChainId, Chains};
 use super::dress::Dress;

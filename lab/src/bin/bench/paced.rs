@@ -40,10 +40,9 @@ pub(crate) struct Outcome {
 
 /// Carries the records of a file at a steady rate.
 pub(crate) fn measure(site: &Site, file: &Path) -> Result<Outcome> {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let name = name.split('.').next().unwrap_or_default().to_owned();
-    let records = TopicFile::open(file, now_ms())?.take((RATE * MOST_SECONDS) as usize);
-    let records: Vec<Record> = records.collect::<Result<_, _>>()?;
+    let records = TopicFile::open(file, now_ms())?;
+    let name = records.topic();
+    let records: Vec<Record> = records.take((RATE * MOST_SECONDS) as usize).collect::<Result<_, _>>()?;
     say(&format!("{name}: {} records, {RATE} a second", records.len()));
     let topic = format!("paced.{name}");
     site.create_topic(&topic)?;

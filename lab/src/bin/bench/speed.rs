@@ -67,13 +67,14 @@ impl Payload {
 
     /// The records of a file.
     pub(crate) fn of_file(file: &Path) -> Result<Self> {
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let records: Vec<Record> = TopicFile::open(file, now_ms())?.collect::<Result<_, _>>()?;
+        let records = TopicFile::open(file, now_ms())?;
+        let name = records.topic();
+        let records: Vec<Record> = records.collect::<Result<_, _>>()?;
         let bytes: u64 = records.iter().map(Record::payload_bytes).sum();
         ensure!(bytes > 0, "{}: there is nothing in it", file.display());
         Ok(Self {
-            name: name.split('.').next().unwrap_or_default().to_owned(),
-            what: format!("{name}, {} records again and again", records.len()),
+            name,
+            what: format!("{}, {} records again and again", file.display(), records.len()),
             per_second: u32::try_from(FILE_BYTES_PER_SECOND * records.len() as u64 / bytes)
                 .unwrap_or(u32::MAX),
             origin: Origin::File(records.into()),
