@@ -76,6 +76,12 @@ impl Chains {
         &self.edges[first as usize..][..count as usize]
     }
 
+    /// Whether the chain does not go on to a branch or to the end, as there was no room or it would be a circle.
+    pub(super) fn is_cut_short(&self, id: ChainId, graph: &Graph) -> bool {
+        let target = self.get(id).target;
+        target != END && target != NULL && graph.only(target).is_some()
+    }
+
     /// The chain that begins with `edge`.
     #[inline]
     pub(super) fn of(&mut self, edge: EdgeId, graph: &Graph) -> ChainId {
@@ -173,6 +179,7 @@ mod tests {
         assert_eq!(chains.edges_of(whole), [a, b, c]);
         let Chain { target, values, text, .. } = chains.get(whole);
         assert_eq!((target, values, text), (END, 2, 3));
+        assert!(!chains.is_cut_short(whole, &graph));
         assert_eq!((chains.of(a, &graph), chains.begin(&graph)), (whole, false));
 
         let d = graph.define(5, b"d", 6).expect("fits");
@@ -181,6 +188,7 @@ mod tests {
         assert_eq!((chains.get(shorter).target, chains.edges_of(whole).len()), (5, 3));
         let open = chains.of(d, &graph);
         assert_eq!((chains.edges_of(open), chains.get(open).target), (&[d][..], 6));
+        assert!(!chains.is_cut_short(shorter, &graph));
         assert_eq!(columns(chains.edges_of(shorter), &graph).collect::<Vec<_>>(), [2, 3]);
         graph.reset();
         assert!(chains.begin(&graph));
@@ -198,6 +206,7 @@ mod tests {
         assert_eq!((chains.edges_of(circle), chains.get(circle).target), (&[first][..], 4));
         let around = chains.of(again, &graph);
         assert_eq!(chains.edges_of(around), [again]);
+        assert!(chains.is_cut_short(circle, &graph) && chains.is_cut_short(around, &graph));
 
         let mut graph = Graph::new();
         let long: Vec<EdgeId> =

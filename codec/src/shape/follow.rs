@@ -102,7 +102,7 @@ impl Paths {
         self.chains.get(id)
     }
 
-    /// The chain that begins with `edge`; none when all plans together became too long.
+    /// The chain that begins with `edge`; none when it was cut short, or all plans together became too long.
     #[inline]
     pub(super) fn of(&mut self, edge: EdgeId, known: &Known<'_>) -> Option<ChainId> {
         let id = self.chains.of(edge, known.graph);
@@ -200,10 +200,11 @@ impl Paths {
         }
     }
 
-    /// Makes the pieces of a chain; false when there is no room for them.
+    /// Makes the pieces of a chain; false when there is no room for them, or the chain was cut short: its last value
+    /// cannot be expected to be what it always was, as that of other chains is, and would come before theirs.
     #[cold]
     fn plan(&mut self, id: ChainId, known: &Known<'_>) -> bool {
-        if self.text.len() > MOST_TEXT {
+        if self.text.len() > MOST_TEXT || self.chains.is_cut_short(id, known.graph) {
             return false;
         }
         let (first, first_constant) = (self.pieces.len(), self.constants.len());

@@ -159,6 +159,31 @@ fn a_shape_that_begins_as_another_goes_on_is_followed_too() {
     assert!(counts.parsed < 30 && counts.whole == 0, "{counts:?}");
 }
 
+/// Chains of text are cut short when all of them together become too long. A value behind such a cut is one of those of
+/// the same column that other chains expect to be what it always was.
+#[test]
+fn a_value_that_changes_where_a_chain_is_cut_short_is_in_its_place() {
+    let mut count = 1000;
+    let mut value = |kind: usize, at: usize, change: &str| {
+        count += 1;
+        let field = |field: usize| match field {
+            _ if field % 20 == 0 => format!(",\"f{field}\":{}", field * 1000 + count),
+            _ => format!(",\"f{field}\":\"{}\"", if field == at { change } else { "c" }),
+        };
+        let fields: String = (0..1000).map(field).collect();
+        record("k", &format!("{{\"kind{kind}\":1{fields}}}"))
+    };
+    let kinds = 70;
+    let mut lane = Lane::new();
+    for _ in 0..3 {
+        let all: Vec<Record> = (0..kinds).map(|kind| value(kind, 0, "c")).collect();
+        lane.send_to_one(&all);
+    }
+    for at in [1, 501, 999] {
+        lane.send_to_one(&[value(0, at, "c"), value(kinds - 1, at, "other"), value(1, at, "c")]);
+    }
+}
+
 #[test]
 fn a_live_lane_needs_a_fraction_of_what_a_single_parcel_needs() {
     // A few records at a time, as a topic with little traffic sends them.
