@@ -3,6 +3,7 @@
 //! - [`ColumnEncoders`], [`ColumnDecoders`]: all columns of a lane epoch, one object at each end. They keep the same
 //!   state (each column's kind, dictionary, last numbers), which is bounded by [`ROOM`] and by the columns of a parcel.
 //! - [`Input`], [`Expected`]: a column of a parcel as the encoder has it, and what the decoder knows of it beforehand.
+//! - [`Origins`]: which record each value is from.
 //! - [`SeriesEncoder`], [`SeriesDecoder`]: numbers that are not in a column, as the records' timestamps.
 //! - [`Sink`]: where decoded values land.
 //!
@@ -20,7 +21,8 @@
 //! - A kind takes a value only when decoding gives the same bytes back (canonical numbers, dates that exist, hexadecimal
 //!   in one case); else the column goes as text or as lengths and bytes. Encoding never fails.
 //! - Encoding changes state only when it succeeds, and both ends change it alike.
-//! - A column refers to earlier columns of the same parcel only, with as many values as it has itself.
+//! - A column refers to earlier columns of the same parcel only: each value to one of its own record. The other column has
+//!   such a value in all records that the column has one of, but for copies: there what is missing is an exception.
 //! - The decoder checks every count, length, number and reference before use, and what it makes is bounded by the sink.
 
 mod binary;
@@ -35,6 +37,7 @@ mod encode;
 mod exception;
 mod fault;
 mod number;
+mod origin;
 mod packed;
 mod parsed;
 mod pattern;
@@ -53,6 +56,7 @@ pub(crate) use decode::{ColumnDecoders, Expected};
 pub(crate) use encode::{ColumnEncoders, Input};
 pub use fault::ColumnFault;
 pub(crate) use number::common_divisor;
+pub(crate) use origin::Origins;
 pub(crate) use series::{SeriesDecoder, SeriesEncoder};
 pub(crate) use sink::Sink;
 
@@ -74,6 +78,9 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    /// Stands for a value that there is not.
+    const NONE: Self = Self { start: u32::MAX, end: u32::MAX };
+
     fn of(self, arena: &[u8]) -> &[u8] {
         &arena[self.start as usize..self.end as usize]
     }

@@ -21,12 +21,12 @@
 
 mod build;
 mod chain;
-mod cover;
 mod decoder;
 mod dress;
 mod encoder;
 mod follow;
 mod graph;
+mod origin;
 mod parcel;
 mod scan;
 mod token;

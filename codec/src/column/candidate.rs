@@ -1,5 +1,6 @@
 //! The candidates of one trial, and what each would cost.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::binary::Binary;
@@ -81,11 +82,13 @@ impl Best<'_, '_> {
         let rows = values.len();
         let probes = [0, rows / 3, rows / 2, rows - 1];
         for sampled in earlier.columns().take(MOST_ORIGINALS) {
-            let original_of = |row: usize| sampled.spans[row].of(values.arena);
+            let original_of = |row: usize| earlier.value_of(sampled, row);
             // One of two rows might be an exception.
             let found = [0, rows / 2].into_iter().find_map(|row| {
-                let original = Original::of(sampled.id, values.get(row), original_of(row))?;
-                let makes = |row: &&usize| original.makes(values.get(**row), original_of(**row));
+                let original = Original::of(sampled.id, values.get(row), original_of(row)?)?;
+                let makes = |row: &&usize| {
+                    original_of(**row).is_some_and(|of_row| original.makes(values.get(**row), of_row))
+                };
                 (probes.iter().filter(makes).count() >= 3).then_some(original)
             });
             let Some(original) = found else { continue };
@@ -103,10 +106,10 @@ impl Best<'_, '_> {
     /// Good-Turing); the others stand for what changes.
     fn consider_keyed(&mut self, key: u32, choice: Choice) -> Option<usize> {
         let ids = self.earlier.ids(key)?;
-        let (entries, once) = met_once(ids);
+        let (entries, once) = met_once(&ids);
         let (mut spans, mut first_ids) = (Vec::with_capacity(entries), Vec::with_capacity(entries));
         let mut met = vec![false; ids.iter().copied().max().unwrap_or(0) as usize + 1];
-        for (span, id) in self.values.spans.iter().zip(ids) {
+        for (span, id) in self.values.spans.iter().zip(ids.iter()) {
             if !std::mem::replace(&mut met[*id as usize], true) {
                 spans.push(*span);
                 first_ids.push(*id);
@@ -314,20 +317,18 @@ impl Best<'_, '_> {
         for predictor in [Predictor::Zero, Predictor::Previous, Predictor::Slope] {
             add(predictor, Others::default());
         }
+        let earlier = self.earlier.first(rows);
         for id in self.earlier.keys().take(MOST_KEYS) {
-            let ids = self.earlier.ids(id).map_or(&[][..], |ids| &ids[..rows]);
+            let Some(ids) = earlier.ids(id) else { continue };
             for predictor in [Predictor::Keyed(id), Predictor::KeyedSlope(id)] {
-                add(predictor, Others { ids, ..Others::default() });
+                add(predictor, Others { ids: &ids, ..Others::default() });
             }
         }
         let sources = self.earlier.columns().take(MOST_ORIGINALS).map(|sampled| Source::Column(sampled.id));
         for source in std::iter::once(Source::Timestamps).chain(sources) {
-            let Some(others) = self.earlier.numbers(source) else { continue };
+            let Some(numbers) = earlier.numbers(source) else { continue };
             for scale in Scale::ALL {
-                add(
-                    Predictor::Scaled(source, scale),
-                    Others { numbers: &others[..rows], ..Others::default() },
-                );
+                add(Predictor::Scaled(source, scale), Others { numbers: &numbers, ..Others::default() });
             }
         }
         if let Some((bits, pair)) = self.pair(present, head) {
@@ -341,13 +342,18 @@ impl Best<'_, '_> {
     /// that the differences have.
     fn pair(&self, present: &Present, head: &[i64]) -> Option<(usize, Pair)> {
         self.binary?;
+        let earlier = self.earlier.first(present.rows());
         let columns: Vec<(Term, Vec<i64>)> = self
             .earlier
             .columns()
             .filter_map(|sampled| {
                 let binary = sampled.binary.filter(|binary| !binary.is_wide())?;
                 let term = Term { id: sampled.id, binary };
-                let rows = present.pick(&sampled.spans[..present.rows()]);
+                let spans = earlier.spans(sampled.id)?;
+                let rows = present.pick(&spans);
+                if rows.contains(&Span::NONE) {
+                    return None;
+                }
                 Some((term, rows.iter().map(|span| term.number(span.of(self.values.arena))).collect()))
             })
             .take(MOST_PAIRED)
@@ -494,17 +500,26 @@ struct Part<'a> {
     rows: Range<usize>,
 }
 
+impl Part<'_> {
+    fn of<'a, T: Clone>(&self, all: Cow<'a, [T]>) -> Cow<'a, [T]> {
+        match all {
+            Cow::Borrowed(all) => Cow::Borrowed(&all[self.rows.clone()]),
+            Cow::Owned(all) => Cow::Owned(all[self.rows.clone()].to_vec()),
+        }
+    }
+}
+
 impl Earlier for Part<'_> {
-    fn ids(&self, id: u32) -> Option<&[u32]> {
-        self.all.ids(id)?.get(self.rows.clone())
+    fn ids(&self, id: u32) -> Option<Cow<'_, [u32]>> {
+        self.all.ids(id).map(|all| self.of(all))
     }
 
-    fn numbers(&self, source: Source) -> Option<&[i64]> {
-        self.all.numbers(source)?.get(self.rows.clone())
+    fn numbers(&self, source: Source) -> Option<Cow<'_, [i64]>> {
+        self.all.numbers(source).map(|all| self.of(all))
     }
 
-    fn spans(&self, id: u32) -> Option<&[Span]> {
-        self.all.spans(id)?.get(self.rows.clone())
+    fn spans(&self, id: u32) -> Option<Cow<'_, [Span]>> {
+        self.all.spans(id).map(|all| self.of(all))
     }
 }
 
@@ -512,15 +527,15 @@ impl Earlier for Part<'_> {
 struct Firsts<'a>(&'a [u32]);
 
 impl Earlier for Firsts<'_> {
-    fn ids(&self, _: u32) -> Option<&[u32]> {
-        Some(self.0)
+    fn ids(&self, _: u32) -> Option<Cow<'_, [u32]>> {
+        Some(Cow::Borrowed(self.0))
     }
 
-    fn numbers(&self, _: Source) -> Option<&[i64]> {
+    fn numbers(&self, _: Source) -> Option<Cow<'_, [i64]>> {
         None
     }
 
-    fn spans(&self, _: u32) -> Option<&[Span]> {
+    fn spans(&self, _: u32) -> Option<Cow<'_, [Span]>> {
         None
     }
 }

@@ -7,6 +7,7 @@
 
 use super::decode::Bytes;
 use super::exception::put_exceptions;
+use super::origin::NOWHERE;
 use super::sink::Sink;
 use super::{ColumnFault, Span, Values, equal, is_quoted};
 use crate::Error;
@@ -67,7 +68,7 @@ impl Original {
             && equal(&value[prefix + inner.len()..], &self.suffix)
     }
 
-    /// Appends what is not as in the original; false (and nothing) if that is more than a quarter.
+    /// Appends what is not as in the original, or has none; false (and nothing) if that is more than a quarter.
     pub(super) fn put_values(
         &self,
         values: Values<'_>,
@@ -78,7 +79,7 @@ impl Original {
         exceptions.clear();
         let most = values.len() / 4;
         for (row, original) in originals.iter().enumerate() {
-            if !self.makes(values.get(row), original.of(values.arena)) {
+            if *original == Span::NONE || !self.makes(values.get(row), original.of(values.arena)) {
                 if exceptions.len() >= most {
                     return false;
                 }
@@ -89,10 +90,11 @@ impl Original {
         true
     }
 
-    /// Pushes the values of the column that lies at `original` in the sink, but for exceptions.
+    /// Pushes the values of the column that lies at `original` in the sink, but for exceptions: those of the same rows, or
+    /// of `rows`.
     pub(super) fn read_values(
         &self,
-        original: usize,
+        (original, originals): (usize, Option<&[u32]>),
         count: usize,
         bytes: &mut Bytes<'_, '_>,
         rows: &mut Vec<u32>,
@@ -106,7 +108,11 @@ impl Original {
                 sink.push(value, false).map_err(|fault| bytes.fault(fault))?;
                 continue;
             }
-            let mut span = sink.span(original, row);
+            let place = originals.map_or(row, |rows| rows[row] as usize);
+            if place == NOWHERE as usize {
+                return Err(bytes.fault(ColumnFault::Reference(self.id)));
+            }
+            let mut span = sink.span(original, place);
             if self.bare {
                 if !is_quoted(sink.value(span)) {
                     return Err(bytes.fault(ColumnFault::Number));

@@ -1,5 +1,6 @@
 //! Columns of a parcel from their bytes. [`encode`](super::encode) is the mirror.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::binary::Spelled;
@@ -8,6 +9,7 @@ use super::decimal::Double;
 use super::dictionary::{self, Entries};
 use super::digits::Digits;
 use super::number::{self, Memory, Others, Predictor, Present, Source, Term};
+use super::origin::{NOWHERE, Origins};
 use super::pattern::Rows;
 use super::recurring::{self, ONE_KEY, Recent};
 use super::sink::Sink;
@@ -21,8 +23,8 @@ pub(crate) struct Expected {
     pub(crate) id: u32,
     /// Values, at least one.
     pub(crate) count: u32,
-    /// As [`Input::timestamps`](super::Input::timestamps).
-    pub(crate) timestamps: u32,
+    /// As [`Input::set`](super::Input::set).
+    pub(crate) set: u32,
 }
 
 /// All columns of a lane epoch, decoding.
@@ -51,7 +53,7 @@ struct Column {
     state: State,
     parcel: u64,
     position: usize,
-    count: usize,
+    set: u32,
     numbers: Vec<i64>,
     ids: Vec<u32>,
 }
@@ -146,13 +148,13 @@ impl ColumnDecoders {
     pub(crate) fn decode(
         &mut self,
         reader: &mut Reader<'_>,
-        timestamps: &[Vec<i64>],
+        origins: &Origins,
         columns: &[Expected],
         sink: &mut Sink,
     ) -> Result<(), Error> {
         self.parcel += 1;
         sink.clear();
-        self.check(columns)?;
+        self.check(columns, origins)?;
         reader.section = "columns";
         self.read_changes(reader, columns)?;
         let mut tail = self.tail(reader, columns)?;
@@ -163,7 +165,7 @@ impl ColumnDecoders {
             let (reader, tail) =
                 tail.as_mut().map_or((&mut *reader, None), |(body, tail)| (body, Some(tail)));
             let bytes = &mut Bytes { reader, tail, column: expected.id };
-            self.column(position, *expected, change, timestamps, bytes, sink)?;
+            self.column(position, *expected, change, origins, bytes, sink)?;
         }
         match tail {
             Some((body, tail)) if body.remaining() + tail.remaining() > 0 => Err(body.out_of_range()),
@@ -192,7 +194,7 @@ impl ColumnDecoders {
         Ok(Some((Reader::new(body, section), Reader::new(tail, section))))
     }
 
-    fn check(&mut self, columns: &[Expected]) -> Result<(), Error> {
+    fn check(&mut self, columns: &[Expected], origins: &Origins) -> Result<(), Error> {
         let values = columns.iter().map(|expected| u64::from(expected.count)).sum::<u64>();
         if values > MAX_VALUES as u64 {
             return Err(Error::TooMuch { what: "values", actual: values, limit: MAX_VALUES as u64 });
@@ -200,7 +202,8 @@ impl ColumnDecoders {
         for expected in columns {
             let listed = |column: &Column| column.parcel == self.parcel;
             let twice = self.columns.get(expected.id as usize).is_some_and(listed);
-            if expected.id >= MAX_COLUMNS || expected.count == 0 || twice {
+            let traced = origins.records(expected.set).len() == expected.count as usize;
+            if expected.id >= MAX_COLUMNS || expected.count == 0 || twice || !traced {
                 return Err(Error::Column { column: expected.id, fault: ColumnFault::Listed });
             }
             if self.columns.len() <= expected.id as usize {
@@ -229,14 +232,14 @@ impl ColumnDecoders {
     fn column(
         &mut self,
         position: usize,
-        Expected { id, count, timestamps: set }: Expected,
+        Expected { id, count, set }: Expected,
         change: Option<(Choice, bool)>,
-        timestamps: &[Vec<i64>],
+        origins: &Origins,
         bytes: &mut Bytes<'_, '_>,
         sink: &mut Sink,
     ) -> Result<(), Error> {
         let mut column = std::mem::take(&mut self.columns[id as usize]);
-        (column.position, column.count) = (position, count as usize);
+        (column.position, column.set) = (position, set);
         column.numbers.clear();
         column.ids.clear();
         let mut fleeting = None;
@@ -257,9 +260,8 @@ impl ColumnDecoders {
             Some((choice, state)) => (&*choice, state),
             None => (&column.choice, &mut column.state),
         };
-        let timestamps = timestamps.get(set as usize).map_or(&[][..], Vec::as_slice);
         let earlier =
-            Earlier { columns: &self.columns, parcel: self.parcel, count: count as usize, timestamps };
+            Earlier { columns: &self.columns, parcel: self.parcel, count: count as usize, origins, set };
         let caches = (&mut column.numbers, &mut column.ids);
         read(choice, state, (&earlier, &mut self.room), caches, (bytes, sink), &mut self.scratch)?;
         if let Some((_, state)) = fleeting {
@@ -272,31 +274,43 @@ impl ColumnDecoders {
     }
 }
 
-/// The columns before the current one.
+/// The columns before the current one, by its rows.
 struct Earlier<'a> {
     columns: &'a [Column],
     parcel: u64,
     count: usize,
-    timestamps: &'a [i64],
+    origins: &'a Origins,
+    /// The set of the current column.
+    set: u32,
 }
 
 impl<'a> Earlier<'a> {
     fn column(&self, id: u32) -> Option<&'a Column> {
-        self.columns
-            .get(id as usize)
-            .filter(|column| column.parcel == self.parcel && column.count == self.count)
+        self.columns.get(id as usize).filter(|column| column.parcel == self.parcel)
     }
 
-    fn ids(&self, id: u32) -> Option<&'a [u32]> {
-        self.column(id).map(|column| column.ids.as_slice()).filter(|ids| ids.len() == self.count)
+    /// Where the column lies in the sink and, unless they are the same, its row for each row.
+    fn place(&self, id: u32) -> Option<(usize, Option<Vec<u32>>)> {
+        let column = self.column(id)?;
+        Some((column.position, self.origins.rows(self.set, column.set)))
     }
 
-    fn numbers(&self, source: Source) -> Option<&'a [i64]> {
-        let numbers = match source {
-            Source::Timestamps => self.timestamps,
-            Source::Column(id) => &self.column(id)?.numbers,
+    /// As [`place`](Self::place), if it has a value for each row.
+    fn full_place(&self, id: u32) -> Option<(usize, Option<Vec<u32>>)> {
+        self.place(id).filter(|(_, rows)| rows.as_ref().is_none_or(|rows| !rows.contains(&NOWHERE)))
+    }
+
+    fn ids(&self, id: u32) -> Option<Cow<'a, [u32]>> {
+        let column = self.column(id)?;
+        self.origins.of_rows(self.set, column.set, &column.ids)
+    }
+
+    fn numbers(&self, source: Source) -> Option<Cow<'a, [i64]>> {
+        let (numbers, set) = match source {
+            Source::Timestamps => (self.origins.timestamps(), Origins::ALL),
+            Source::Column(id) => self.column(id).map(|column| (&column.numbers[..], column.set))?,
         };
-        (numbers.len() == self.count).then_some(numbers)
+        self.origins.of_rows(self.set, set, numbers)
     }
 }
 
@@ -313,7 +327,7 @@ fn read(
     let mut ordered = choice.order.is_some();
     if let Some(by) = choice.order {
         let ids = earlier.ids(by).ok_or_else(|| wrong(bytes.column, by))?;
-        order_by(ids, &mut scratch.order);
+        order_by(&ids, &mut scratch.order);
     }
     let quoted = choice.quoted;
     match &choice.kind {
@@ -332,54 +346,60 @@ fn read(
                 None => {
                     scratch.order.clear();
                     scratch.order.resize(count, ONE_KEY);
-                    &scratch.order
+                    Cow::Borrowed(&scratch.order[..])
                 }
             };
             let memory = (&mut state.entries, &mut state.recent);
-            recurring::decode(memory, (quoted, *framed), keys, bytes, room, (&mut scratch.ids, ids), sink)?;
+            recurring::decode(memory, (quoted, *framed), &keys, bytes, room, (&mut scratch.ids, ids), sink)?;
         }
         Kind::Copy(copied) => {
-            let original = earlier.column(copied.id).ok_or_else(|| wrong(bytes.column, copied.id))?.position;
-            copied.read_values(original, count, bytes, &mut scratch.ids, sink)?;
+            let (original, rows) = earlier.place(copied.id).ok_or_else(|| wrong(bytes.column, copied.id))?;
+            copied.read_values((original, rows.as_deref()), count, bytes, &mut scratch.ids, sink)?;
         }
         Kind::Packed(packing) => packing.read_values(quoted, count, bytes, sink)?,
         Kind::Pattern(pattern) => pattern.read_values(&mut state.rows, quoted, count, bytes, sink)?,
         Kind::Numbers(spelling, predictor, coding) => {
             let column = bytes.column;
-            let mut others = Others::default();
+            let (mut other_ids, mut other_numbers) = (Cow::default(), Cow::default());
             match *predictor {
                 Predictor::Keyed(id) | Predictor::KeyedSlope(id) => {
-                    others.ids = earlier.ids(id).ok_or_else(|| wrong(column, id))?;
+                    other_ids = earlier.ids(id).ok_or_else(|| wrong(column, id))?;
                     if ordered {
                         scratch.ids.clear();
-                        scratch.ids.extend(scratch.order.iter().map(|row| others.ids[*row as usize]));
-                        others.ids = &scratch.ids;
+                        scratch.ids.extend(scratch.order.iter().map(|row| other_ids[*row as usize]));
+                        other_ids = Cow::Borrowed(&scratch.ids);
                     }
                 }
                 Predictor::Scaled(source, _) => {
                     let id = if let Source::Column(id) = source { id } else { MAX_COLUMNS };
-                    others.numbers = earlier.numbers(source).ok_or_else(|| wrong(column, id))?;
+                    other_numbers = earlier.numbers(source).ok_or_else(|| wrong(column, id))?;
                     if ordered {
                         scratch.numbers.clear();
-                        scratch.numbers.extend(scratch.order.iter().map(|row| others.numbers[*row as usize]));
-                        others.numbers = &scratch.numbers;
+                        scratch.numbers.extend(scratch.order.iter().map(|row| other_numbers[*row as usize]));
+                        other_numbers = Cow::Borrowed(&scratch.numbers);
                     }
                 }
                 Predictor::Combined(pair) => {
                     if ordered {
                         return Err(bytes.fault(ColumnFault::Parameters));
                     }
-                    let of = |id| earlier.column(id).ok_or_else(|| wrong(column, id));
-                    let (left, right) = (of(pair.left.id)?.position, of(pair.right.id)?.position);
+                    let of = |id| earlier.full_place(id).ok_or_else(|| wrong(column, id));
+                    let (left, right) = (of(pair.left.id)?, of(pair.right.id)?);
+                    let number = |term: Term, (place, rows): &(usize, Option<Vec<u32>>), row: usize| {
+                        let row = rows.as_ref().map_or(row, |rows| rows[row] as usize);
+                        term.number(sink.value(sink.span(*place, row)))
+                    };
                     scratch.numbers.clear();
-                    scratch.numbers.extend((0..count).map(|row| {
-                        let number = |term: Term, column| term.number(sink.value(sink.span(column, row)));
-                        pair.of(number(pair.left, left), number(pair.right, right))
-                    }));
-                    others.numbers = &scratch.numbers;
+                    scratch.numbers.extend(
+                        (0..count).map(|row| {
+                            pair.of(number(pair.left, &left, row), number(pair.right, &right, row))
+                        }),
+                    );
+                    other_numbers = Cow::Borrowed(&scratch.numbers);
                 }
                 Predictor::Zero | Predictor::Previous | Predictor::Slope => {}
             }
+            let others = Others { ids: &other_ids, numbers: &other_numbers };
             let exceptions = match choice.excepted {
                 true => bytes.excepted(count, &mut scratch.exceptions)?,
                 false => Vec::new(),

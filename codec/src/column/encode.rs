@@ -1,10 +1,13 @@
 //! Columns of a parcel to their bytes. [`decode`](super::decode) is the mirror.
 
+use std::borrow::Cow;
+
 use super::binary::Binary;
 use super::choice::{Choice, Kind};
 use super::dictionary::Dictionary;
 use super::exception::{most_exceptions, put_exceptions};
 use super::number::{self, Memory, Others, Pair, Predictor, Source, Term};
+use super::origin::{Origins, gather_or};
 use super::parsed::Apart;
 use super::pattern::Rows;
 use super::recurring::{self, ONE_KEY, Recent};
@@ -19,9 +22,8 @@ pub(crate) struct Input<'a> {
     pub(crate) id: u32,
     /// Its values, at least one.
     pub(crate) spans: &'a [Span],
-    /// Which set of timestamps has one for each of the values, of the record that the value is from; any other number
-    /// if none has.
-    pub(crate) timestamps: u32,
+    /// Which set of [`Origins`] has the record of each value.
+    pub(crate) set: u32,
     /// How its values are read as numbers, if they are binary.
     pub(crate) binary: Option<Binary>,
 }
@@ -226,7 +228,7 @@ impl ColumnEncoders {
     pub(crate) fn encode(
         &mut self,
         arena: &[u8],
-        timestamps: &[Vec<i64>],
+        origins: &Origins,
         inputs: &[Input<'_>],
         out: &mut Vec<u8>,
     ) -> usize {
@@ -240,7 +242,7 @@ impl ColumnEncoders {
             column.position = position;
             column.review.since = column.review.since.saturating_add(input.spans.len() as u32);
         }
-        self.trials.run((arena, timestamps), inputs, &mut self.columns, &mut self.scratch);
+        self.trials.run((arena, origins), inputs, &mut self.columns, &mut self.scratch);
         self.changes.clear();
         self.body.clear();
         self.scratch.tail.clear();
@@ -248,7 +250,7 @@ impl ColumnEncoders {
         for (position, input) in inputs.iter().enumerate() {
             let before = self.changes.len();
             put(&mut self.changes, (position - next) as u64);
-            if self.column(position, arena, timestamps, inputs) {
+            if self.column(position, arena, origins, inputs) {
                 changed += 1;
                 next = position + 1;
             } else {
@@ -275,20 +277,13 @@ impl ColumnEncoders {
     }
 
     /// Appends one column to the body and, if its kind changes, to the changes. Returns whether it does.
-    fn column(
-        &mut self,
-        position: usize,
-        arena: &[u8],
-        timestamps: &[Vec<i64>],
-        inputs: &[Input<'_>],
-    ) -> bool {
-        let Input { id, spans, timestamps: set, .. } = inputs[position];
-        let timestamps = timestamps.get(set as usize).map_or(&[][..], Vec::as_slice);
+    fn column(&mut self, position: usize, arena: &[u8], origins: &Origins, inputs: &[Input<'_>]) -> bool {
+        let Input { id, spans, set, .. } = inputs[position];
+        debug_assert_eq!(origins.records(set).len(), spans.len());
         let mut column = std::mem::take(&mut self.columns[id as usize]);
         (column.parcel, column.count) = (self.parcel, spans.len());
         let values = Values { arena, spans, strip: 0 };
-        let earlier =
-            Live { columns: &self.columns, inputs, parcel: self.parcel, timestamps, count: spans.len() };
+        let earlier = Live { columns: &self.columns, inputs, parcel: self.parcel, origins, set };
         let start = self.body.len() + self.scratch.tail.len();
         let mut changed = false;
         let mut written = false;
@@ -376,11 +371,14 @@ fn widened(choice: Choice, wide: bool, kept: bool) -> Choice {
     }
 }
 
-/// What a column can refer to, with as many values as it has itself.
+/// What a column can refer to, by its rows.
 pub(super) trait Earlier {
-    fn ids(&self, id: u32) -> Option<&[u32]>;
-    fn numbers(&self, source: Source) -> Option<&[i64]>;
-    fn spans(&self, id: u32) -> Option<&[Span]>;
+    /// None if a row has none.
+    fn ids(&self, id: u32) -> Option<Cow<'_, [u32]>>;
+    /// None if a row has none.
+    fn numbers(&self, source: Source) -> Option<Cow<'_, [i64]>>;
+    /// [`Span::NONE`] for rows that have none.
+    fn spans(&self, id: u32) -> Option<Cow<'_, [Span]>>;
 }
 
 /// The columns of the parcel that have been encoded.
@@ -388,33 +386,43 @@ struct Live<'a> {
     columns: &'a [Column],
     inputs: &'a [Input<'a>],
     parcel: u64,
-    timestamps: &'a [i64],
-    count: usize,
+    origins: &'a Origins,
+    /// The set of the current column.
+    set: u32,
 }
 
-impl Live<'_> {
-    fn column(&self, id: u32) -> Option<&Column> {
-        self.columns
-            .get(id as usize)
-            .filter(|column| column.parcel == self.parcel && column.count == self.count)
+impl<'a> Live<'a> {
+    /// An earlier column of the parcel, and its set.
+    fn column(&self, id: u32) -> Option<(&'a Column, u32)> {
+        let column = self.columns.get(id as usize).filter(|column| column.parcel == self.parcel)?;
+        Some((column, self.inputs[column.position].set))
     }
 }
 
 impl Earlier for Live<'_> {
-    fn ids(&self, id: u32) -> Option<&[u32]> {
-        self.column(id).map(|column| column.cache.ids.as_slice()).filter(|ids| ids.len() == self.count)
+    fn ids(&self, id: u32) -> Option<Cow<'_, [u32]>> {
+        let (column, set) = self.column(id)?;
+        self.origins.of_rows(self.set, set, &column.cache.ids)
     }
 
-    fn numbers(&self, source: Source) -> Option<&[i64]> {
-        let numbers = match source {
-            Source::Timestamps => self.timestamps,
-            Source::Column(id) => &self.column(id)?.cache.numbers,
+    fn numbers(&self, source: Source) -> Option<Cow<'_, [i64]>> {
+        let (numbers, set) = match source {
+            Source::Timestamps => (self.origins.timestamps(), Origins::ALL),
+            Source::Column(id) => {
+                let (column, set) = self.column(id)?;
+                (&column.cache.numbers[..], set)
+            }
         };
-        (numbers.len() == self.count).then_some(numbers)
+        self.origins.of_rows(self.set, set, numbers)
     }
 
-    fn spans(&self, id: u32) -> Option<&[Span]> {
-        self.column(id).map(|column| self.inputs[column.position].spans)
+    fn spans(&self, id: u32) -> Option<Cow<'_, [Span]>> {
+        let (column, set) = self.column(id)?;
+        let spans = self.inputs[column.position].spans;
+        Some(match self.origins.rows(self.set, set) {
+            None => Cow::Borrowed(spans),
+            Some(rows) => Cow::Owned(gather_or(&rows, spans, Span::NONE)),
+        })
     }
 }
 
@@ -434,7 +442,7 @@ pub(super) fn write(
     let mut values = choice.bare(values)?;
     let Scratch { order, spans, ids, numbers, exceptions, apart, tail } = scratch;
     if let Some(by) = choice.order {
-        order_by(earlier.ids(by)?, order);
+        order_by(&earlier.ids(by)?, order);
         spans.clear();
         spans.extend(order.iter().map(|row| values.spans[*row as usize]));
         values.spans = spans;
@@ -456,41 +464,42 @@ pub(super) fn write(
                 None => {
                     ids.clear();
                     ids.resize(values.len(), ONE_KEY);
-                    ids
+                    Cow::Borrowed(&ids[..])
                 }
             };
-            recurring::encode(memory, (values, *framed), keys, room, &mut cache.ids, out)
+            recurring::encode(memory, (values, *framed), &keys, room, &mut cache.ids, out)
         }
-        Kind::Copy(original) => original.put_values(values, earlier.spans(original.id)?, exceptions, out),
+        Kind::Copy(original) => original.put_values(values, &earlier.spans(original.id)?, exceptions, out),
         Kind::Packed(packing) => packing.put_values(values, out),
         Kind::Pattern(pattern) => pattern.put_values(&mut state.rows, values, numbers, out),
         Kind::Numbers(spelling, predictor, coding) => {
-            let mut others = Others::default();
+            let (mut other_ids, mut other_numbers) = (Cow::default(), Cow::default());
             match *predictor {
                 Predictor::Keyed(id) | Predictor::KeyedSlope(id) => {
-                    others.ids = earlier.ids(id)?;
+                    other_ids = earlier.ids(id)?;
                     if choice.order.is_some() {
                         ids.clear();
-                        ids.extend(order.iter().map(|row| others.ids[*row as usize]));
-                        others.ids = ids;
+                        ids.extend(order.iter().map(|row| other_ids[*row as usize]));
+                        other_ids = Cow::Borrowed(ids);
                     }
                 }
                 Predictor::Scaled(source, _) => {
-                    others.numbers = earlier.numbers(source)?;
+                    other_numbers = earlier.numbers(source)?;
                     if choice.order.is_some() {
                         numbers.clear();
-                        numbers.extend(order.iter().map(|row| others.numbers[*row as usize]));
-                        others.numbers = numbers;
+                        numbers.extend(order.iter().map(|row| other_numbers[*row as usize]));
+                        other_numbers = Cow::Borrowed(numbers);
                     }
                 }
                 // Not in another order: nobody chooses that.
                 Predictor::Combined(_) if choice.order.is_some() => return None,
                 Predictor::Combined(pair) => {
                     combine(pair, values.arena, earlier, numbers)?;
-                    others.numbers = numbers;
+                    other_numbers = Cow::Borrowed(numbers);
                 }
                 Predictor::Zero | Predictor::Previous | Predictor::Slope => {}
             }
+            let others = Others { ids: &other_ids, numbers: &other_numbers };
             let most = most_exceptions(choice.excepted, values.len());
             if !apart.parse(*spelling, values, most, &mut cache.numbers) {
                 cache.numbers.clear();
@@ -531,9 +540,12 @@ pub(super) fn write(
 /// Fills `numbers` with what a pair of columns comes to.
 fn combine(pair: Pair, arena: &[u8], earlier: &dyn Earlier, numbers: &mut Vec<i64>) -> Option<()> {
     let (left, right) = (earlier.spans(pair.left.id)?, earlier.spans(pair.right.id)?);
+    if left.iter().chain(right.iter()).any(|span| *span == Span::NONE) {
+        return None;
+    }
     let number = |term: Term, span: &Span| term.number(span.of(arena));
     numbers.clear();
-    let rows = left.iter().zip(right);
+    let rows = left.iter().zip(right.iter());
     numbers.extend(rows.map(|(left, right)| pair.of(number(pair.left, left), number(pair.right, right))));
     Some(())
 }

@@ -16,8 +16,20 @@ struct Ends {
 }
 
 impl Ends {
-    /// One parcel through both ends; returns its bytes.
+    /// One parcel through both ends, with a value of each record from the first on; returns its bytes.
     fn pass(&mut self, timestamps: &[i64], columns: &[(u32, Vec<Vec<u8>>)]) -> usize {
+        let records: Vec<Vec<u32>> =
+            columns.iter().map(|(_, values)| (0..values.len() as u32).collect()).collect();
+        self.pass_of(&records, timestamps, columns)
+    }
+
+    /// As [`pass`](Self::pass), with the record of each value.
+    fn pass_of(
+        &mut self,
+        records: &[Vec<u32>],
+        timestamps: &[i64],
+        columns: &[(u32, Vec<Vec<u8>>)],
+    ) -> usize {
         let (mut arena, mut spans) = (Vec::new(), Vec::new());
         for (_, values) in columns {
             let of_column: Vec<Span> = values
@@ -30,21 +42,17 @@ impl Ends {
                 .collect();
             spans.push(of_column);
         }
-        let inputs: Vec<_> = columns
+        let (origins, expected) = origins(records, timestamps, columns.iter().map(|(id, _)| *id));
+        let inputs: Vec<_> = expected
             .iter()
             .zip(&spans)
-            .map(|((id, _), spans)| Input { id: *id, spans, timestamps: 0, binary: None })
+            .map(|(Expected { id, set, .. }, spans)| Input { id: *id, spans, set: *set, binary: None })
             .collect();
         self.bytes.clear();
-        let timestamps = [timestamps.to_vec()];
-        self.encoders.encode(&arena, &timestamps, &inputs, &mut self.bytes);
-        let expected: Vec<_> = columns
-            .iter()
-            .map(|(id, values)| Expected { id: *id, count: values.len() as u32, timestamps: 0 })
-            .collect();
+        self.encoders.encode(&arena, &origins, &inputs, &mut self.bytes);
         let mut reader = Reader::new(&self.bytes, "test");
         self.sink.set_limit(arena.len());
-        self.decoders.decode(&mut reader, &timestamps, &expected, &mut self.sink).expect("what was encoded");
+        self.decoders.decode(&mut reader, &origins, &expected, &mut self.sink).expect("what was encoded");
         assert_eq!(reader.remaining(), 0);
         for (index, (id, values)) in columns.iter().enumerate() {
             let decoded = self.sink.column(index);
@@ -57,6 +65,24 @@ impl Ends {
         assert_eq!(self.encoders.room_left(), self.decoders.room_left());
         self.bytes.len()
     }
+}
+
+/// Columns whose values are of these records. Timestamps that are missing are 0.
+fn origins(
+    records: &[Vec<u32>],
+    timestamps: &[i64],
+    ids: impl Iterator<Item = u32>,
+) -> (Origins, Vec<Expected>) {
+    let last = records.iter().flatten().max().map_or(0, |last| *last as usize + 1);
+    let mut origins = Origins::default();
+    origins.begin((0..last).map(|record| timestamps.get(record).copied().unwrap_or_default()));
+    let expected = ids.zip(records).map(|(id, records)| {
+        let set = origins.add(records.len());
+        records.iter().for_each(|record| origins.enter(set, *record));
+        Expected { id, count: records.len() as u32, set: origins.first_like(set) }
+    });
+    let expected = expected.collect();
+    (origins, expected)
 }
 
 fn texts<T: ToString>(values: impl IntoIterator<Item = T>) -> Vec<Vec<u8>> {

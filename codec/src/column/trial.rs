@@ -4,6 +4,8 @@
 //! stopped fitting or became dearer. Columns with few values in each parcel are tried on the values of several parcels, which are
 //! kept as [`Evidence`]. A budget, which grows with the bytes that pass, spreads the work.
 
+use std::borrow::Cow;
+
 use zstd_safe::{CCtx, CParameter};
 
 use super::binary::Binary;
@@ -12,6 +14,7 @@ use super::choice::{Choice, Kind};
 use super::encode::{Cache, Column, Earlier, Input, Scratch, State};
 use super::exception::most_exceptions;
 use super::number::Source;
+use super::origin::{Origins, gather, gather_or, join};
 use super::packed::Packing;
 use super::parsed::Apart;
 use super::pattern::Pattern;
@@ -51,6 +54,8 @@ impl std::fmt::Debug for Trials {
 #[derive(Default)]
 struct Evidence {
     arena: Vec<u8>,
+    /// Records of all parcels.
+    records: u32,
     /// By column id.
     columns: Vec<Gathered>,
 }
@@ -58,31 +63,35 @@ struct Evidence {
 #[derive(Default)]
 struct Gathered {
     spans: Vec<Span>,
-    /// As many, if each value had one.
+    /// Of each value its record, counted over all parcels, and that one's timestamp.
+    records: Vec<u32>,
     timestamps: Vec<i64>,
     from: u64,
     parcels: usize,
 }
 
 impl Evidence {
-    fn add(&mut self, arena: &[u8], timestamps: &[Vec<i64>], inputs: &[Input<'_>], enough: usize) {
+    fn add(&mut self, arena: &[u8], origins: &Origins, inputs: &[Input<'_>], enough: usize) {
         let few = |input: &&Input<'_>| input.spans.len() < enough;
         let bytes = bytes_of_few(inputs, enough);
-        if self.arena.len() + bytes > MOST_EVIDENCE {
+        if self.arena.len() + bytes > MOST_EVIDENCE || self.records > MOST_RECORDS {
             self.clear();
         }
         if bytes > MOST_EVIDENCE {
             return;
         }
-        for Input { id, spans, timestamps: set, .. } in inputs.iter().filter(few) {
+        for Input { id, spans, set, .. } in inputs.iter().filter(few) {
             let (mut last, mut copied) = (None, Span::default());
             if self.columns.len() <= *id as usize {
                 self.columns.resize_with(*id as usize + 1, Gathered::default);
             }
             let gathered = &mut self.columns[*id as usize];
-            gathered.from = mark(gathered.from, spans.len());
+            gathered.from = mark(gathered.from, self.records, *set);
             gathered.parcels += 1;
-            gathered.timestamps.extend(timestamps.get(*set as usize).into_iter().flatten());
+            let records = origins.records(*set);
+            gathered.records.extend(records.iter().map(|record| self.records + record));
+            let timestamps = origins.timestamps();
+            gathered.timestamps.extend(records.iter().map(|record| timestamps[*record as usize]));
             for span in *spans {
                 // A value that is the one before, in the same place, is so here too.
                 if last != Some(*span) {
@@ -96,12 +105,15 @@ impl Evidence {
                 gathered.spans.push(copied);
             }
         }
+        self.records += origins.timestamps().len() as u32;
     }
 
     fn clear(&mut self) {
         self.arena.clear();
+        self.records = 0;
         for gathered in &mut self.columns {
             gathered.spans.clear();
+            gathered.records.clear();
             gathered.timestamps.clear();
             gathered.from = 0;
             gathered.parcels = 0;
@@ -110,7 +122,9 @@ impl Evidence {
 
     fn memory(&self) -> usize {
         let of_column = |gathered: &Gathered| {
-            gathered.spans.capacity() * size_of::<Span>() + gathered.timestamps.capacity() * size_of::<i64>()
+            gathered.spans.capacity() * size_of::<Span>()
+                + gathered.records.capacity() * size_of::<u32>()
+                + gathered.timestamps.capacity() * size_of::<i64>()
         };
         self.arena.capacity()
             + self.columns.iter().map(of_column).sum::<usize>()
@@ -118,9 +132,15 @@ impl Evidence {
     }
 }
 
-/// The last rows, as many as a trial looks at: of columns with as many values, the same rows.
+/// The last rows, as many as a trial looks at.
 fn recent<T>(all: &[T]) -> &[T] {
     &all[all.len().saturating_sub(MOST_ROWS)..]
+}
+
+/// How many rows are of the last records: of two columns that have values of the same records, the same ones.
+fn recent_rows(records: &[u32], all_records: usize) -> usize {
+    let first = all_records.saturating_sub(MOST_ROWS) as u32;
+    (records.len() - records.partition_point(|record| *record < first)).min(MOST_ROWS)
 }
 
 /// Bytes of the columns that have fewer than `enough` values in a parcel.
@@ -133,9 +153,9 @@ fn bytes_of(spans: &[Span]) -> usize {
     spans.iter().map(|span| span.end - span.start + 1).sum::<u32>() as usize
 }
 
-/// Columns with the same mark were gathered from the same parcels, with as many values from each.
-fn mark(before: u64, values: usize) -> u64 {
-    (before ^ values as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23)
+/// Columns with the same mark were gathered from the same parcels, with values of the same records.
+fn mark(before: u64, records: u32, set: u32) -> u64 {
+    (before ^ u64::from(records) << 32 ^ u64::from(set)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23)
 }
 
 /// Columns to hold trials on: of a parcel, or of the evidence.
@@ -148,7 +168,10 @@ pub(super) struct Sample<'a> {
 pub(super) struct Sampled<'a> {
     pub(super) id: u32,
     pub(super) spans: &'a [Span],
-    timestamps: &'a [i64],
+    /// The record of each value.
+    records: &'a [u32],
+    timestamps: Cow<'a, [i64]>,
+    /// Columns with the same number have the same records.
     from: u64,
     /// From how many parcels the values are.
     pub(super) parcels: usize,
@@ -174,7 +197,7 @@ impl Trials {
     /// Tries the columns for which it is time, and leaves what was found as pending.
     pub(super) fn run(
         &mut self,
-        (arena, timestamps): (&[u8], &[Vec<i64>]),
+        (arena, origins): (&[u8], &Origins),
         inputs: &[Input<'_>],
         columns: &mut [Column],
         scratch: &mut Scratch,
@@ -193,7 +216,7 @@ impl Trials {
         let (soon, due) = (within(MOST_ROWS as u32), within(0));
         let due = |input: &Input<'_>| due(input, columns);
         if inputs.iter().any(|input| input.spans.len() < enough && soon(input, columns)) {
-            self.evidence.add(arena, timestamps, inputs, enough);
+            self.evidence.add(arena, origins, inputs, enough);
         } else {
             self.evidence.clear();
         }
@@ -202,17 +225,14 @@ impl Trials {
         let gathered: Vec<bool> =
             inputs.iter().map(|input| due(input) && input.spans.len() < enough).collect();
         if parcel.contains(&true) {
-            let of_parcel = inputs.iter().map(|&Input { id, spans, timestamps: set, binary }| {
-                let timestamps = timestamps.get(set as usize).map_or(&[][..], Vec::as_slice);
-                Sampled {
-                    id,
-                    spans: recent(spans),
-                    timestamps: recent(timestamps),
-                    from: 0,
-                    parcels: 1,
-                    binary,
-                    cache: None,
-                }
+            let all = origins.timestamps();
+            let of_parcel = inputs.iter().zip(&parcel).map(|(&Input { id, spans, set, binary }, due)| {
+                let records = origins.records(set);
+                let first = records.len() - recent_rows(records, all.len());
+                let (spans, records) = (&spans[first..], &records[first..]);
+                let timestamps =
+                    records.iter().filter(|_| *due).map(|record| all[*record as usize]).collect();
+                Sampled { id, spans, records, timestamps, from: set.into(), parcels: 1, binary, cache: None }
             });
             let sample = Sample { arena, columns: of_parcel.collect() };
             self.sample(sample, &parcel, columns, scratch);
@@ -222,12 +242,21 @@ impl Trials {
             // What is not in the evidence stands with no values, so that places stay those of the parcel.
             let of_input = |input: &Input<'_>| {
                 let (id, binary) = (input.id, input.binary);
-                let none =
-                    Sampled { id, spans: &[], timestamps: &[], from: 0, parcels: 0, binary, cache: None };
+                let none = Sampled {
+                    id,
+                    spans: &[],
+                    records: &[],
+                    timestamps: Cow::default(),
+                    from: 0,
+                    parcels: 0,
+                    binary,
+                    cache: None,
+                };
                 evidence.columns.get(input.id as usize).map_or(none, |gathered| Sampled {
                     id: input.id,
                     spans: recent(&gathered.spans),
-                    timestamps: recent(&gathered.timestamps),
+                    records: recent(&gathered.records),
+                    timestamps: Cow::Borrowed(recent(&gathered.timestamps)),
                     from: gathered.from,
                     parcels: gathered.parcels,
                     binary,
@@ -289,7 +318,7 @@ impl Trials {
         scratch: &mut Scratch,
     ) -> Choice {
         let all = Values { arena: sample.arena, spans: sample.columns[index].spans, strip: 0 };
-        let earlier = Known { sample, index };
+        let earlier = Known::of(sample, index);
         let binary = sample.columns[index].binary;
         let framed = binary.is_some() || all.iter().any(|value| memchr::memchr(b'\n', value).is_some());
         let mut best = Best {
@@ -359,11 +388,13 @@ fn constant(values: Values<'_>) -> Option<Choice> {
 }
 
 impl Sample<'_> {
-    /// Makes sure that ids and numbers of the columns before `index` are there, as far as they have some.
+    /// Makes sure that ids and numbers of the columns that the one at `index` may refer to are there, as far as they have
+    /// some.
     fn provide(&mut self, index: usize, columns: &[Column]) {
-        let (count, from) = (self.columns[index].spans.len(), self.columns[index].from);
-        for sampled in &mut self.columns[..index] {
-            if sampled.spans.len() != count || sampled.from != from || sampled.cache.is_some() {
+        let related: Vec<usize> = Known::of(self, index).places().collect();
+        for place in related {
+            let sampled = &mut self.columns[place];
+            if sampled.cache.is_some() {
                 continue;
             }
             let column = &columns[sampled.id as usize];
@@ -392,28 +423,91 @@ impl Sample<'_> {
     }
 }
 
-/// The columns of a sample before the current one.
+/// The columns of a sample that the one at `index` may refer to, by its first rows.
+#[derive(Clone, Copy)]
 pub(super) struct Known<'a> {
     sample: &'a Sample<'a>,
     index: usize,
+    rows: usize,
 }
 
 impl<'a> Known<'a> {
+    fn of(sample: &'a Sample<'a>, index: usize) -> Self {
+        Self { sample, index, rows: sample.columns[index].spans.len() }
+    }
+
+    /// The same for the first rows only.
+    pub(super) fn first(&self, rows: usize) -> Self {
+        Self { rows, ..*self }
+    }
+
+    fn current(&self) -> &'a Sampled<'a> {
+        &self.sample.columns[self.index]
+    }
+
     /// From how many parcels the current column's values are.
     pub(super) fn parcels(&self) -> usize {
-        self.sample.columns[self.index].parcels
+        self.current().parcels
     }
 
-    /// Nearest first.
+    /// Places of earlier columns with values of the same records, nearest first; then of those with values of some of
+    /// them.
+    fn places(&self) -> impl Iterator<Item = usize> + use<'a> {
+        let (current, columns) = (self.current(), &self.sample.columns);
+        let mut met: Vec<(u64, bool)> = Vec::new();
+        let mut is_related = move |other: &Sampled<'_>| match met.iter().find(|(from, _)| *from == other.from)
+        {
+            Some((_, related)) => *related,
+            None => {
+                let related = other.from != current.from && shares(current.records, other.records);
+                met.push((other.from, related));
+                related
+            }
+        };
+        let before = (0..self.index).rev();
+        let alike = before.clone().filter(|place| columns[*place].from == current.from);
+        alike.chain(before.filter(move |place| is_related(&columns[*place])))
+    }
+
+    /// The columns in that order.
     pub(super) fn columns(&self) -> impl Iterator<Item = &'a Sampled<'a>> + use<'a> {
-        let current = &self.sample.columns[self.index];
-        let alike =
-            |other: &&Sampled<'_>| other.spans.len() == current.spans.len() && other.from == current.from;
-        self.sample.columns[..self.index].iter().rev().filter(alike)
+        let columns = &self.sample.columns;
+        self.places().map(|place| &columns[place])
     }
 
-    fn cache(&self, id: u32) -> Option<&'a Cache> {
-        self.columns().find(|sampled| sampled.id == id)?.cache.as_ref()
+    fn column(&self, id: u32) -> Option<&'a Sampled<'a>> {
+        self.sample.columns[..self.index].iter().find(|sampled| sampled.id == id)
+    }
+
+    /// Its row for each row; none if they are the same.
+    fn rows_of(&self, other: &Sampled<'_>) -> Option<Vec<u32>> {
+        let current = self.current();
+        (other.from != current.from).then(|| join(&current.records[..self.rows], other.records))
+    }
+
+    /// The value that `other` has for a row.
+    pub(super) fn value_of(&self, other: &Sampled<'a>, row: usize) -> Option<&'a [u8]> {
+        let current = self.current();
+        let place = if other.from == current.from {
+            row
+        } else {
+            let record = current.records[row];
+            let before = current.records[..row].iter().rev().take_while(|other| **other == record).count();
+            let first = other.records.partition_point(|other| *other < record);
+            other.records.get(first + before).filter(|found| **found == record)?;
+            first + before
+        };
+        Some(other.spans[place].of(self.sample.arena))
+    }
+
+    fn of_rows<T: Copy>(&self, other: &Sampled<'_>, all: &'a [T]) -> Option<Cow<'a, [T]>> {
+        if all.len() != other.spans.len() {
+            return None;
+        }
+        match self.rows_of(other) {
+            None => Some(Cow::Borrowed(&all[..self.rows])),
+            Some(rows) => gather(&rows, all).map(Cow::Owned),
+        }
     }
 
     /// Columns with ids, and some order in them: fewer entries than half the values.
@@ -428,25 +522,34 @@ impl<'a> Known<'a> {
 }
 
 impl Earlier for Known<'_> {
-    fn ids(&self, id: u32) -> Option<&[u32]> {
-        self.cache(id).map(|cache| cache.ids.as_slice()).filter(|ids| !ids.is_empty())
+    fn ids(&self, id: u32) -> Option<Cow<'_, [u32]>> {
+        let column = self.column(id)?;
+        self.of_rows(column, &column.cache.as_ref()?.ids)
     }
 
-    fn numbers(&self, source: Source) -> Option<&[i64]> {
-        let current = &self.sample.columns[self.index];
+    fn numbers(&self, source: Source) -> Option<Cow<'_, [i64]>> {
         match source {
-            Source::Timestamps => {
-                (current.timestamps.len() == current.spans.len()).then_some(current.timestamps)
-            }
+            Source::Timestamps => Some(Cow::Borrowed(&self.current().timestamps[..self.rows])),
             Source::Column(id) => {
-                self.cache(id).map(|cache| cache.numbers.as_slice()).filter(|numbers| !numbers.is_empty())
+                let column = self.column(id)?;
+                self.of_rows(column, &column.cache.as_ref()?.numbers)
             }
         }
     }
 
-    fn spans(&self, id: u32) -> Option<&[Span]> {
-        self.columns().find(|sampled| sampled.id == id).map(|sampled| sampled.spans)
+    fn spans(&self, id: u32) -> Option<Cow<'_, [Span]>> {
+        let column = self.column(id)?;
+        Some(match self.rows_of(column) {
+            None => Cow::Borrowed(&column.spans[..self.rows]),
+            Some(rows) => Cow::Owned(gather_or(&rows, column.spans, Span::NONE)),
+        })
     }
+}
+
+/// Whether some rows have one of the same record in the other column, as a few tell.
+fn shares(records: &[u32], others: &[u32]) -> bool {
+    let probes = (0..=RELATED_PROBES).map(|probe| (records.len() - 1) * probe / RELATED_PROBES);
+    probes.into_iter().any(|row| others.binary_search(&records[row]).is_ok())
 }
 
 /// Values that are enough for a trial on one parcel alone; and where time counts.
@@ -469,10 +572,13 @@ const CANDIDATE: i64 = 256;
 const FEWEST_CONSTANT: usize = 3;
 /// Rows that a trial looks at.
 const MOST_ROWS: usize = 8192;
+/// Rows, less one, by which columns with values of the same records are found.
+const RELATED_PROBES: usize = 15;
 /// zstd level of trials. Those below 1 are hardly faster, and know nothing of uneven bytes.
 const LEVEL: i32 = 1;
 
-/// Bytes and values of evidence; at more, gathering begins anew.
+/// Bytes and values of evidence, and records that it is from; at more, gathering begins anew.
 const MOST_EVIDENCE: usize = 768 * 1024;
+const MOST_RECORDS: u32 = u32::MAX / 2;
 
 const _: () = assert!(MOST_EVIDENCE < u32::MAX as usize && MAX_COLUMNS < u32::MAX);

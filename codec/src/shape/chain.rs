@@ -102,7 +102,6 @@ impl Chains {
         }
         let edges = graph.edge_count();
         self.by_edge.resize(edges, 0);
-        self.single.resize(edges, 0);
         self.passed.resize((graph.columns() + START_NODES) as usize, 0);
         let (first, number) = (self.edges.len(), self.chains.len() as u32 + 1);
         let (mut next, mut target) = (Some(edge), END);
@@ -117,27 +116,31 @@ impl Chains {
             target = to;
             next = if ends { None } else { graph.only(to) };
         }
-        if self.edges.len() - first < 2 {
+        let id = if self.edges.len() - first < 2 {
             self.edges.truncate(first);
-            return self.make_single(edge, graph);
-        }
-        let id = self.add(first, target, graph);
+            self.single(edge, graph)
+        } else {
+            self.add(first, target, graph)
+        };
         self.by_edge[edge as usize] = id + 1;
         id
     }
 
-    fn make_single(&mut self, edge: EdgeId, graph: &Graph) -> ChainId {
-        let known = self.single[edge as usize];
-        let made = if known > 0 {
-            known
-        } else {
-            let first = self.edges.len();
-            self.edges.push(edge);
-            self.add(first, graph.edge(edge).target, graph) + 1
-        };
-        self.single[edge as usize] = made;
-        self.by_edge[edge as usize] = made;
-        made - 1
+    /// The chain of this edge alone.
+    pub(super) fn single(&mut self, edge: EdgeId, graph: &Graph) -> ChainId {
+        if self.single.len() <= edge as usize {
+            self.single.resize(graph.edge_count(), 0);
+        }
+        match self.single[edge as usize] {
+            0 => {
+                let first = self.edges.len();
+                self.edges.push(edge);
+                let id = self.add(first, graph.edge(edge).target, graph);
+                self.single[edge as usize] = id + 1;
+                id
+            }
+            known => known - 1,
+        }
     }
 
     fn add(&mut self, first: usize, target: Node, graph: &Graph) -> ChainId {

@@ -5,14 +5,14 @@
 //! everything one behind the other.
 
 use super::build::{Builder, Parts};
-use super::chain::{self, ChainId, Chains};
-use super::cover::Covers;
+use super::chain::{ChainId, Chains};
 use super::dress::Dress;
 use super::flag;
 use super::graph::{END, EdgeId, Graph, KEYS, NULL, Node, Refused, START_NODES, VALUES, Way};
+use super::origin::Tracer;
 use crate::Error;
 use crate::batch::{self, Batch};
-use crate::column::{ColumnDecoders, Expected, Sink, Span};
+use crate::column::{ColumnDecoders, Expected, Origins, Sink, Span};
 use crate::limits::{MAX_COLUMN_VALUES, MAX_SHAPE_COLUMNS, MAX_SHAPE_EDGES, MAX_SHAPE_LITERAL};
 use crate::varint::Reader;
 
@@ -26,19 +26,15 @@ pub(crate) struct Decoder {
     /// Chains of all keys, then of all values, one way behind the other; and where those of values begin.
     ways: Vec<ChainId>,
     first_value: usize,
-    /// By chain: how often it was gone in the group at hand; and those that were.
-    gone: Vec<u32>,
-    touched: Vec<ChainId>,
     /// Bytes of the text between the values of this parcel.
     text: u64,
     builder: Builder,
-    /// By column: values of this parcel, then which of the decoded columns it is.
-    counts: Vec<u32>,
+    /// By column: which of the decoded columns it is.
     places: Vec<u32>,
     expected: Vec<Expected>,
     choices: Vec<Told>,
     listed: Vec<Node>,
-    covers: Covers,
+    tracer: Tracer,
     /// By column: what its values wear; bare are those beyond the last.
     dresses: Vec<Dress>,
     /// Bytes of what the values of this parcel wear.
@@ -69,16 +65,13 @@ impl Decoder {
             chains: Chains::default(),
             ways: Vec::new(),
             first_value: 0,
-            gone: Vec::new(),
-            touched: Vec::new(),
             text: 0,
             builder: Builder::default(),
-            counts: Vec::new(),
             places: Vec::new(),
             expected: Vec::new(),
             choices: Vec::new(),
             listed: Vec::new(),
-            covers: Covers::default(),
+            tracer: Tracer::default(),
             dresses: Vec::new(),
             worn: 0,
         }
@@ -92,12 +85,11 @@ impl Decoder {
             + self.sink.memory()
             + choices
             + self.choices.capacity() * size_of::<Told>()
-            + (self.ways.capacity() + self.counts.capacity() + self.places.capacity()) * 4
-            + (self.gone.capacity() + self.touched.capacity()) * 4
+            + (self.ways.capacity() + self.places.capacity()) * 4
             + self.chains.memory()
             + self.builder.memory()
             + self.expected.capacity() * size_of::<Expected>()
-            + self.covers.memory()
+            + self.tracer.memory()
             + self.dresses.capacity() * size_of::<Dress>()
     }
 
@@ -119,13 +111,14 @@ impl Decoder {
         if dressed > self.graph.columns() as usize {
             return Err(Error::Shape("a column's values wear something, and it is not defined"));
         }
-        self.covers.end(batch);
+        let halves = self.ways.split_at(self.first_value);
+        self.tracer.trace(batch, halves.into(), &self.chains, &self.graph);
         for expected in &mut self.expected {
-            expected.timestamps = self.covers.set_of(expected.id, expected.count as usize, batch);
+            expected.set = self.tracer.set_of(expected.id as usize);
         }
         self.sink.set_limit(usize::try_from(left - self.text).unwrap_or(usize::MAX));
         reader.section = "columns";
-        self.columns.decode(reader, self.covers.sets(), &self.expected, &mut self.sink)?;
+        self.columns.decode(reader, self.tracer.origins(), &self.expected, &mut self.sink)?;
         self.worn = self.worn();
         match self.text + self.sink.used() as u64 + self.worn {
             needed if needed > left => Err(Error::Shape("values are longer than the plain size allows")),
@@ -198,15 +191,11 @@ impl Decoder {
 
     /// Goes the ways of all keys, then of all values.
     fn go(&mut self, definitions: &[Definition<'_>], batch: &Batch, left: u64) -> Result<(), Error> {
-        if self.chains.begin(&self.graph) {
-            self.gone.clear();
-        }
+        self.chains.begin(&self.graph);
         self.ways.clear();
-        self.counts.clear();
-        self.counts.resize(self.graph.columns() as usize, 0);
+        self.tracer.begin();
         self.expected.clear();
         self.places.clear();
-        self.covers.begin(batch.groups.len(), self.graph.columns());
         self.text = 0;
         let (mut values, mut ordinal) = (0, 0);
         let mut definitions = definitions.iter().peekable();
@@ -214,7 +203,7 @@ impl Decoder {
             if start == VALUES {
                 self.first_value = self.ways.len();
             }
-            for (index, group) in batch.groups.iter().enumerate() {
+            for group in &batch.groups {
                 for _ in &group.records {
                     ordinal += 1;
                     while let Some(new) = definitions.next_if(|new| new.ordinal == ordinal) {
@@ -222,9 +211,9 @@ impl Decoder {
                     }
                     self.way(start, group.slot, left, &mut values)?;
                 }
-                self.count();
-                self.covers.end_group(index, group.records.len(), self.counts.iter().copied());
             }
+            let first = if start == KEYS { 0 } else { self.first_value };
+            self.tracer.count(&self.ways[first..], &self.chains, &self.graph);
             self.expect();
         }
         if definitions.next().is_some() {
@@ -243,7 +232,6 @@ impl Decoder {
             Refused::Malformed => Error::Shape("an edge is defined that leads nowhere"),
         };
         self.graph.define(new.from, new.literal, new.target).map_err(refused)?;
-        self.counts.resize(self.graph.columns() as usize, 0);
         Ok(())
     }
 
@@ -269,27 +257,9 @@ impl Decoder {
                 let limit = MAX_COLUMN_VALUES.into();
                 return Err(Error::TooMuch { what: "values", actual: (*values).into(), limit });
             }
-            if self.gone.len() <= id as usize {
-                self.gone.resize(self.chains.len(), 0);
-            }
-            let gone = &mut self.gone[id as usize];
-            if *gone == 0 {
-                self.touched.push(id);
-            }
-            *gone += 1;
             node = chain.target;
             if node == END || node == NULL {
                 return Ok(());
-            }
-        }
-    }
-
-    /// Counts the values of the chains that were gone since the last call.
-    fn count(&mut self) {
-        for id in self.touched.drain(..) {
-            let gone = std::mem::take(&mut self.gone[id as usize]);
-            for column in chain::columns(self.chains.edges_of(id), &self.graph) {
-                self.counts[column] += gone;
             }
         }
     }
@@ -313,13 +283,13 @@ impl Decoder {
 
     /// Lists the columns that have values and were not listed before.
     fn expect(&mut self) {
-        self.places.resize(self.counts.len(), NOWHERE);
-        for (id, (&count, place)) in self.counts.iter().zip(&mut self.places).enumerate() {
+        self.places.resize(self.graph.columns() as usize, NOWHERE);
+        for (id, (count, place)) in self.tracer.values().zip(&mut self.places).enumerate() {
             match self.expected.get_mut(*place as usize) {
                 Some(expected) => expected.count = count,
                 None if count > 0 => {
                     *place = self.expected.len() as u32;
-                    self.expected.push(Expected { id: id as u32, count, timestamps: 0 });
+                    self.expected.push(Expected { id: id as u32, count, set: Origins::ALL });
                 }
                 None => {}
             }

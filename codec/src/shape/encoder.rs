@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use super::chain::ChainId;
-use super::cover::Covers;
 use super::dress::Dress;
 use super::follow::{Known, Paths};
 use super::graph::{
     CHOICE_EMPTY, CHOICE_NULL, CHOICE_WHOLE, END, EdgeId, Graph, Node, START_NODES, WHOLE_KEYS, WHOLE_VALUES,
     Way,
 };
+use super::origin::Tracer;
 use super::parcel::Parcel;
 use super::token::{self, Schemas, Scope, Token};
 use super::topic::{Half, Topics};
 use super::{Counts, flag};
 use crate::avro::Schema;
 use crate::batch::{Batch, Meta, NULL, length};
-use crate::column::{ColumnEncoders, Input, Span};
+use crate::column::{ColumnEncoders, Input};
 use crate::limits::{MAX_COLUMN_VALUES, MAX_SHAPE_TOPICS};
 
 /// Turns keys and values into columns, and remembers what [`Decoder`](super::Decoder) remembers.
@@ -37,7 +37,10 @@ pub(crate) struct Encoder {
     /// Shapes had to be left out as the graph is full.
     full: bool,
     plain_since_reset: u64,
-    covers: Covers,
+    /// Chains of all keys, then of all values, one way behind the other; and where those of values begin.
+    ways: Vec<ChainId>,
+    first_value: usize,
+    tracer: Tracer,
 }
 
 /// A key or value, and whose it is.
@@ -66,7 +69,9 @@ impl Encoder {
             counts: Counts::default(),
             full: false,
             plain_since_reset: 0,
-            covers: Covers::default(),
+            ways: Vec::new(),
+            first_value: 0,
+            tracer: Tracer::default(),
         }
     }
 
@@ -91,7 +96,8 @@ impl Encoder {
             + self.way.capacity() * size_of::<EdgeId>()
             + self.links.capacity() * size_of::<(ChainId, EdgeId)>()
             + self.paths.memory()
-            + self.covers.memory()
+            + self.ways.capacity() * size_of::<ChainId>()
+            + self.tracer.memory()
     }
 
     /// What became of keys and values so far.
@@ -136,31 +142,33 @@ impl Encoder {
         }
         self.parcel.begin(&self.graph);
         self.paths.begin(&Known { graph: &self.graph, topics: &self.topics, columns: &self.columns });
-        self.covers.begin(batch.groups.len(), self.graph.columns());
+        self.ways.clear();
         let mut left = batch.record_count() * 2;
         for half in [Half::Key, Half::Value] {
-            for (index, group) in batch.groups.iter().enumerate() {
+            if half == Half::Value {
+                self.first_value = self.ways.len();
+            }
+            for group in &batch.groups {
                 let topic = self.topic_of(batch, group.slot, &group.records);
                 for meta in &group.records {
                     left -= 1;
                     self.record(batch, group.slot, topic, half, meta, left);
                 }
                 self.paths.flush(&mut self.parcel);
-                self.covers.end_group(index, group.records.len(), self.parcel.values_by_column());
             }
             self.parcel.end_half();
         }
         self.parcel.write(if reset { flag::RESET } else { 0 }, out);
-        self.covers.end(batch);
-        let covers = &mut self.covers;
-        let input = |(id, spans): (u32, &'_ [Span])| (id, covers.set_of(id, spans.len(), batch));
-        let sets: Vec<(u32, u32)> = self.parcel.used().map(input).collect();
-        let with_spans = |(id, timestamps)| {
-            let binary = self.topics.scan(id as usize).binary();
-            Input { id, spans: self.parcel.spans(id), timestamps, binary }
+        let halves: [&[ChainId]; 2] = self.ways.split_at(self.first_value).into();
+        self.tracer.begin();
+        halves.iter().for_each(|ways| self.tracer.count(ways, self.paths.chains(), &self.graph));
+        self.tracer.trace(batch, halves, self.paths.chains(), &self.graph);
+        let input = |(id, spans)| {
+            let (set, binary) = (self.tracer.set_of(id as usize), self.topics.scan(id as usize).binary());
+            Input { id, spans, set, binary }
         };
-        let inputs: Vec<Input<'_>> = sets.into_iter().map(with_spans).collect();
-        self.columns.encode(&batch.arena, self.covers.sets(), &inputs, out)
+        let inputs: Vec<Input<'_>> = self.parcel.used().map(input).collect();
+        self.columns.encode(&batch.arena, self.tracer.origins(), &inputs, out)
     }
 
     /// The topic of a slot: known, or found by the shape of the first value.
@@ -325,6 +333,7 @@ impl Encoder {
                 self.parcel.choose(&mut self.graph, node, &mut way, position);
             }
             self.paths.gone(id);
+            self.ways.push(id);
             node = self.paths.chain(id).target;
         }
         self.parcel.values += values;
@@ -339,6 +348,7 @@ impl Encoder {
             if self.graph.only(node).is_none() {
                 self.parcel.choose(&mut self.graph, node, &mut way, edge.position as usize);
             }
+            self.ways.push(self.paths.single(id, &self.graph));
             node = edge.target;
         }
         self.parcel.values += self.way.len() - 1;
@@ -347,6 +357,7 @@ impl Encoder {
     /// A way of one edge that every start node has.
     fn fixed(&mut self, start: Node, slot: u32, choice: usize) {
         self.parcel.choose(&mut self.graph, start, &mut Way::begin(slot), choice);
+        self.ways.push(self.paths.fixed(self.graph.edges_of(start)[choice], &self.graph));
     }
 
     /// Cuts a record of unknown shape and adds what is new of it to the graph. False when it has no shape, or one that

@@ -102,6 +102,21 @@ impl Paths {
         self.chains.get(id)
     }
 
+    /// All chains there are.
+    pub(super) fn chains(&self) -> &Chains {
+        &self.chains
+    }
+
+    /// The chain of an edge of which the values went to their columns one by one: of this edge alone.
+    pub(super) fn single(&mut self, edge: EdgeId, graph: &Graph) -> ChainId {
+        self.chains.single(edge, graph)
+    }
+
+    /// The chain of an edge with which every start node begins.
+    pub(super) fn fixed(&mut self, edge: EdgeId, graph: &Graph) -> ChainId {
+        self.chains.of(edge, graph)
+    }
+
     /// The chain that begins with `edge`; none when it was cut short, or all plans together became too long.
     #[inline]
     pub(super) fn of(&mut self, edge: EdgeId, known: &Known<'_>) -> Option<ChainId> {

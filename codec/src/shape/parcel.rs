@@ -193,11 +193,6 @@ impl Parcel {
     pub(super) fn spans(&self, column: u32) -> &[Span] {
         &self.spans[column as usize]
     }
-
-    /// How many values each column has so far.
-    pub(super) fn values_by_column(&self) -> impl Iterator<Item = u32> {
-        self.spans.iter().map(|spans| spans.len() as u32)
-    }
 }
 
 /// Values of a column whose memory is kept from one parcel to the next.

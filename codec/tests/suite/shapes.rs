@@ -167,7 +167,7 @@ fn a_value_that_changes_where_a_chain_is_cut_short_is_in_its_place() {
     let mut value = |kind: usize, at: usize, change: &str| {
         count += 1;
         let field = |field: usize| match field {
-            _ if field % 20 == 0 => format!(",\"f{field}\":{}", field * 1000 + count),
+            _ if field.is_multiple_of(20) => format!(",\"f{field}\":{}", field * 1000 + count),
             _ => format!(",\"f{field}\":\"{}\"", if field == at { change } else { "c" }),
         };
         let fields: String = (0..1000).map(field).collect();

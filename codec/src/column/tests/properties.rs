@@ -108,8 +108,10 @@ fn value(family: u64, n: u64, row: u64) -> String {
     }
 }
 
+type Columns = Vec<(u32, Vec<Vec<u8>>)>;
+
 /// Columns of a parcel: each of its own family.
-fn columns(seed: u64, rows: usize, odd: u64) -> Vec<(u32, Vec<Vec<u8>>)> {
+fn columns(seed: u64, rows: usize, odd: u64) -> Columns {
     let column = |id: u32| {
         let family = (seed >> (id * 4) & 15) % 15;
         let values = noise(seed ^ u64::from(id) << 50).take(rows).enumerate().map(|(row, n)| {
@@ -229,9 +231,29 @@ proptest! {
                     ends.encoders.force(*id, choice);
                 }
             }
-            ends.pass(&timestamps, &columns);
+            let (records, columns) = of_some_records(seed, columns);
+            ends.pass_of(&records, &timestamps, &columns);
         }
     }
+}
+
+/// The same columns, most of them without the values of some records, and with those of others twice.
+fn of_some_records(seed: u64, columns: Columns) -> (Vec<Vec<u32>>, Columns) {
+    let mut random = noise(seed);
+    let of_column = |(id, values): (u32, Vec<Vec<u8>>)| {
+        let whole = random.next().expect("endless").is_multiple_of(3);
+        let mut times = |_| {
+            if whole { 1 } else { [1, 1, 1, 0, 0, 1, 1, 2][random.next().expect("endless") as usize % 8] }
+        };
+        let mut records: Vec<u32> =
+            (0..values.len() as u32).flat_map(|record| std::iter::repeat_n(record, times(record))).collect();
+        if records.is_empty() {
+            records.push(0);
+        }
+        let values = records.iter().map(|record| values[*record as usize].clone()).collect();
+        (records, (id, values))
+    };
+    columns.into_iter().map(of_column).unzip()
 }
 
 #[test]
@@ -239,8 +261,14 @@ fn damaged_bytes_are_errors_or_bounded_values() {
     let mut wrong = 0;
     for seed in 1..400u64 {
         let rows = 1 + seed as usize * 7 % 70;
-        let all: Vec<_> = (0..2).map(|parcel| columns(seed.wrapping_mul(MIX) ^ parcel, rows, 30)).collect();
-        let timestamps = [(0..rows as i64).collect::<Vec<_>>()];
+        let (mut records, mut all) = (Vec::new(), Vec::new());
+        for parcel in 0..2 {
+            let columns = columns(seed.wrapping_mul(MIX) ^ parcel, rows, 30);
+            let (of_parcel, columns) = of_some_records(seed, columns);
+            records = of_parcel;
+            all.push(columns);
+        }
+        let timestamps = (0..rows as i64).collect::<Vec<_>>();
         let mut ends = Ends::default();
         let mut parcels = Vec::new();
         for (parcel, columns) in all.iter().enumerate() {
@@ -248,10 +276,10 @@ fn damaged_bytes_are_errors_or_bounded_values() {
                 let choice = any_choice((seed * 6 + u64::from(*id)).wrapping_mul(MIX) >> 3, values);
                 ends.encoders.force(*id, choice);
             }
-            ends.pass(&timestamps[0], columns);
+            ends.pass_of(&records, &timestamps, columns);
             parcels.push(ends.bytes.clone());
         }
-        let expected: Vec<_> = (0..6).map(|id| Expected { id, count: rows as u32, timestamps: 0 }).collect();
+        let (origins, expected) = origins(&records, &timestamps, 0..6);
         let mut random = noise(seed);
         for _ in 0..60 {
             let mut next = || random.next().expect("endless") as usize;
@@ -269,9 +297,9 @@ fn damaged_bytes_are_errors_or_bounded_values() {
             let (mut decoders, mut sink) = (ColumnDecoders::default(), Sink::default());
             sink.set_limit(100_000);
             let mut reader = Reader::new(&parcels[0], "test");
-            decoders.decode(&mut reader, &timestamps, &expected, &mut sink).expect("sound");
+            decoders.decode(&mut reader, &origins, &expected, &mut sink).expect("sound");
             let mut reader = Reader::new(&damaged, "test");
-            match decoders.decode(&mut reader, &timestamps, &expected, &mut sink) {
+            match decoders.decode(&mut reader, &origins, &expected, &mut sink) {
                 Err(_) => wrong += 1,
                 Ok(()) => {
                     let bytes: usize = (0..6).flat_map(|id| sink.column(id)).map(|span| span.len()).sum();
@@ -295,9 +323,9 @@ fn few_bytes_cannot_make_more_values_than_the_sink_allows() {
     let decode = |bytes: &[u8], count, limit| {
         let mut sink = Sink::default();
         sink.set_limit(limit);
-        let expected = [Expected { id: 0, count, timestamps: 0 }];
+        let (origins, expected) = origins(&[(0..count).collect()], &[], 0..1);
         let result =
-            ColumnDecoders::default().decode(&mut Reader::new(bytes, "test"), &[], &expected, &mut sink);
+            ColumnDecoders::default().decode(&mut Reader::new(bytes, "test"), &origins, &expected, &mut sink);
         (result, sink.memory())
     };
     assert!(decode(&constant(1000), 500, 500_000).0.is_ok());
