@@ -10,7 +10,7 @@ use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ParamSwitch, ResetDirecti
 use crate::deflate::Opener;
 use crate::format::{VERSION, flag};
 use crate::layout::Trials;
-use crate::limits::{LEVELS, WINDOW_LOGS};
+use crate::limits::{LEVELS, WINDOW_LOGS, serialized_bound};
 use crate::serialize::{self, Beside, Serializer, Written};
 use crate::shape::Counts;
 use crate::skip::Skip;
@@ -103,9 +103,13 @@ impl Encoder {
         self.serialized.reserve(inside.plain_size() as usize);
         self.serializer.shapes.set_thrifty(self.level < RICH_LEVEL);
         let (layout, compare) = self.trials.next(inside);
-        let Written { payload, ranged } =
-            self.serializer.write(inside, counts, layout, beside, &mut self.serialized);
-        if compare {
+        // Both are bounded by the check above.
+        let most = serialized_bound(inside.plain_size() as u32) as usize;
+        let Written { payload, ranged, unfit } =
+            self.serializer.write(inside, counts, layout, beside, most, &mut self.serialized);
+        if unfit {
+            self.trials.unfit();
+        } else if compare {
             let definitions = self.serializer.shapes.defined_bytes();
             self.trials.compare(|out| serialize::rows(inside, out), &self.serialized[payload], definitions);
         }

@@ -60,6 +60,12 @@ impl Trials {
         (self.left, self.interval) = (0, FIRST_INTERVAL);
     }
 
+    /// A parcel could not be laid out by shapes.
+    pub(crate) fn unfit(&mut self) {
+        (self.layout, self.left, self.interval) = (Layout::Rows, FIRST_INTERVAL, FIRST_INTERVAL);
+        self.begin();
+    }
+
     /// Layout of the next parcel, and whether [`compare`](Self::compare) wants to see both.
     pub(crate) fn next(&mut self, batch: &Batch) -> (Layout, bool) {
         if batch.record_count() == 0 {
@@ -94,6 +100,11 @@ impl Trials {
             if layout == self.layout { (self.interval * 2).min(LAST_INTERVAL) } else { FIRST_INTERVAL };
         self.layout = layout;
         self.left = self.interval;
+        self.begin();
+    }
+
+    /// Begins a stretch.
+    fn begin(&mut self) {
         self.definitions = 0;
         for bytes in [&mut self.rows, &mut self.shapes, &mut self.compressed] {
             bytes.clear();

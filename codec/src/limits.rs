@@ -62,10 +62,16 @@ pub const MAX_CODED: u32 = 28 * 1024 * 1024;
 /// Largest serialized size that a batch of `plain` bytes can have.
 ///
 /// Half as much again covers the worst varints of a group (36 bytes, counted as 32), of a record (35, counted as 32)
-/// and of a header whose name is spelled out (11, counted as 8); the constant covers the rest of the layout.
+/// and of a header whose name is spelled out (11, counted as 8); the constant covers the rest of the layout, and what a
+/// few records of new shapes have to tell of them: a table of 1,000 columns with one digit in each, say. Where shapes
+/// would need more, the encoder lays records out side by side.
 pub const fn serialized_bound(plain: u32) -> u64 {
-    plain as u64 + plain as u64 / 2 + 256
+    plain as u64 + plain as u64 / 2 + MAX_SHAPES_TOLD as u64 + 256
 }
+
+/// Bytes by which the shapes and columns that a batch begins may exceed what their values leave of the serialized size:
+/// so many edges and columns at once are all that a lane epoch can have, with 10 bytes for each.
+pub const MAX_SHAPES_TOLD: u32 = 10 * (MAX_SHAPE_EDGES + MAX_SHAPE_COLUMNS) as u32;
 
 /// Largest coded size that a batch of `plain` bytes can have: stored blocks cost 3 bytes in 128 KiB.
 pub const fn coded_bound(plain: u32) -> u64 {

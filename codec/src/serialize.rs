@@ -37,6 +37,8 @@ pub(crate) struct Written {
     pub(crate) payload: Range<usize>,
     /// The end of the payload that is range-coded, and for no other compressor.
     pub(crate) ranged: Range<usize>,
+    /// It was to be by shapes, which was too much.
+    pub(crate) unfit: bool,
 }
 
 /// What [`check`] counted.
@@ -105,18 +107,20 @@ impl Serializer {
         self.shapes.memory() + self.timestamps.memory()
     }
 
-    /// Appends `batch`, which [`check`] has let through, to `out`.
+    /// Appends `batch`, which [`check`] has let through, to `out`, which is empty: `most` bytes at most, if need be in
+    /// another layout.
     pub(crate) fn write(
         &mut self,
         batch: &Batch,
         counts: Counts,
         layout: Layout,
         beside: Beside<'_>,
+        most: usize,
         out: &mut Vec<u8>,
     ) -> Written {
         self.groups(batch, out);
         let mut payload = out.len()..out.len();
-        let mut ranged = 0;
+        let (mut ranged, mut unfit) = (0, false);
         self.shapes.passed(batch.plain_size());
         if counts.records > 0 {
             offsets(batch, out);
@@ -127,13 +131,8 @@ impl Serializer {
                 out.push(kind::HEADERS_NONE);
             }
             payload.start = out.len();
-            match layout {
-                Layout::Rows => rows(batch, out),
-                Layout::Shapes => {
-                    out.push(kind::PAYLOAD_SHAPES);
-                    ranged = self.shapes.write(batch, out);
-                }
-            }
+            let behind = beside.opened.map_or(0, |section| section.len() + 1) + CHECKSUM;
+            (ranged, unfit) = self.payload(batch, layout, most.saturating_sub(behind), out);
         }
         payload.end = out.len();
         if let Some(section) = beside.opened {
@@ -141,7 +140,24 @@ impl Serializer {
             out.extend_from_slice(section);
         }
         out.extend_from_slice(&checksum::of_batch(beside.original).to_le_bytes());
-        Written { ranged: payload.end - ranged..payload.end, payload }
+        Written { ranged: payload.end - ranged..payload.end, payload, unfit }
+    }
+
+    /// Appends keys and values. Returns how many bytes at the end are range-coded, and whether shapes, which it was to be,
+    /// came to more than `most` bytes of `out`. Rows never do.
+    fn payload(&mut self, batch: &Batch, layout: Layout, most: usize, out: &mut Vec<u8>) -> (usize, bool) {
+        let start = out.len();
+        if layout == Layout::Shapes {
+            out.push(kind::PAYLOAD_SHAPES);
+            let ranged = self.shapes.write(batch, out);
+            if out.len() <= most {
+                return (ranged, false);
+            }
+            self.shapes.forget();
+            out.truncate(start);
+        }
+        rows(batch, out);
+        (0, layout == Layout::Shapes)
     }
 
     fn groups(&mut self, batch: &Batch, out: &mut Vec<u8>) {
@@ -247,6 +263,9 @@ fn records(batch: &Batch) -> impl Iterator<Item = &Meta> {
     batch.groups.iter().flat_map(|group| &group.records)
 }
 
+/// Bytes of the checksum at the end.
+const CHECKSUM: usize = 8;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,7 +275,7 @@ mod tests {
         let mut out = Vec::new();
         let counts = check(batch).expect("a sound batch");
         let beside = Beside { original: batch, opened: None };
-        serializer.write(batch, counts, Layout::Rows, beside, &mut out);
+        serializer.write(batch, counts, Layout::Rows, beside, usize::MAX, &mut out);
         out
     }
 
@@ -321,6 +340,37 @@ mod tests {
             sections
                 .ends_with(&[0x11, 0xf4, 0x03, 20, 6, 1, 0, 0x18, 0x20, 0x28, 0, 0, 0, 0, 0x28, 0, 0, 0, 0])
         );
+    }
+
+    #[test]
+    fn what_shapes_would_make_too_large_goes_as_rows_and_shapes_begin_anew_at_both_ends() {
+        let batch = |first: i64| {
+            let mut batch = Batch::new();
+            let group = batch.group_index(0);
+            for offset in first..first + 20 {
+                let value = format!("{{\"id\":{offset},\"name\":\"n{}\"}}", offset % 3);
+                batch.push(group, offset, offset, Some(b"k"), Some(value.as_bytes()), []);
+            }
+            let group = &mut batch.groups_mut()[group];
+            (group.prev_next, group.next) = (first, first + 20);
+            batch
+        };
+        let (mut serializer, mut parser) = (Serializer::new(), crate::parse::Parser::new());
+        for (parcel, most) in
+            [usize::MAX, usize::MAX, 0, usize::MAX, 0, 0, usize::MAX, usize::MAX].into_iter().enumerate()
+        {
+            let batch = batch(parcel as i64 * 20);
+            let beside = Beside { original: &batch, opened: None };
+            let mut received = Batch::new();
+            let counts = check(&batch).expect("a sound batch");
+            let written = serializer.write(&batch, counts, Layout::Shapes, beside, most, &mut received.arena);
+            assert_eq!(written.unfit, most == 0);
+            let kind = received.arena[written.payload.start];
+            assert_eq!(kind, if most == 0 { kind::PAYLOAD_ROWS } else { kind::PAYLOAD_SHAPES });
+            let limits = crate::DecodeLimits::default();
+            parser.parse(&mut received, batch.plain_size() as u32, None, &limits).expect("sound");
+            assert_eq!(received, batch, "parcel {parcel}");
+        }
     }
 
     #[test]

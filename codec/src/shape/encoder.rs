@@ -36,6 +36,8 @@ pub(crate) struct Encoder {
     counts: Counts,
     /// Shapes had to be left out as the graph is full.
     full: bool,
+    /// The decoder did not get what was written last.
+    astray: bool,
     plain_since_reset: u64,
     /// Chains of all keys, then of all values, one way behind the other; and where those of values begin.
     ways: Vec<ChainId>,
@@ -68,6 +70,7 @@ impl Encoder {
             way: Vec::new(),
             counts: Counts::default(),
             full: false,
+            astray: false,
             plain_since_reset: 0,
             ways: Vec::new(),
             first_value: 0,
@@ -125,6 +128,11 @@ impl Encoder {
         self.schemas.take_unknown()
     }
 
+    /// What was [written](Self::write) last is not sent: the next time all begins anew, at both ends.
+    pub(crate) fn forget(&mut self) {
+        self.astray = true;
+    }
+
     /// Counts a batch, by shapes or not.
     pub(crate) fn passed(&mut self, plain: u64) {
         self.plain_since_reset += plain;
@@ -133,12 +141,12 @@ impl Encoder {
     /// Appends keys and values of all records of `batch` to `out`: a payload section without its kind. Returns how many
     /// bytes at the end of `out` are range-coded.
     pub(crate) fn write(&mut self, batch: &Batch, out: &mut Vec<u8>) -> usize {
-        let reset = self.full && self.plain_since_reset >= WORTH_A_RESET;
+        let reset = self.astray || self.full && self.plain_since_reset >= WORTH_A_RESET;
         if reset {
             self.graph.reset();
             self.topics.reset();
             self.columns.reset();
-            (self.full, self.plain_since_reset) = (false, 0);
+            (self.full, self.astray, self.plain_since_reset) = (false, false, 0);
         }
         self.parcel.begin(&self.graph);
         self.paths.begin(&Known { graph: &self.graph, topics: &self.topics, columns: &self.columns });

@@ -159,6 +159,31 @@ fn a_shape_that_begins_as_another_goes_on_is_followed_too() {
     assert!(counts.parsed < 30 && counts.whole == 0, "{counts:?}");
 }
 
+/// What a few records of new shapes have to tell can be more than they have bytes themselves.
+#[test]
+fn wide_records_of_little_arrive_also_alone() {
+    let digits = |columns: usize, seed: usize| (0..columns).map(move |column| (column * 7 + seed) % 10);
+    let csv =
+        |columns, seed| digits(columns, seed).map(|digit| digit.to_string()).collect::<Vec<_>>().join(",");
+    let json = |columns, seed| {
+        let fields: Vec<_> =
+            digits(columns, seed).enumerate().map(|(f, digit)| format!("\"f{f}\":{digit}")).collect();
+        format!("{{{}}}", fields.join(","))
+    };
+    for columns in [80, 300, 1000, 3000] {
+        for value in [&csv as &dyn Fn(usize, usize) -> String, &json] {
+            let mut lane = Lane::new();
+            for seed in 0..5 {
+                lane.send_to_one(&[record("k", &value(columns, seed))]);
+            }
+            // Others of other widths, each one of its own shape.
+            for seed in 0..5 {
+                lane.send_to_one(&[record("k", &value(columns + 1 + seed, seed))]);
+            }
+        }
+    }
+}
+
 /// Chains of text are cut short when all of them together become too long. A value behind such a cut is one of those of
 /// the same column that other chains expect to be what it always was.
 #[test]
