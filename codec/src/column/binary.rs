@@ -37,7 +37,7 @@ pub(crate) enum Form {
 }
 
 /// The bytes that stand for the two branches of a union of null and something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Branches {
     /// Before a value.
     pub(crate) some: u8,

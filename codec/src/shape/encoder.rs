@@ -404,13 +404,17 @@ impl Encoder {
                 self.topics.add_column(topic, half, token, target);
                 self.parcel.dress(target, token.scan.dress());
             }
-            self.way.push(edge);
             let scan = self.topics.scan((target - START_NODES) as usize);
             let inner = match scan.dress() {
                 Dress::Bare => start + token.start,
-                // Of a known path with another scan: as if it led nowhere.
-                _ => scan.value(bytes, start + token.start, start + token.end)?.0,
+                // What is not as it should be leads nowhere.
+                _ => match scan.value(bytes, start + token.start, start + token.end)? {
+                    (inner, stop) if stop == start + token.end => inner,
+                    _ => return None,
+                },
             };
+            // Both or none: what is taken back has both.
+            self.way.push(edge);
             self.parcel.push(target, inner, start + token.end);
             (node, at) = (target, start + token.end);
         }

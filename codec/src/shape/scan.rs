@@ -7,7 +7,7 @@ use super::dress::Dress;
 use crate::column::{Binary, Branches, Form};
 
 /// How the end of a column's values is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Scan {
     /// A JSON string with its quotes, or else all up to a comma, a closing bracket, white space.
     Json,
@@ -38,7 +38,7 @@ pub(super) enum Scan {
 }
 
 /// What a block of an Avro array consists of, or a union with null.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Item {
     Number,
     Bytes(u32),

@@ -307,6 +307,62 @@ fn avro_by_its_schema_is_followed_and_the_decoder_needs_none() {
     assert!(counts.followed > 980 && counts.parsed < 40, "{counts:?}");
 }
 
+/// A field becomes optional, or of another type, and records of both versions come one after the other: behind ids of
+/// schemas, and without.
+#[test]
+fn versions_of_an_avro_schema_are_told_apart() {
+    let types = [
+        r#""string""#,
+        r#"["null","string"]"#,
+        r#"["string","null"]"#,
+        r#""long""#,
+        r#"["null","long"]"#,
+        r#""double""#,
+        r#"{"type":"array","items":"int"}"#,
+    ];
+    let field = |of: usize, i: u8| match of {
+        0 => vec![4, b'n', b'0' + i % 7],
+        1 if i.is_multiple_of(5) => vec![0],
+        // One byte that could be taken for the branch of null.
+        1 if i.is_multiple_of(7) => vec![2, 2, 0],
+        1 => vec![2, 4, b'n', b'0' + i % 7],
+        2 if i.is_multiple_of(5) => vec![2],
+        2 if i.is_multiple_of(7) => vec![0, 2, 2],
+        2 => vec![0, 4, b'n', b'0' + i % 7],
+        3 => vec![i & 0x7f],
+        4 => vec![2, i & 0x7f],
+        5 => f64::from(i).to_le_bytes().to_vec(),
+        _ => vec![4, i & 0x7f, 2, 0],
+    };
+    let schema = |of: usize| {
+        let text = format!(
+            r#"{{"type":"record","name":"R","fields":[{{"name":"id","type":"int"}},
+            {{"name":"name","type":{}}},{{"name":"n","type":"int"}}]}}"#,
+            types[of]
+        );
+        std::sync::Arc::new(longhaul_codec::avro::Schema::parse(&text).expect("a sound schema"))
+    };
+    for (one, other) in (0..types.len()).flat_map(|one| (0..types.len()).map(move |other| (one, other))) {
+        for with_id in [true, false] {
+            let mut lane = Lane::new();
+            for (id, of) in [(1, one), (2, other)] {
+                lane.encoder.use_avro(None, with_id.then_some(id), schema(of));
+            }
+            for parcel in 0..6u8 {
+                let value = |i: u8| {
+                    let newer = parcel >= 2 && i.is_multiple_of(2);
+                    let mut value = if with_id { vec![0, 0, 0, 0, 1 + u8::from(newer)] } else { Vec::new() };
+                    value.push(i & 0x7f);
+                    value.extend(field(if newer { other } else { one }, i));
+                    value.push(i & 0x7e);
+                    (None, Some(value))
+                };
+                lane.send_to_one(&(0..60).map(value).collect::<Vec<_>>());
+            }
+        }
+    }
+}
+
 /// JSON as text, spelled in odd ways.
 fn json() -> impl Strategy<Value = String> {
     let space = || prop_oneof![6 => Just(""), 1 => Just(" "), 1 => Just("\n\t"), 1 => Just("  ")];

@@ -1,5 +1,7 @@
 //! Avro by its schema: the branches of unions are the shape, everything else are values.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use super::{Token, below, step};
 use crate::avro::{Schema, Type};
 use crate::column::Branches;
@@ -105,6 +107,10 @@ impl Cutter<'_> {
 
     fn push(&mut self, path: u64, scan: Scan) -> Option<()> {
         let end = scan.end(self.record, self.at, self.record.len())?;
+        // A field of one name may be of another type in another version of the schema, or in another record.
+        let mut hasher = DefaultHasher::new();
+        scan.hash(&mut hasher);
+        let path = below(path, hasher.finish());
         self.tokens.push(Token { start: self.at, end, path, scan });
         self.at = end;
         Some(())
