@@ -227,6 +227,7 @@ impl Encoder {
         if self.frame_level != Some(self.level) {
             context.reset(ResetDirective::SessionOnly).map_err(Error::zstd)?;
             context.set_parameter(CParameter::CompressionLevel(self.level)).map_err(Error::zstd)?;
+            context.set_parameter(CParameter::HashLog(hash_log(self.level))).map_err(Error::zstd)?;
             context.set_parameter(CParameter::UseBlockSplitter(splitter(self.level))).map_err(Error::zstd)?;
             self.frame_level = Some(self.level);
             flags = flag::FRAME;
@@ -263,6 +264,12 @@ fn context(window_log: u32) -> Result<CCtx<'static>, Error> {
 /// time.
 fn splitter(level: i32) -> ParamSwitch {
     if level < RICH_LEVEL { ParamSwitch::Auto } else { ParamSwitch::Enable }
+}
+
+/// Size of zstd's table of places, as a power of two; 0 for that of its level. Those of the highest levels would be 16 and
+/// 32 MiB.
+fn hash_log(level: i32) -> u32 {
+    if level > 9 { MOST_HASH_LOG } else { 0 }
 }
 
 /// Appends all of `serialized`, flushed, so that it decodes without what follows.
@@ -305,6 +312,8 @@ fn setting<T: Into<i64> + Copy>(name: &'static str, value: i64, range: std::ops:
 
 /// From this level on the fewest bytes count in columns too, whatever their time; below, time does.
 const RICH_LEVEL: i32 = 6;
+/// What level 9 has, with 8 MiB.
+const MOST_HASH_LOG: u32 = 21;
 const CACHE_LINE: usize = 64;
 /// Range-coded bytes for which a block of their own is begun.
 const WORTH_A_BLOCK: usize = 1024;
