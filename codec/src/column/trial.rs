@@ -2,7 +2,8 @@
 //!
 //! A column is tried when it has enough values to tell, again after four or twelve times as many, and soon after its kind
 //! stopped fitting or became dearer. Columns with few values in each parcel are tried on the values of several parcels, which are
-//! kept as [`Evidence`]. A budget, which grows with the bytes that pass, spreads the work.
+//! kept as [`Evidence`]; where the fewest bytes count, nearly all columns are. A budget, which grows with the bytes that pass,
+//! spreads the work.
 
 use std::borrow::Cow;
 
@@ -54,8 +55,10 @@ impl std::fmt::Debug for Trials {
 #[derive(Default)]
 struct Evidence {
     arena: Vec<u8>,
-    /// Records of all parcels.
-    records: u32,
+    /// Of the records of all parcels.
+    timestamps: Vec<i64>,
+    /// What all of it takes.
+    bytes: usize,
     /// By column id.
     columns: Vec<Gathered>,
 }
@@ -63,35 +66,54 @@ struct Evidence {
 #[derive(Default)]
 struct Gathered {
     spans: Vec<Span>,
-    /// Of each value its record, counted over all parcels, and that one's timestamp.
+    /// Of each value its record, counted over all parcels.
     records: Vec<u32>,
-    timestamps: Vec<i64>,
     from: u64,
     parcels: usize,
 }
 
+impl Gathered {
+    fn clear(&mut self) {
+        self.spans.clear();
+        self.records.clear();
+        (self.from, self.parcels) = (0, 0);
+    }
+}
+
 impl Evidence {
-    fn add(&mut self, arena: &[u8], origins: &Origins, inputs: &[Input<'_>], enough: usize) {
+    fn add(
+        &mut self,
+        (arena, origins): (&[u8], &Origins),
+        inputs: &[Input<'_>],
+        columns: &mut [Column],
+        enough: usize,
+    ) {
         let few = |input: &&Input<'_>| input.spans.len() < enough;
-        let bytes = bytes_of_few(inputs, enough);
-        if self.arena.len() + bytes > MOST_EVIDENCE || self.records > MOST_RECORDS {
+        let timestamps = origins.timestamps();
+        let bytes = bytes_of_few(inputs, enough) + size_of_val(timestamps);
+        if self.bytes + bytes > MOST_EVIDENCE {
             self.clear();
         }
         if bytes > MOST_EVIDENCE {
             return;
         }
+        self.bytes += bytes;
+        let before = self.timestamps.len() as u32;
+        self.timestamps.extend_from_slice(timestamps);
         for Input { id, spans, set, .. } in inputs.iter().filter(few) {
             let (mut last, mut copied) = (None, Span::default());
             if self.columns.len() <= *id as usize {
                 self.columns.resize_with(*id as usize + 1, Gathered::default);
             }
             let gathered = &mut self.columns[*id as usize];
-            gathered.from = mark(gathered.from, self.records, *set);
+            let review = &mut columns[*id as usize].review;
+            if std::mem::take(&mut review.misfit) {
+                gathered.clear();
+                review.since = spans.len() as u32;
+            }
+            gathered.from = mark(gathered.from, before, *set);
             gathered.parcels += 1;
-            let records = origins.records(*set);
-            gathered.records.extend(records.iter().map(|record| self.records + record));
-            let timestamps = origins.timestamps();
-            gathered.timestamps.extend(records.iter().map(|record| timestamps[*record as usize]));
+            gathered.records.extend(origins.records(*set).iter().map(|record| before + record));
             for span in *spans {
                 // A value that is the one before, in the same place, is so here too.
                 if last != Some(*span) {
@@ -105,28 +127,27 @@ impl Evidence {
                 gathered.spans.push(copied);
             }
         }
-        self.records += origins.timestamps().len() as u32;
     }
 
     fn clear(&mut self) {
         self.arena.clear();
-        self.records = 0;
-        for gathered in &mut self.columns {
-            gathered.spans.clear();
-            gathered.records.clear();
-            gathered.timestamps.clear();
-            gathered.from = 0;
-            gathered.parcels = 0;
-        }
+        self.timestamps.clear();
+        self.bytes = 0;
+        self.columns.iter_mut().for_each(Gathered::clear);
+    }
+
+    /// Whether as many of the last `since` values of a column are there as could be hoped for.
+    fn is_enough(&self, id: u32, since: u32) -> bool {
+        let values = self.columns.get(id as usize).map_or(0, |gathered| gathered.spans.len());
+        self.bytes >= MOST_EVIDENCE / 2 || values >= (since as usize).min(MOST_ROWS) / 2
     }
 
     fn memory(&self) -> usize {
         let of_column = |gathered: &Gathered| {
-            gathered.spans.capacity() * size_of::<Span>()
-                + gathered.records.capacity() * size_of::<u32>()
-                + gathered.timestamps.capacity() * size_of::<i64>()
+            gathered.spans.capacity() * size_of::<Span>() + gathered.records.capacity() * size_of::<u32>()
         };
         self.arena.capacity()
+            + self.timestamps.capacity() * size_of::<i64>()
             + self.columns.iter().map(of_column).sum::<usize>()
             + self.columns.capacity() * size_of::<Gathered>()
     }
@@ -143,9 +164,10 @@ fn recent_rows(records: &[u32], all_records: usize) -> usize {
     (records.len() - records.partition_point(|record| *record < first)).min(MOST_ROWS)
 }
 
-/// Bytes of the columns that have fewer than `enough` values in a parcel.
+/// What the columns that have fewer than `enough` values in a parcel take as evidence.
 fn bytes_of_few(inputs: &[Input<'_>], enough: usize) -> usize {
-    inputs.iter().filter(|input| input.spans.len() < enough).map(|input| bytes_of(input.spans)).sum()
+    let of_column = |spans: &[Span]| bytes_of(spans) + spans.len() * (size_of::<Span>() + size_of::<u32>());
+    inputs.iter().map(|input| input.spans).filter(|spans| spans.len() < enough).map(of_column).sum()
 }
 
 /// Bytes of values, and one for each.
@@ -153,14 +175,19 @@ fn bytes_of(spans: &[Span]) -> usize {
     spans.iter().map(|span| span.end - span.start + 1).sum::<u32>() as usize
 }
 
-/// Columns with the same mark were gathered from the same parcels, with values of the same records.
+/// Columns with the same mark were gathered from the same parcels, with values of the same records. That of columns of which
+/// nothing was gathered is 0.
 fn mark(before: u64, records: u32, set: u32) -> u64 {
-    (before ^ u64::from(records) << 32 ^ u64::from(set)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23)
+    (before ^ u64::from(records) << 32 ^ (u64::from(set) + 1))
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .rotate_left(23)
 }
 
 /// Columns to hold trials on: of a parcel, or of the evidence.
 pub(super) struct Sample<'a> {
     arena: &'a [u8],
+    /// By record.
+    timestamps: &'a [i64],
     /// In decode order.
     columns: Vec<Sampled<'a>>,
 }
@@ -170,7 +197,6 @@ pub(super) struct Sampled<'a> {
     pub(super) spans: &'a [Span],
     /// The record of each value.
     records: &'a [u32],
-    timestamps: Cow<'a, [i64]>,
     /// Columns with the same number have the same records.
     from: u64,
     /// From how many parcels the values are.
@@ -206,7 +232,7 @@ impl Trials {
         self.budget = (self.budget + bytes as i64 / BUDGET_SHARE + 64).min(MOST_BUDGET);
         // What would soon fill the evidence is enough by itself.
         let least = if self.thrifty { ENOUGH_THRIFTY } else { ENOUGH };
-        let enough = if bytes_of_few(inputs, least) > MOST_EVIDENCE / 4 { FEWEST } else { least };
+        let enough = if bytes_of_few(inputs, least) > MOST_EVIDENCE / 2 { FEWEST } else { least };
         let within = |values: u32| {
             move |input: &Input<'_>, columns: &[Column]| {
                 let review = &columns[input.id as usize].review;
@@ -214,27 +240,29 @@ impl Trials {
             }
         };
         let (soon, due) = (within(MOST_ROWS as u32), within(0));
-        let due = |input: &Input<'_>| due(input, columns);
         if inputs.iter().any(|input| input.spans.len() < enough && soon(input, columns)) {
-            self.evidence.add(arena, origins, inputs, enough);
+            self.evidence.add((arena, origins), inputs, columns, enough);
         } else {
             self.evidence.clear();
         }
+        let is_due = |input: &Input<'_>| due(input, columns);
         let parcel: Vec<bool> =
-            inputs.iter().map(|input| due(input) && input.spans.len() >= enough).collect();
-        let gathered: Vec<bool> =
-            inputs.iter().map(|input| due(input) && input.spans.len() < enough).collect();
+            inputs.iter().map(|input| is_due(input) && input.spans.len() >= enough).collect();
+        let is_gathered =
+            |input: &Input<'_>| self.evidence.is_enough(input.id, columns[input.id as usize].review.since);
+        let gathered: Vec<bool> = inputs
+            .iter()
+            .map(|input| is_due(input) && input.spans.len() < enough && is_gathered(input))
+            .collect();
         if parcel.contains(&true) {
-            let all = origins.timestamps();
-            let of_parcel = inputs.iter().zip(&parcel).map(|(&Input { id, spans, set, binary }, due)| {
+            let timestamps = origins.timestamps();
+            let of_parcel = inputs.iter().map(|&Input { id, spans, set, binary }| {
                 let records = origins.records(set);
-                let first = records.len() - recent_rows(records, all.len());
+                let first = records.len() - recent_rows(records, timestamps.len());
                 let (spans, records) = (&spans[first..], &records[first..]);
-                let timestamps =
-                    records.iter().filter(|_| *due).map(|record| all[*record as usize]).collect();
-                Sampled { id, spans, records, timestamps, from: set.into(), parcels: 1, binary, cache: None }
+                Sampled { id, spans, records, from: set.into(), parcels: 1, binary, cache: None }
             });
-            let sample = Sample { arena, columns: of_parcel.collect() };
+            let sample = Sample { arena, timestamps, columns: of_parcel.collect() };
             self.sample(sample, &parcel, columns, scratch);
         }
         if gathered.contains(&true) {
@@ -242,28 +270,19 @@ impl Trials {
             // What is not in the evidence stands with no values, so that places stay those of the parcel.
             let of_input = |input: &Input<'_>| {
                 let (id, binary) = (input.id, input.binary);
-                let none = Sampled {
-                    id,
-                    spans: &[],
-                    records: &[],
-                    timestamps: Cow::default(),
-                    from: 0,
-                    parcels: 0,
-                    binary,
-                    cache: None,
-                };
+                let none = Sampled { id, spans: &[], records: &[], from: 0, parcels: 0, binary, cache: None };
                 evidence.columns.get(input.id as usize).map_or(none, |gathered| Sampled {
                     id: input.id,
                     spans: recent(&gathered.spans),
                     records: recent(&gathered.records),
-                    timestamps: Cow::Borrowed(recent(&gathered.timestamps)),
                     from: gathered.from,
                     parcels: gathered.parcels,
                     binary,
                     cache: None,
                 })
             };
-            let sample = Sample { arena: &evidence.arena, columns: inputs.iter().map(of_input).collect() };
+            let (arena, timestamps) = (&evidence.arena, &evidence.timestamps);
+            let sample = Sample { arena, timestamps, columns: inputs.iter().map(of_input).collect() };
             self.sample(sample, &gathered, columns, scratch);
             self.evidence = evidence;
         }
@@ -364,6 +383,16 @@ impl Trials {
         best.choice
     }
 
+    /// What the body from `start` on adds to the compressed size of what comes before.
+    pub(super) fn compressed_behind(&mut self, start: usize) -> usize {
+        let all = self.compressed();
+        let body = std::mem::take(&mut self.body);
+        self.body.extend_from_slice(&body[..start]);
+        let before = self.compressed();
+        self.body = body;
+        all.saturating_sub(before)
+    }
+
     /// Compressed size of the body.
     pub(super) fn compressed(&mut self) -> usize {
         let context = self.context.get_or_insert_with(|| {
@@ -373,7 +402,7 @@ impl Trials {
             let _ = context.set_parameter(CParameter::WindowLog(17));
             context
         });
-        self.budget -= self.body.len() as i64 + CANDIDATE;
+        self.budget -= (self.body.len() as i64 + CANDIDATE) / if self.thrifty { 1 } else { RICH };
         self.compressed.clear();
         self.compressed.reserve(zstd_safe::compress_bound(self.body.len()));
         context.compress2(&mut self.compressed, &self.body).unwrap_or(self.body.len())
@@ -529,7 +558,10 @@ impl Earlier for Known<'_> {
 
     fn numbers(&self, source: Source) -> Option<Cow<'_, [i64]>> {
         match source {
-            Source::Timestamps => Some(Cow::Borrowed(&self.current().timestamps[..self.rows])),
+            Source::Timestamps => {
+                let records = &self.current().records[..self.rows];
+                gather(records, self.sample.timestamps).map(Cow::Owned)
+            }
             Source::Column(id) => {
                 let column = self.column(id)?;
                 self.of_rows(column, &column.cache.as_ref()?.numbers)
@@ -552,8 +584,9 @@ fn shares(records: &[u32], others: &[u32]) -> bool {
     probes.into_iter().any(|row| others.binary_search(&records[row]).is_ok())
 }
 
-/// Values that are enough for a trial on one parcel alone; and where time counts.
-const ENOUGH: usize = 256;
+/// Values that are enough for a trial on one parcel alone: what comes again does so after hundreds or thousands of records
+/// in many topics. And where time counts.
+const ENOUGH: usize = 4096;
 const ENOUGH_THRIFTY: usize = 128;
 /// How many times as many values pass before the next trial.
 const GROWTH: u32 = 4;
@@ -566,6 +599,8 @@ const MOST_BUDGET: i64 = 4 << 20;
 const BUDGET_SHARE: i64 = 16;
 /// What columns that were never tried may use beyond it: topics that begin in a lane that others have used up.
 const MOST_DEBT: i64 = -(2 << 20);
+/// How many times as many may be coded where the fewest bytes count.
+const RICH: i64 = 4;
 /// Bytes that a candidate costs besides its own.
 const CANDIDATE: i64 = 256;
 /// Fewest values that can show a constant.
@@ -577,8 +612,7 @@ const RELATED_PROBES: usize = 15;
 /// zstd level of trials. Those below 1 are hardly faster, and know nothing of uneven bytes.
 const LEVEL: i32 = 1;
 
-/// Bytes and values of evidence, and records that it is from; at more, gathering begins anew.
-const MOST_EVIDENCE: usize = 768 * 1024;
-const MOST_RECORDS: u32 = u32::MAX / 2;
+/// Bytes that evidence takes; at more, gathering begins anew.
+const MOST_EVIDENCE: usize = 7 << 19;
 
 const _: () = assert!(MOST_EVIDENCE < u32::MAX as usize && MAX_COLUMNS < u32::MAX);

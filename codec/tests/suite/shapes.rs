@@ -238,6 +238,49 @@ fn three_unlike_topics_in_one_lane_cost_no_more_than_three_lanes() {
     assert_eq!(mixed.counts().columns - 2, columns, "no topic's columns are another's");
 }
 
+/// The state of one of many devices: all of it but little is as it was when the same device spoke last, thousands of
+/// records before.
+fn device(at: u64) -> Record {
+    let number = at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+    let (device, mut fields) = (number % 4000, String::new());
+    for (name, length) in [("serial", 10), ("mac", 12), ("cert", 40), ("site", 8), ("owner", 16)] {
+        let bytes = noise(device * 31 + length as u64, length / 2);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        fields += &format!(",\"{name}\":\"{hex}\"");
+    }
+    record(
+        &format!("dev-{device:05}"),
+        &format!("{{\"device\":\"dev-{device:05}\"{fields},\"uptime\":{at}}}"),
+    )
+}
+
+#[test]
+fn what_comes_again_thousands_of_records_later_costs_little() {
+    let mut lane = Lane::new();
+    lane.encoder.set_level(9);
+    let sizes: Vec<usize> = (0..60)
+        .map(|parcel| lane.send_to_one(&(0..500).map(|i| device(parcel * 500 + i)).collect::<Vec<_>>()))
+        .collect();
+    let (first, last) = (sizes[0], sizes[55..].iter().sum::<usize>() / 5);
+    // 43 random bytes a record at first, then the number of the device. zstd alone needs 4 bytes to say where it was.
+    assert!(first > 20_000 && last < 1_900, "{sizes:?}");
+}
+
+#[test]
+fn memory_is_bounded_at_the_highest_levels_too() {
+    for level in 9..=12 {
+        let mut lane = Lane::new();
+        lane.encoder.set_level(level);
+        for parcel in 0..30u64 {
+            let of_kind =
+                |kind: u32| (0..300).map(move |i| (kind, kinds(parcel * 300 + i).swap_remove(kind as usize)));
+            let devices = (0..300).map(|i| (50, device(parcel * 300 + i)));
+            // That both ends stay below 32 MiB is asserted for each parcel.
+            lane.send(&(0..5).flat_map(of_kind).chain(devices).collect::<Vec<_>>());
+        }
+    }
+}
+
 #[test]
 fn records_without_end_of_new_shapes_go_whole_and_are_no_burden() {
     let mut lane = Lane::new();
