@@ -34,7 +34,7 @@ pub(crate) enum Type {
 pub enum SchemaError {
     /// It is not JSON.
     #[error("schema is not JSON: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(serde_json::Error),
     /// A type is neither built in nor defined before its use.
     #[error("schema uses {name} at {at}, which is no type of Avro and not defined before")]
     Unknown {
@@ -64,7 +64,7 @@ impl Schema {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(json: &str) -> Result<Self, SchemaError> {
-        let value: Value = serde_json::from_str(json)?;
+        let value: Value = serde_json::from_str(json).map_err(SchemaError::Json)?;
         let mut parser = Parser { types: Vec::new(), names: HashMap::new(), path: Vec::new() };
         let root = parser.read(&value, "", 0)?;
         Ok(Self { types: parser.types, root })

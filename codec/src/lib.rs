@@ -126,8 +126,8 @@
 //! | `21` | payload | by shapes, in columns |
 //! | `22`-`27` | payload | reserved |
 //! | `28` | lengths | one number each |
-//! | `30` | opened | how values are compressed again |
 //! | `29`-`2f` | lengths | reserved: constant |
+//! | `30` | opened | how values are compressed again |
 //! | `40` | column | constant |
 //! | `41`, `42` | column | text, a value a line; lengths, then bytes |
 //! | `43` | column | integers, by difference |
@@ -136,7 +136,7 @@
 //! | `46` | column | hexadecimal, UUID and the like, packed |
 //! | `47` | column | pattern of digit runs |
 //! | `48` | column | dictionary that lives with the lane epoch |
-//! | `49` | column | copy of an earlier column |
+//! | `49` | column | copy of an earlier column, by record |
 //! | `4a` | column | as the last value beside the same entry of an earlier column |
 //! | `4b` | column | numbers in binary, by difference |
 //! | `4c`, `4d` | column | as `48` and `4a`, new entries behind their length |
