@@ -231,8 +231,10 @@ impl Trials {
         let bytes: usize = inputs.iter().map(|input| bytes_of(input.spans)).sum();
         self.budget = (self.budget + bytes as i64 / BUDGET_SHARE + 64).min(MOST_BUDGET);
         // What would soon fill the evidence is enough by itself.
-        let least = if self.thrifty { ENOUGH_THRIFTY } else { ENOUGH };
-        let enough = if bytes_of_few(inputs, least) > MOST_EVIDENCE / 2 { FEWEST } else { least };
+        let enough: &[usize] = if self.thrifty { &[ENOUGH_THRIFTY] } else { &ENOUGH };
+        let mut enough = enough.iter().copied();
+        let enough =
+            enough.find(|enough| bytes_of_few(inputs, *enough) <= MOST_EVIDENCE / 2).unwrap_or(FEWEST);
         let within = |values: u32| {
             move |input: &Input<'_>, columns: &[Column]| {
                 let review = &columns[input.id as usize].review;
@@ -586,7 +588,7 @@ fn shares(records: &[u32], others: &[u32]) -> bool {
 
 /// Values that are enough for a trial on one parcel alone: what comes again does so after hundreds or thousands of records
 /// in many topics. And where time counts.
-const ENOUGH: usize = 4096;
+const ENOUGH: [usize; 2] = [4096, 256];
 const ENOUGH_THRIFTY: usize = 128;
 /// How many times as many values pass before the next trial.
 const GROWTH: u32 = 4;
