@@ -33,11 +33,7 @@ pub(super) struct Best<'a, 's> {
 impl Best<'_, '_> {
     /// Codes a candidate, from fresh state, and keeps it if it is smaller than all before.
     pub(super) fn consider(&mut self, choice: Choice) -> Option<usize> {
-        let memory = &mut (State::default(), Room::default());
-        let cost = match self.has_long_run() {
-            true => self.cost_in_the_long_run(&choice, self.values, self.earlier, memory)?,
-            false => self.cost(&choice, self.values, self.earlier, memory)?,
-        };
+        let cost = self.cost(&choice, self.values, self.earlier, &mut (State::default(), Room::default()))?;
         self.offer(choice, cost);
         Some(cost)
     }
@@ -109,9 +105,6 @@ impl Best<'_, '_> {
     /// first values of all keys are remembered beforehand, and charged by how many new keys are to be expected (by
     /// Good-Turing); the others stand for what changes.
     fn consider_keyed(&mut self, key: u32, choice: Choice) -> Option<usize> {
-        if self.has_long_run() {
-            self.consider(choice.clone());
-        }
         let ids = self.earlier.ids(key)?;
         let (entries, once) = met_once(&ids);
         let (mut spans, mut first_ids) = (Vec::with_capacity(entries), Vec::with_capacity(entries));
@@ -160,34 +153,6 @@ impl Best<'_, '_> {
         Some((of_rows(0..half)? + 3 * of_rows(half..all)?) / 2)
     }
 
-    /// Whether there are values enough to see what comes again: then the second half of them tells what the next ones will
-    /// cost.
-    fn has_long_run(&self) -> bool {
-        !self.trials.thrifty && self.values.len() >= HALVED
-    }
-
-    /// Twice what the second half of `values` costs, with the first half to refer to and to learn from.
-    fn cost_in_the_long_run(
-        &mut self,
-        choice: &Choice,
-        values: Values<'_>,
-        earlier: &dyn Earlier,
-        (state, room): &mut (State, Room),
-    ) -> Option<usize> {
-        let (half, all) = (values.len() / 2, values.len());
-        let mut start = 0;
-        self.trials.body.clear();
-        for rows in [0..half, half..all] {
-            start = self.trials.body.len();
-            self.scratch.tail.clear();
-            let values = Values { spans: &values.spans[rows.clone()], ..values };
-            let (memory, cache) = ((&mut *state, &mut *room), &mut Cache::default());
-            let earlier = &Part { all: earlier, rows };
-            write(choice, values, earlier, memory, cache, self.scratch, &mut self.trials.body)?;
-        }
-        Some(2 * (self.trials.compressed_behind(start) + self.scratch.tail.len()))
-    }
-
     fn cost_once(
         &mut self,
         choice: &Choice,
@@ -205,7 +170,7 @@ impl Best<'_, '_> {
             compressed += values.len() * RANGED_PRICE / 8;
         }
         let parcels = self.earlier.parcels();
-        if parcels <= 1 || self.values.len() / parcels >= MANY {
+        if parcels <= 1 {
             return Some(compressed);
         }
         // In small parcels zstd has little to work on, and what a kind costs per parcel counts.
@@ -424,27 +389,17 @@ impl Best<'_, '_> {
         let choice = Choice::of(quoted, Kind::Dictionary { wide: false, kept: false, framed });
         let in_use =
             matches!(self.column.choice.kind, Kind::Dictionary { .. }) && self.column.choice.is_like(&choice);
-        let long_run = self.has_long_run();
         let body = &mut self.trials.body;
         body.clear();
         if in_use {
             let dictionary = &mut self.column.state.dictionary;
             let known = dictionary.entries.len();
-            let half = if long_run { values.len() / 2 } else { 0 };
-            let mut start = 0;
-            for rows in [0..half, half..values.len()] {
-                start = body.len();
-                let values = Values { spans: &values.spans[rows], ..values };
-                if dictionary.encode((values, framed), &mut room, &mut ids, body).is_none() {
-                    return;
-                }
+            if dictionary.encode((values, framed), &mut room, &mut ids, body).is_some() {
+                dictionary.truncate(known, &mut room);
+                let cost = self.trials.compressed();
+                self.offer(choice, cost - cost / 32);
             }
-            dictionary.truncate(known, &mut room);
-            let cost = match long_run {
-                true => 2 * self.trials.compressed_behind(start),
-                false => self.trials.compressed(),
-            };
-            return self.offer(choice, cost - cost / 32);
+            return;
         }
         let Some(wide) = State::default().dictionary.encode((values, framed), &mut room, &mut ids, body)
         else {
@@ -458,9 +413,6 @@ impl Best<'_, '_> {
         self.trials.body.truncate(values.len() * if wide { 2 } else { 1 });
         let alone = self.trials.compressed();
         let cost = alone + whole.saturating_sub(alone) * once / entries.max(1);
-        if long_run {
-            self.consider(choice.clone());
-        }
         self.offer(choice, cost);
     }
 
@@ -608,7 +560,5 @@ const RANGED_PRICE: usize = 2;
 const HALVED: usize = 1024;
 /// Rows that an estimate looks at.
 const ESTIMATED_ROWS: usize = 256;
-/// Values of a column in each parcel from which on what it costs per parcel hardly counts.
-const MANY: usize = 256;
 /// Values below which a kind must be clearly better than text.
 const FEW: usize = 64;

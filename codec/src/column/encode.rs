@@ -89,8 +89,6 @@ pub(super) struct Review {
     pub(super) patience: u32,
     /// A dictionary was in use and lost: its entries are charged in full from then on.
     pub(super) dictionary_lost: bool,
-    /// The kind did not fit: what was gathered for the next trial tells nothing of what comes now.
-    pub(super) misfit: bool,
     /// Bytes per 64 values when the kind was chosen, and lately.
     baseline: u32,
     recent: u32,
@@ -98,27 +96,17 @@ pub(super) struct Review {
 
 impl Default for Review {
     fn default() -> Self {
-        Self {
-            since: 0,
-            interval: 0,
-            patience: 16,
-            dictionary_lost: false,
-            misfit: false,
-            baseline: 0,
-            recent: 0,
-        }
+        Self { since: 0, interval: 0, patience: 16, dictionary_lost: false, baseline: 0, recent: 0 }
     }
 }
 
 impl Review {
-    /// The kind did not fit, or costs more than it did. Returns whether a trial is due sooner for that.
-    fn disappointed(&mut self) -> bool {
-        let sooner = self.patience < self.interval;
-        if sooner {
+    /// The kind did not fit, or costs more than it did: a trial is due soon.
+    fn disappointed(&mut self) {
+        if self.patience < self.interval {
             self.interval = self.patience;
             self.patience = self.patience.saturating_mul(4).min(LONGEST);
         }
-        sooner
     }
 
     fn spent(&mut self, bytes: usize, values: usize) {
@@ -365,7 +353,7 @@ impl ColumnEncoders {
                     };
                     Choice::plain(kind).put(true, &mut self.changes);
                     changed = true;
-                    column.review.misfit |= column.review.disappointed();
+                    column.review.disappointed();
                 }
             }
         }

@@ -283,6 +283,17 @@ fn a_value_that_is_no_number_is_an_exception_and_the_state_stays() {
 }
 
 #[test]
+fn a_column_that_is_gathered_later_is_not_taken_for_one_of_the_same_records() {
+    let mut ends = Ends::default();
+    let values = || texts((0..30).map(|n| n % 10));
+    ends.pass(&[], &[(1, values())]);
+    for _ in 0..20 {
+        ends.pass(&[], &[(0, values()), (1, values())]);
+    }
+    assert!(!ends.encoders.kind_of(1).starts_with("Text"), "{}", ends.encoders.kind_of(1));
+}
+
+#[test]
 fn too_many_exceptions_go_as_text_for_one_parcel() {
     let mut ends = Ends::default();
     let numbers = |from: u64| texts((from..from + 300).map(|n| n * 3));

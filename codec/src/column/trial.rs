@@ -2,8 +2,7 @@
 //!
 //! A column is tried when it has enough values to tell, again after four or twelve times as many, and soon after its kind
 //! stopped fitting or became dearer. Columns with few values in each parcel are tried on the values of several parcels, which are
-//! kept as [`Evidence`]; where the fewest bytes count, nearly all columns are. A budget, which grows with the bytes that pass,
-//! spreads the work.
+//! kept as [`Evidence`]. A budget, which grows with the bytes that pass, spreads the work.
 
 use std::borrow::Cow;
 
@@ -55,10 +54,8 @@ impl std::fmt::Debug for Trials {
 #[derive(Default)]
 struct Evidence {
     arena: Vec<u8>,
-    /// Of the records of all parcels.
-    timestamps: Vec<i64>,
-    /// What all of it takes.
-    bytes: usize,
+    /// Records of all parcels.
+    records: u32,
     /// By column id.
     columns: Vec<Gathered>,
 }
@@ -66,54 +63,35 @@ struct Evidence {
 #[derive(Default)]
 struct Gathered {
     spans: Vec<Span>,
-    /// Of each value its record, counted over all parcels.
+    /// Of each value its record, counted over all parcels, and that one's timestamp.
     records: Vec<u32>,
+    timestamps: Vec<i64>,
     from: u64,
     parcels: usize,
 }
 
-impl Gathered {
-    fn clear(&mut self) {
-        self.spans.clear();
-        self.records.clear();
-        (self.from, self.parcels) = (0, 0);
-    }
-}
-
 impl Evidence {
-    fn add(
-        &mut self,
-        (arena, origins): (&[u8], &Origins),
-        inputs: &[Input<'_>],
-        columns: &mut [Column],
-        enough: usize,
-    ) {
+    fn add(&mut self, arena: &[u8], origins: &Origins, inputs: &[Input<'_>], enough: usize) {
         let few = |input: &&Input<'_>| input.spans.len() < enough;
-        let timestamps = origins.timestamps();
-        let bytes = bytes_of_few(inputs, enough) + size_of_val(timestamps);
-        if self.bytes + bytes > MOST_EVIDENCE {
+        let bytes = bytes_of_few(inputs, enough);
+        if self.arena.len() + bytes > MOST_EVIDENCE || self.records > MOST_RECORDS {
             self.clear();
         }
         if bytes > MOST_EVIDENCE {
             return;
         }
-        self.bytes += bytes;
-        let before = self.timestamps.len() as u32;
-        self.timestamps.extend_from_slice(timestamps);
         for Input { id, spans, set, .. } in inputs.iter().filter(few) {
             let (mut last, mut copied) = (None, Span::default());
             if self.columns.len() <= *id as usize {
                 self.columns.resize_with(*id as usize + 1, Gathered::default);
             }
             let gathered = &mut self.columns[*id as usize];
-            let review = &mut columns[*id as usize].review;
-            if std::mem::take(&mut review.misfit) {
-                gathered.clear();
-                review.since = spans.len() as u32;
-            }
-            gathered.from = mark(gathered.from, before, *set);
+            gathered.from = mark(gathered.from, self.records, *set);
             gathered.parcels += 1;
-            gathered.records.extend(origins.records(*set).iter().map(|record| before + record));
+            let records = origins.records(*set);
+            gathered.records.extend(records.iter().map(|record| self.records + record));
+            let timestamps = origins.timestamps();
+            gathered.timestamps.extend(records.iter().map(|record| timestamps[*record as usize]));
             for span in *spans {
                 // A value that is the one before, in the same place, is so here too.
                 if last != Some(*span) {
@@ -127,27 +105,28 @@ impl Evidence {
                 gathered.spans.push(copied);
             }
         }
+        self.records += origins.timestamps().len() as u32;
     }
 
     fn clear(&mut self) {
         self.arena.clear();
-        self.timestamps.clear();
-        self.bytes = 0;
-        self.columns.iter_mut().for_each(Gathered::clear);
-    }
-
-    /// Whether as many of the last `since` values of a column are there as could be hoped for.
-    fn is_enough(&self, id: u32, since: u32) -> bool {
-        let values = self.columns.get(id as usize).map_or(0, |gathered| gathered.spans.len());
-        self.bytes >= MOST_EVIDENCE / 2 || values >= (since as usize).min(MOST_ROWS) / 2
+        self.records = 0;
+        for gathered in &mut self.columns {
+            gathered.spans.clear();
+            gathered.records.clear();
+            gathered.timestamps.clear();
+            gathered.from = 0;
+            gathered.parcels = 0;
+        }
     }
 
     fn memory(&self) -> usize {
         let of_column = |gathered: &Gathered| {
-            gathered.spans.capacity() * size_of::<Span>() + gathered.records.capacity() * size_of::<u32>()
+            gathered.spans.capacity() * size_of::<Span>()
+                + gathered.records.capacity() * size_of::<u32>()
+                + gathered.timestamps.capacity() * size_of::<i64>()
         };
         self.arena.capacity()
-            + self.timestamps.capacity() * size_of::<i64>()
             + self.columns.iter().map(of_column).sum::<usize>()
             + self.columns.capacity() * size_of::<Gathered>()
     }
@@ -164,10 +143,9 @@ fn recent_rows(records: &[u32], all_records: usize) -> usize {
     (records.len() - records.partition_point(|record| *record < first)).min(MOST_ROWS)
 }
 
-/// What the columns that have fewer than `enough` values in a parcel take as evidence.
+/// Bytes of the columns that have fewer than `enough` values in a parcel.
 fn bytes_of_few(inputs: &[Input<'_>], enough: usize) -> usize {
-    let of_column = |spans: &[Span]| bytes_of(spans) + spans.len() * (size_of::<Span>() + size_of::<u32>());
-    inputs.iter().map(|input| input.spans).filter(|spans| spans.len() < enough).map(of_column).sum()
+    inputs.iter().filter(|input| input.spans.len() < enough).map(|input| bytes_of(input.spans)).sum()
 }
 
 /// Bytes of values, and one for each.
@@ -186,8 +164,6 @@ fn mark(before: u64, records: u32, set: u32) -> u64 {
 /// Columns to hold trials on: of a parcel, or of the evidence.
 pub(super) struct Sample<'a> {
     arena: &'a [u8],
-    /// By record.
-    timestamps: &'a [i64],
     /// In decode order.
     columns: Vec<Sampled<'a>>,
 }
@@ -197,6 +173,7 @@ pub(super) struct Sampled<'a> {
     pub(super) spans: &'a [Span],
     /// The record of each value.
     records: &'a [u32],
+    timestamps: Cow<'a, [i64]>,
     /// Columns with the same number have the same records.
     from: u64,
     /// From how many parcels the values are.
@@ -231,10 +208,8 @@ impl Trials {
         let bytes: usize = inputs.iter().map(|input| bytes_of(input.spans)).sum();
         self.budget = (self.budget + bytes as i64 / BUDGET_SHARE + 64).min(MOST_BUDGET);
         // What would soon fill the evidence is enough by itself.
-        let enough: &[usize] = if self.thrifty { &[ENOUGH_THRIFTY] } else { &ENOUGH };
-        let mut enough = enough.iter().copied();
-        let enough =
-            enough.find(|enough| bytes_of_few(inputs, *enough) <= MOST_EVIDENCE / 2).unwrap_or(FEWEST);
+        let least = if self.thrifty { ENOUGH_THRIFTY } else { ENOUGH };
+        let enough = if bytes_of_few(inputs, least) > MOST_EVIDENCE / 4 { FEWEST } else { least };
         let within = |values: u32| {
             move |input: &Input<'_>, columns: &[Column]| {
                 let review = &columns[input.id as usize].review;
@@ -242,29 +217,27 @@ impl Trials {
             }
         };
         let (soon, due) = (within(MOST_ROWS as u32), within(0));
+        let due = |input: &Input<'_>| due(input, columns);
         if inputs.iter().any(|input| input.spans.len() < enough && soon(input, columns)) {
-            self.evidence.add((arena, origins), inputs, columns, enough);
+            self.evidence.add(arena, origins, inputs, enough);
         } else {
             self.evidence.clear();
         }
-        let is_due = |input: &Input<'_>| due(input, columns);
         let parcel: Vec<bool> =
-            inputs.iter().map(|input| is_due(input) && input.spans.len() >= enough).collect();
-        let is_gathered =
-            |input: &Input<'_>| self.evidence.is_enough(input.id, columns[input.id as usize].review.since);
-        let gathered: Vec<bool> = inputs
-            .iter()
-            .map(|input| is_due(input) && input.spans.len() < enough && is_gathered(input))
-            .collect();
+            inputs.iter().map(|input| due(input) && input.spans.len() >= enough).collect();
+        let gathered: Vec<bool> =
+            inputs.iter().map(|input| due(input) && input.spans.len() < enough).collect();
         if parcel.contains(&true) {
-            let timestamps = origins.timestamps();
-            let of_parcel = inputs.iter().map(|&Input { id, spans, set, binary }| {
+            let all = origins.timestamps();
+            let of_parcel = inputs.iter().zip(&parcel).map(|(&Input { id, spans, set, binary }, due)| {
                 let records = origins.records(set);
-                let first = records.len() - recent_rows(records, timestamps.len());
+                let first = records.len() - recent_rows(records, all.len());
                 let (spans, records) = (&spans[first..], &records[first..]);
-                Sampled { id, spans, records, from: set.into(), parcels: 1, binary, cache: None }
+                let timestamps =
+                    records.iter().filter(|_| *due).map(|record| all[*record as usize]).collect();
+                Sampled { id, spans, records, timestamps, from: set.into(), parcels: 1, binary, cache: None }
             });
-            let sample = Sample { arena, timestamps, columns: of_parcel.collect() };
+            let sample = Sample { arena, columns: of_parcel.collect() };
             self.sample(sample, &parcel, columns, scratch);
         }
         if gathered.contains(&true) {
@@ -272,19 +245,28 @@ impl Trials {
             // What is not in the evidence stands with no values, so that places stay those of the parcel.
             let of_input = |input: &Input<'_>| {
                 let (id, binary) = (input.id, input.binary);
-                let none = Sampled { id, spans: &[], records: &[], from: 0, parcels: 0, binary, cache: None };
+                let none = Sampled {
+                    id,
+                    spans: &[],
+                    records: &[],
+                    timestamps: Cow::default(),
+                    from: 0,
+                    parcels: 0,
+                    binary,
+                    cache: None,
+                };
                 evidence.columns.get(input.id as usize).map_or(none, |gathered| Sampled {
                     id: input.id,
                     spans: recent(&gathered.spans),
                     records: recent(&gathered.records),
+                    timestamps: Cow::Borrowed(recent(&gathered.timestamps)),
                     from: gathered.from,
                     parcels: gathered.parcels,
                     binary,
                     cache: None,
                 })
             };
-            let (arena, timestamps) = (&evidence.arena, &evidence.timestamps);
-            let sample = Sample { arena, timestamps, columns: inputs.iter().map(of_input).collect() };
+            let sample = Sample { arena: &evidence.arena, columns: inputs.iter().map(of_input).collect() };
             self.sample(sample, &gathered, columns, scratch);
             self.evidence = evidence;
         }
@@ -385,16 +367,6 @@ impl Trials {
         best.choice
     }
 
-    /// What the body from `start` on adds to the compressed size of what comes before.
-    pub(super) fn compressed_behind(&mut self, start: usize) -> usize {
-        let all = self.compressed();
-        let body = std::mem::take(&mut self.body);
-        self.body.extend_from_slice(&body[..start]);
-        let before = self.compressed();
-        self.body = body;
-        all.saturating_sub(before)
-    }
-
     /// Compressed size of the body.
     pub(super) fn compressed(&mut self) -> usize {
         let context = self.context.get_or_insert_with(|| {
@@ -404,7 +376,7 @@ impl Trials {
             let _ = context.set_parameter(CParameter::WindowLog(17));
             context
         });
-        self.budget -= (self.body.len() as i64 + CANDIDATE) / if self.thrifty { 1 } else { RICH };
+        self.budget -= self.body.len() as i64 + CANDIDATE;
         self.compressed.clear();
         self.compressed.reserve(zstd_safe::compress_bound(self.body.len()));
         context.compress2(&mut self.compressed, &self.body).unwrap_or(self.body.len())
@@ -560,10 +532,7 @@ impl Earlier for Known<'_> {
 
     fn numbers(&self, source: Source) -> Option<Cow<'_, [i64]>> {
         match source {
-            Source::Timestamps => {
-                let records = &self.current().records[..self.rows];
-                gather(records, self.sample.timestamps).map(Cow::Owned)
-            }
+            Source::Timestamps => Some(Cow::Borrowed(&self.current().timestamps[..self.rows])),
             Source::Column(id) => {
                 let column = self.column(id)?;
                 self.of_rows(column, &column.cache.as_ref()?.numbers)
@@ -586,9 +555,8 @@ fn shares(records: &[u32], others: &[u32]) -> bool {
     probes.into_iter().any(|row| others.binary_search(&records[row]).is_ok())
 }
 
-/// Values that are enough for a trial on one parcel alone: what comes again does so after hundreds or thousands of records
-/// in many topics. And where time counts.
-const ENOUGH: [usize; 2] = [4096, 256];
+/// Values that are enough for a trial on one parcel alone; and where time counts.
+const ENOUGH: usize = 256;
 const ENOUGH_THRIFTY: usize = 128;
 /// How many times as many values pass before the next trial.
 const GROWTH: u32 = 4;
@@ -601,8 +569,6 @@ const MOST_BUDGET: i64 = 4 << 20;
 const BUDGET_SHARE: i64 = 16;
 /// What columns that were never tried may use beyond it: topics that begin in a lane that others have used up.
 const MOST_DEBT: i64 = -(2 << 20);
-/// How many times as many may be coded where the fewest bytes count.
-const RICH: i64 = 4;
 /// Bytes that a candidate costs besides its own.
 const CANDIDATE: i64 = 256;
 /// Fewest values that can show a constant.
@@ -614,7 +580,8 @@ const RELATED_PROBES: usize = 15;
 /// zstd level of trials. Those below 1 are hardly faster, and know nothing of uneven bytes.
 const LEVEL: i32 = 1;
 
-/// Bytes that evidence takes; at more, gathering begins anew.
-const MOST_EVIDENCE: usize = 7 << 19;
+/// Bytes and values of evidence, and records that it is from; at more, gathering begins anew.
+const MOST_EVIDENCE: usize = 768 * 1024;
+const MOST_RECORDS: u32 = u32::MAX / 2;
 
 const _: () = assert!(MOST_EVIDENCE < u32::MAX as usize && MAX_COLUMNS < u32::MAX);

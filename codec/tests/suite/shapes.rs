@@ -255,18 +255,6 @@ fn device(at: u64) -> Record {
 }
 
 #[test]
-fn what_comes_again_thousands_of_records_later_costs_little() {
-    let mut lane = Lane::new();
-    lane.encoder.set_level(9);
-    let sizes: Vec<usize> = (0..60)
-        .map(|parcel| lane.send_to_one(&(0..500).map(|i| device(parcel * 500 + i)).collect::<Vec<_>>()))
-        .collect();
-    let (first, last) = (sizes[0], sizes[55..].iter().sum::<usize>() / 5);
-    // 43 random bytes a record at first, then the number of the device. zstd alone needs 4 bytes to say where it was.
-    assert!(first > 20_000 && last < 1_900, "{sizes:?}");
-}
-
-#[test]
 fn memory_is_bounded_at_the_highest_levels_too() {
     for level in 9..=12 {
         let mut lane = Lane::new();
