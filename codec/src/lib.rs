@@ -106,6 +106,9 @@
 //! ## Columns
 //! All columns of a parcel begin with what changed of their kinds; the module `column` has the layout of each kind.
 //!
+//! A column may refer to an earlier one: as a copy, by its entries, its order or its numbers. That goes by record, the first
+//! value with the first of the same record and so on. Both ends know the record of each value from the ways.
+//!
 //! # Kinds
 //! One registry for sections and columns. A number, once given, keeps its meaning for ever; an unknown one is
 //! [`Error::UnknownKind`]. A sender uses a reserved kind only with a receiver of a version that has it.

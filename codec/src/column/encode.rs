@@ -52,7 +52,6 @@ pub(super) struct Column {
     pub(super) review: Review,
     parcel: u64,
     pub(super) position: usize,
-    count: usize,
     cache: Cache,
 }
 
@@ -281,7 +280,7 @@ impl ColumnEncoders {
         let Input { id, spans, set, .. } = inputs[position];
         debug_assert_eq!(origins.records(set).len(), spans.len());
         let mut column = std::mem::take(&mut self.columns[id as usize]);
-        (column.parcel, column.count) = (self.parcel, spans.len());
+        column.parcel = self.parcel;
         let values = Values { arena, spans, strip: 0 };
         let earlier = Live { columns: &self.columns, inputs, parcel: self.parcel, origins, set };
         let start = self.body.len() + self.scratch.tail.len();

@@ -55,8 +55,16 @@ impl Origins {
         *next += 1;
     }
 
+    /// How many sets there are.
+    pub(crate) fn sets(&self) -> u32 {
+        self.sets.len() as u32
+    }
+
     /// The first set that is known to have the same records.
     pub(crate) fn first_like(&self, set: u32) -> u32 {
+        if set == Self::ALL {
+            return set;
+        }
         let records = self.records(set);
         let near = set.saturating_sub(MOST_COMPARED).max(1)..set;
         let mut earlier = std::iter::once(Self::ALL).chain(near);

@@ -54,8 +54,9 @@ impl std::fmt::Debug for Trials {
 #[derive(Default)]
 struct Evidence {
     arena: Vec<u8>,
-    /// Records of all parcels.
+    /// Records of all parcels, and values of all columns.
     records: u32,
+    values: usize,
     /// By column id.
     columns: Vec<Gathered>,
 }
@@ -74,10 +75,13 @@ impl Evidence {
     fn add(&mut self, arena: &[u8], origins: &Origins, inputs: &[Input<'_>], enough: usize) {
         let few = |input: &&Input<'_>| input.spans.len() < enough;
         let bytes = bytes_of_few(inputs, enough);
-        if self.arena.len() + bytes > MOST_EVIDENCE || self.records > MOST_RECORDS {
+        // Values that lie in one place take no bytes again.
+        let values: usize = inputs.iter().filter(few).map(|input| input.spans.len()).sum();
+        let is_full = self.arena.len() + bytes > MOST_EVIDENCE || self.values + values > MOST_VALUES;
+        if is_full || self.records > MOST_RECORDS {
             self.clear();
         }
-        if bytes > MOST_EVIDENCE {
+        if bytes > MOST_EVIDENCE || values > MOST_VALUES {
             return;
         }
         for Input { id, spans, set, .. } in inputs.iter().filter(few) {
@@ -106,11 +110,12 @@ impl Evidence {
             }
         }
         self.records += origins.timestamps().len() as u32;
+        self.values += values;
     }
 
     fn clear(&mut self) {
         self.arena.clear();
-        self.records = 0;
+        (self.records, self.values) = (0, 0);
         for gathered in &mut self.columns {
             gathered.spans.clear();
             gathered.records.clear();
@@ -140,7 +145,10 @@ fn recent<T>(all: &[T]) -> &[T] {
 /// How many rows are of the last records: of two columns that have values of the same records, the same ones.
 fn recent_rows(records: &[u32], all_records: usize) -> usize {
     let first = all_records.saturating_sub(MOST_ROWS) as u32;
-    (records.len() - records.partition_point(|record| *record < first)).min(MOST_ROWS)
+    let recent = (records.len() - records.partition_point(|record| *record < first)).min(MOST_ROWS);
+    // Of a column whose records are further to the front, its own last ones.
+    let most = records.len().min(MOST_ROWS);
+    if recent < most / 2 { most } else { recent }
 }
 
 /// Bytes of the columns that have fewer than `enough` values in a parcel.
@@ -580,8 +588,9 @@ const RELATED_PROBES: usize = 15;
 /// zstd level of trials. Those below 1 are hardly faster, and know nothing of uneven bytes.
 const LEVEL: i32 = 1;
 
-/// Bytes and values of evidence, and records that it is from; at more, gathering begins anew.
+/// Bytes and values of evidence, values alone, and records that it is from; at more, gathering begins anew.
 const MOST_EVIDENCE: usize = 768 * 1024;
+const MOST_VALUES: usize = 1 << 17;
 const MOST_RECORDS: u32 = u32::MAX / 2;
 
 const _: () = assert!(MOST_EVIDENCE < u32::MAX as usize && MAX_COLUMNS < u32::MAX);

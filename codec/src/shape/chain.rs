@@ -31,8 +31,9 @@ pub(super) struct Chains {
     single: Vec<u32>,
     chains: Vec<Chain>,
     edges: Vec<EdgeId>,
-    /// By node: the chain that was made last of those that lead there, counted from 1.
+    /// By node: the last of all attempts to make a chain that came there, counted from 1.
     passed: Vec<u32>,
+    attempts: u32,
     /// Changes of the graph when the chains were made.
     seen: u64,
     /// Some chains are no longer those of their edge.
@@ -55,6 +56,7 @@ impl Chains {
             self.chains.clear();
             self.edges.clear();
             self.passed.clear();
+            self.attempts = 0;
             (self.seen, self.orphans) = (graph.changes(), false);
         }
         stale
@@ -76,10 +78,11 @@ impl Chains {
         &self.edges[first as usize..][..count as usize]
     }
 
-    /// Whether the chain does not go on to a branch or to the end, as there was no room or it would be a circle.
+    /// Whether the chain does not go on to a branch or to the end, as there was no room, or it would be a circle, or nothing
+    /// leads on.
     pub(super) fn is_cut_short(&self, id: ChainId, graph: &Graph) -> bool {
         let target = self.get(id).target;
-        target != END && target != NULL && graph.only(target).is_some()
+        target != END && target != NULL && graph.edges_of(target).len() < 2
     }
 
     /// The chain that begins with `edge`.
@@ -103,7 +106,8 @@ impl Chains {
         let edges = graph.edge_count();
         self.by_edge.resize(edges, 0);
         self.passed.resize((graph.columns() + START_NODES) as usize, 0);
-        let (first, number) = (self.edges.len(), self.chains.len() as u32 + 1);
+        self.attempts += 1;
+        let (first, number) = (self.edges.len(), self.attempts);
         let (mut next, mut target) = (Some(edge), END);
         while let Some(id) = next.filter(|_| self.edges.len() < MOST_EDGES) {
             let to = graph.edge(id).target;
@@ -199,6 +203,20 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_of_one_edge_that_was_known_is_no_circle_for_the_next() {
+        let mut graph = Graph::new();
+        let start = graph.define(VALUES, b"a", 4).expect("fits");
+        let on = graph.define(4, b"b", 5).expect("fits");
+        (0..2).for_each(|end| _ = graph.define(5, &[end], END).expect("fits"));
+        let mut chains = Chains::default();
+        chains.begin(&graph);
+        let known = chains.single(on, &graph);
+        assert_eq!(chains.of(on, &graph), known);
+        let whole = chains.of(start, &graph);
+        assert_eq!(chains.edges_of(whole), [start, on]);
+    }
+
+    #[test]
     fn circles_and_many_long_chains_take_bounded_memory() {
         let mut graph = Graph::new();
         let first = graph.define(VALUES, b"", 4).expect("fits");
@@ -210,6 +228,14 @@ mod tests {
         let around = chains.of(again, &graph);
         assert_eq!(chains.edges_of(around), [again]);
         assert!(chains.is_cut_short(circle, &graph) && chains.is_cut_short(around, &graph));
+        let alone = graph.define(VALUES, b"alone", 5).expect("fits");
+        assert!(
+            {
+                let id = chains.of(alone, &graph);
+                chains.is_cut_short(id, &graph)
+            },
+            "nothing leads on"
+        );
 
         let mut graph = Graph::new();
         let long: Vec<EdgeId> =

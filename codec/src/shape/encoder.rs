@@ -6,8 +6,8 @@ use super::chain::ChainId;
 use super::dress::Dress;
 use super::follow::{Known, Paths};
 use super::graph::{
-    CHOICE_EMPTY, CHOICE_NULL, CHOICE_WHOLE, END, EdgeId, Graph, Node, START_NODES, WHOLE_KEYS, WHOLE_VALUES,
-    Way,
+    CHOICE_EMPTY, CHOICE_NULL, CHOICE_WHOLE, END, EdgeId, Graph, NULL as NODE_NULL, Node, START_NODES,
+    WHOLE_KEYS, WHOLE_VALUES, Way,
 };
 use super::origin::Tracer;
 use super::parcel::Parcel;
@@ -275,8 +275,9 @@ impl Encoder {
                 Some(edge) => Some(edge),
                 None => {
                     let edges = graph.edges_of(node);
-                    let guess = edges[graph.guess(node, way)];
-                    let chosen = graph.choose(guess, edges, bytes, at, end);
+                    // None where a shape was begun that could not be gone on with.
+                    let guess = edges.get(graph.guess(node, way)).copied();
+                    let chosen = guess.and_then(|guess| graph.choose(guess, edges, bytes, at, end));
                     way = chosen.map_or(way, |edge| way.after(edge));
                     chosen
                 }
@@ -319,8 +320,9 @@ impl Encoder {
                 Some(edge) => graph.stands_at(edge, bytes, at, end).then_some(edge),
                 None => {
                     let edges = graph.edges_of(node);
-                    let guess = edges[graph.guess(node, way)];
-                    let chosen = graph.choose(guess, edges, bytes, at, end);
+                    // None where a shape was begun that could not be gone on with.
+                    let guess = edges.get(graph.guess(node, way)).copied();
+                    let chosen = guess.and_then(|guess| graph.choose(guess, edges, bytes, at, end));
                     way = chosen.map_or(way, |edge| way.after(edge));
                     chosen
                 }
@@ -362,10 +364,15 @@ impl Encoder {
         self.parcel.values += self.way.len() - 1;
     }
 
-    /// A way of one edge that every start node has.
+    /// A way that every start node has: of one edge, or of two by way of the column of what goes whole.
     fn fixed(&mut self, start: Node, slot: u32, choice: usize) {
         self.parcel.choose(&mut self.graph, start, &mut Way::begin(slot), choice);
-        self.ways.push(self.paths.fixed(self.graph.edges_of(start)[choice], &self.graph));
+        let mut next = Some(self.graph.edges_of(start)[choice]);
+        while let Some(edge) = next {
+            self.ways.push(self.paths.single(edge, &self.graph));
+            let target = self.graph.edge(edge).target;
+            next = if target == END || target == NODE_NULL { None } else { self.graph.only(target) };
+        }
     }
 
     /// Cuts a record of unknown shape and adds what is new of it to the graph. False when it has no shape, or one that

@@ -112,11 +112,6 @@ impl Paths {
         self.chains.single(edge, graph)
     }
 
-    /// The chain of an edge with which every start node begins.
-    pub(super) fn fixed(&mut self, edge: EdgeId, graph: &Graph) -> ChainId {
-        self.chains.of(edge, graph)
-    }
-
     /// The chain that begins with `edge`; none when it was cut short, or all plans together became too long.
     #[inline]
     pub(super) fn of(&mut self, edge: EdgeId, known: &Known<'_>) -> Option<ChainId> {

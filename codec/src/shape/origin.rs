@@ -106,13 +106,16 @@ impl Tracer {
     pub(super) fn trace(&mut self, batch: &Batch, halves: [&[ChainId]; 2], chains: &Chains, graph: &Graph) {
         let metas = batch.groups.iter().flat_map(|group| &group.records);
         self.origins.begin(metas.map(|meta| meta.timestamp));
+        debug_assert!(halves.iter().all(|ways| {
+            let ends = ways.iter().filter(|id| is_last(**id, chains)).count();
+            ends == batch.record_count()
+        }));
         self.add_sets(chains, graph);
         if !self.listed.is_empty() {
             halves.iter().for_each(|ways| self.enter(ways));
         }
-        for set in &mut self.sets {
-            *set = self.origins.first_like(*set);
-        }
+        let first_like: Vec<u32> = (0..self.origins.sets()).map(|set| self.origins.first_like(set)).collect();
+        self.sets.iter_mut().for_each(|set| *set = first_like[*set as usize]);
     }
 
     /// Gives each column with values a set, and each chain the list of sets of which it has values: once for each time

@@ -207,6 +207,12 @@ fn a_value_that_changes_where_a_chain_is_cut_short_is_in_its_place() {
     for at in [1, 501, 999] {
         lane.send_to_one(&[value(0, at, "c"), value(kinds - 1, at, "other"), value(1, at, "c")]);
     }
+    // One without a shape ends too, with all the room for chains used up.
+    for _ in 0..20 {
+        let mut records: Vec<Record> = (0..20).map(|kind| value(kind, 0, "c")).collect();
+        records.insert(7, (Some(b"k".to_vec()), Some(noise(7, 50))));
+        lane.send_to_one(&records);
+    }
 }
 
 #[test]
@@ -338,6 +344,40 @@ fn avro_by_its_schema_is_followed_and_the_decoder_needs_none() {
     assert!(counts.followed > 980 && counts.parsed < 40, "{counts:?}");
 }
 
+/// A shape that was begun and could not be gone on with leads nowhere: the next record of its kind goes whole too.
+#[test]
+fn records_that_cannot_have_their_shape_go_whole_however_often() {
+    let long = |inside: &str| inside.repeat(3000);
+    let values = [
+        format!("{{\"a\":1,\"list\":[{}{{}}],\"b\":2}}", long("{},")),
+        format!("{{\"a\":1,\"list\":[{}[]]}}", long("[],")),
+        format!("{{\"a\":1,\"{}\":2}}", long("key")),
+        format!("{{\"a\":1,{}\"b\":2}}", long("    ")),
+    ];
+    for value in values {
+        let mut lane = Lane::new();
+        for _ in 0..4 {
+            lane.send_to_one(&[record("k", &value), record("k", "{\"a\":1}"), record("k", &value)]);
+        }
+    }
+}
+
+/// What a lane remembers for its trials is bounded also where next to nothing is new in its records.
+#[test]
+fn many_small_parcels_of_constants_take_bounded_memory() {
+    let fields: String = (0..60).map(|field| format!("\"f{field}\":\"always\",")).collect();
+    let mut lane = Lane::new();
+    let mut before = 0;
+    for parcel in 0..300u64 {
+        let value = |i: u64| record("k", &format!("{{{fields}\"n\":{}}}", parcel * 100 + i));
+        lane.send_to_one(&(0..100).map(value).collect::<Vec<_>>());
+        if parcel == 50 {
+            before = lane.encoder.memory();
+        }
+    }
+    assert!(lane.encoder.memory() < before + (6 << 20), "{before} {}", lane.encoder.memory());
+}
+
 /// A field becomes optional, or of another type, and records of both versions come one after the other: behind ids of
 /// schemas, and without.
 #[test]
@@ -380,7 +420,9 @@ fn versions_of_an_avro_schema_are_told_apart() {
                 lane.encoder.use_avro(None, with_id.then_some(id), schema(of));
             }
             for parcel in 0..6u8 {
+                // The first is one that cannot be told from the other branch.
                 let value = |i: u8| {
+                    let i = i + 7;
                     let newer = parcel >= 2 && i.is_multiple_of(2);
                     let mut value = if with_id { vec![0, 0, 0, 0, 1 + u8::from(newer)] } else { Vec::new() };
                     value.push(i & 0x7f);
