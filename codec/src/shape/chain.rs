@@ -3,7 +3,7 @@
 //! Most of a record is one or a few of them. Both ends go from chain to chain, so that a record costs what its branches
 //! cost and what its values cost, not what its shape is long.
 
-use super::graph::{END, EdgeId, Graph, NULL, Node, START_NODES};
+use super::graph::{END, EdgeId, Graph, Node, START_NODES, ends};
 
 /// Index of a chain. It means the same edges until [`Chains::begin`] is called.
 pub(super) type ChainId = u32;
@@ -14,7 +14,7 @@ pub(super) struct Chain {
     /// Its edges, in `edges`.
     first: u32,
     count: u32,
-    /// Where it leads: [`END`], [`NULL`], or a node.
+    /// Where it leads: [`END`], [`NULL`](super::graph::NULL), or a node.
     pub(super) target: Node,
     /// Values on it, that of `target` included.
     pub(super) values: u32,
@@ -82,7 +82,7 @@ impl Chains {
     /// leads on.
     pub(super) fn is_cut_short(&self, id: ChainId, graph: &Graph) -> bool {
         let target = self.get(id).target;
-        target != END && target != NULL && graph.edges_of(target).len() < 2
+        !ends(target) && graph.edges_of(target).len() < 2
     }
 
     /// The chain that begins with `edge`.
@@ -111,7 +111,7 @@ impl Chains {
         let (mut next, mut target) = (Some(edge), END);
         while let Some(id) = next.filter(|_| self.edges.len() < MOST_EDGES) {
             let to = graph.edge(id).target;
-            let ends = to == END || to == NULL;
+            let ends = ends(to);
             // In a circle, a chain passes each node once.
             if !ends && std::mem::replace(&mut self.passed[to as usize], number) == number {
                 break;
@@ -151,7 +151,7 @@ impl Chains {
         let edges = self.edges[first..].iter().map(|&id| graph.edge(id));
         let (mut values, mut text) = (0, 0);
         for edge in edges {
-            values += u32::from(edge.target != END && edge.target != NULL);
+            values += u32::from(!ends(edge.target));
             text += edge.length;
         }
         let count = (self.edges.len() - first) as u32;
@@ -163,7 +163,7 @@ impl Chains {
 /// The columns of the values on a chain's edges, in order.
 pub(super) fn columns<'a>(edges: &'a [EdgeId], graph: &'a Graph) -> impl Iterator<Item = usize> + 'a {
     let targets = edges.iter().map(|&id| graph.edge(id).target);
-    targets.filter(|&target| target != END && target != NULL).map(|target| (target - START_NODES) as usize)
+    targets.filter(|&target| !ends(target)).map(|target| (target - START_NODES) as usize)
 }
 
 /// Edges of all chains; beyond, a chain is one edge.

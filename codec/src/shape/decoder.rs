@@ -8,7 +8,7 @@ use super::build::{Builder, Parts};
 use super::chain::{ChainId, Chains};
 use super::dress::Dress;
 use super::flag;
-use super::graph::{END, EdgeId, Graph, KEYS, NULL, Node, Refused, START_NODES, VALUES, Way};
+use super::graph::{END, EdgeId, Graph, KEYS, Node, Refused, START_NODES, VALUES, Way, ends};
 use super::origin::Tracer;
 use crate::Error;
 use crate::batch::{self, Batch};
@@ -258,7 +258,7 @@ impl Decoder {
                 return Err(Error::TooMuch { what: "values", actual: (*values).into(), limit });
             }
             node = chain.target;
-            if node == END || node == NULL {
+            if ends(node) {
                 return Ok(());
             }
         }

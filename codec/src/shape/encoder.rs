@@ -6,8 +6,8 @@ use super::chain::ChainId;
 use super::dress::Dress;
 use super::follow::{Known, Paths};
 use super::graph::{
-    CHOICE_EMPTY, CHOICE_NULL, CHOICE_WHOLE, END, EdgeId, Graph, NULL as NODE_NULL, Node, START_NODES,
-    WHOLE_KEYS, WHOLE_VALUES, Way,
+    CHOICE_EMPTY, CHOICE_NULL, CHOICE_WHOLE, END, EdgeId, Graph, Node, START_NODES, WHOLE_KEYS, WHOLE_VALUES,
+    Way, ends,
 };
 use super::origin::Tracer;
 use super::parcel::Parcel;
@@ -273,14 +273,7 @@ impl Encoder {
             }
             found = match graph.only(node) {
                 Some(edge) => Some(edge),
-                None => {
-                    let edges = graph.edges_of(node);
-                    // None where a shape was begun that could not be gone on with.
-                    let guess = edges.get(graph.guess(node, way)).copied();
-                    let chosen = guess.and_then(|guess| graph.choose(guess, edges, bytes, at, end));
-                    way = chosen.map_or(way, |edge| way.after(edge));
-                    chosen
-                }
+                None => graph.branch(node, &mut way, bytes, at, end),
             };
         }
         self.links.iter().for_each(|(id, _)| self.paths.take_back(*id, &mut self.parcel));
@@ -318,14 +311,7 @@ impl Encoder {
             at = stop;
             found = match graph.only(node) {
                 Some(edge) => graph.stands_at(edge, bytes, at, end).then_some(edge),
-                None => {
-                    let edges = graph.edges_of(node);
-                    // None where a shape was begun that could not be gone on with.
-                    let guess = edges.get(graph.guess(node, way)).copied();
-                    let chosen = guess.and_then(|guess| graph.choose(guess, edges, bytes, at, end));
-                    way = chosen.map_or(way, |edge| way.after(edge));
-                    chosen
-                }
+                None => graph.branch(node, &mut way, bytes, at, end),
             };
         }
         self.parcel.take_back(graph, &self.way);
@@ -371,7 +357,7 @@ impl Encoder {
         while let Some(edge) = next {
             self.ways.push(self.paths.single(edge, &self.graph));
             let target = self.graph.edge(edge).target;
-            next = if target == END || target == NODE_NULL { None } else { self.graph.only(target) };
+            next = if ends(target) { None } else { self.graph.only(target) };
         }
     }
 

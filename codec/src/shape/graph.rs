@@ -38,6 +38,12 @@ pub(super) const END: Node = u32::MAX;
 /// Not a node: key or value is null.
 pub(super) const NULL: Node = u32::MAX - 1;
 
+/// Whether a way ends there.
+#[inline]
+pub(super) fn ends(target: Node) -> bool {
+    target == END || target == NULL
+}
+
 /// Choices that every start node has.
 pub(super) const CHOICE_NULL: usize = 0;
 pub(super) const CHOICE_EMPTY: usize = 1;
@@ -263,6 +269,24 @@ impl Graph {
             && at + length <= end
             && (edge.target != END || at + length == end)
             && (length <= 16 || bytes[at + 16..at + length] == self.literal(edge)[16..])
+    }
+
+    /// The edge of `node`, which has several or none, whose text stands at `at`; `way` goes on with it. There is none to guess
+    /// where a shape was begun that could not be gone on with.
+    #[inline]
+    pub(super) fn branch(
+        &self,
+        node: Node,
+        way: &mut Way,
+        bytes: &[u8],
+        at: usize,
+        end: usize,
+    ) -> Option<EdgeId> {
+        let edges = self.edges_of(node);
+        let guess = *edges.get(self.guess(node, *way))?;
+        let chosen = self.choose(guess, edges, bytes, at, end)?;
+        *way = way.after(chosen);
+        Some(chosen)
     }
 
     /// The longest of `edges` whose text stands at `at`; `guess` is looked at first, and taken if it stands there and none

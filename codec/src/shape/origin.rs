@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::chain::{self, ChainId, Chains};
-use super::graph::{END, Graph, NULL};
+use super::graph::{Graph, ends};
 use crate::batch::Batch;
 use crate::column::Origins;
 
@@ -128,10 +128,9 @@ impl Tracer {
             let values = mark.values as usize;
             // Each record ends once.
             let is_of_all = values == all && self.ends.contains(&mark.chains);
-            let set = match values {
-                _ if is_of_all => Origins::ALL,
-                0 => Origins::ALL,
-                _ => by_mark.entry(mark.chains).or_insert_with(|| (self.origins.add(values), column)).0,
+            let set = match values == 0 || is_of_all {
+                true => Origins::ALL,
+                false => by_mark.entry(mark.chains).or_insert_with(|| (self.origins.add(values), column)).0,
             };
             self.sets.push(set);
         }
@@ -166,8 +165,7 @@ impl Tracer {
 
 /// Whether a key or value ends with the chain.
 fn is_last(id: ChainId, chains: &Chains) -> bool {
-    let target = chains.get(id).target;
-    target == END || target == NULL
+    ends(chains.get(id).target)
 }
 
 /// A number that is unlike those of other numbers, so that sums of some are unlike other sums.
