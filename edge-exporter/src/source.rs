@@ -381,7 +381,7 @@ impl Source {
 const LISTING_INTERVAL: Duration = Duration::from_secs(3);
 /// A listing is followed by a rest of so many times its own length, at least a second and at most the interval.
 const LISTING_REST: u32 = 50;
-/// How soon a topic is looked at again that a link may just have made: until then it is in the link's progress.
+/// How soon a topic is looked at again that a link may just have made.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_secs(1);

@@ -3,13 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use kafka::Admin;
+use kafka::{Admin, KafkaCode};
 use proto::{
     ids::{Slot, TopicId},
-    limits,
+    limits, progress,
 };
 
 use super::mirrors::Mirrors;
@@ -29,8 +29,8 @@ pub(super) struct Catalogue {
     /// Topics that the first listing named and could not describe: they are not late.
     early: BTreeSet<String>,
     mirrors: Mirrors,
-    /// Topics that were seen once, where links end here: theirs may not be in progress yet.
-    fresh: BTreeSet<String>,
+    /// Topics without a record, where links end here: one of theirs may not be in its progress yet.
+    fresh: BTreeMap<String, Fresh>,
     listed: bool,
     next_slot: u32,
     full: bool,
@@ -41,6 +41,29 @@ struct Known {
     partitions: Vec<Arc<Partition>>,
     /// Listings in a row that did not name it.
     missing: u32,
+}
+
+/// A topic as a listing found it.
+struct Listed {
+    name: String,
+    id: TopicId,
+    partitions: usize,
+    log: Log,
+}
+
+/// Whether any record was ever written into a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Log {
+    Unknown,
+    Empty,
+    Written,
+}
+
+/// A topic that waits until it is known that no link writes it.
+struct Fresh {
+    since: Instant,
+    /// Whether all that it will hold came after it was first seen.
+    late: bool,
 }
 
 /// What a listing changed.
@@ -59,7 +82,7 @@ impl Catalogue {
             topics: BTreeMap::new(),
             early: BTreeSet::new(),
             mirrors: Mirrors::new(config.kafka_settings().named(format!("longhaul-{}-mirrors", config.link))),
-            fresh: BTreeSet::new(),
+            fresh: BTreeMap::new(),
             listed: false,
             next_slot: 1,
             full: false,
@@ -80,7 +103,12 @@ impl Catalogue {
         for chunk in names.chunks(TOPICS_AT_ONCE) {
             for answer in admin.describe(chunk, TIMEOUT)? {
                 match answer {
-                    Ok(topic) => described.push((topic.name, topic.id, topic.partitions.len())),
+                    Ok(topic) => described.push(Listed {
+                        name: topic.name,
+                        id: topic.id,
+                        partitions: topic.partitions.len(),
+                        log: Log::Unknown,
+                    }),
                     Err((name, code)) => {
                         tracing::debug!(topic = %name, %code, "the topic cannot be described yet");
                         if !self.listed {
@@ -90,19 +118,40 @@ impl Catalogue {
                 }
             }
         }
+        if listed.iter().any(|topic| progress::link_of(&topic.name).is_some()) {
+            self.look_at_logs(admin, &mut described)?;
+        }
+        // After the logs: whatever a link wrote into them, its progress names the topic by now.
         self.mirrors.look(&listed)?;
         Ok(self.take(&names, &described))
     }
 
+    /// Which of the topics that are not carried yet hold records.
+    fn look_at_logs(&self, admin: &Admin, described: &mut [Listed]) -> Result<(), kafka::Error> {
+        let mut unknown: Vec<&mut Listed> =
+            described.iter_mut().filter(|topic| !self.topics.contains_key(&topic.name)).collect();
+        for topics in unknown.chunks_mut(TOPICS_AT_ONCE) {
+            let partitions: Vec<(&str, i32)> = topics
+                .iter()
+                .flat_map(|topic| (0..topic.partitions as i32).map(|number| (topic.name.as_str(), number)))
+                .collect();
+            let mut ends = admin.ends_of(&partitions, TIMEOUT)?.into_iter();
+            let logs: Vec<Log> =
+                topics.iter().map(|topic| Log::of(ends.by_ref().take(topic.partitions))).collect();
+            topics.iter_mut().zip(logs).for_each(|(topic, log)| topic.log = log);
+        }
+        Ok(())
+    }
+
     /// Takes over what a listing named and what was described of it.
-    fn take(&mut self, names: &[&str], described: &[(String, TopicId, usize)]) -> Changes {
+    fn take(&mut self, names: &[&str], described: &[Listed]) -> Changes {
         let mut changes = Changes::default();
-        for (name, id, partitions) in described {
-            self.seen(name, *id, *partitions, &mut changes);
+        for topic in described {
+            self.seen(topic, &mut changes);
         }
         self.mark_mirrors(&mut changes);
         let named: BTreeSet<&str> = names.iter().copied().collect();
-        self.fresh.retain(|name| named.contains(name.as_str()));
+        self.fresh.retain(|name, _| named.contains(name.as_str()));
         for (name, known) in &mut self.topics {
             if named.contains(name.as_str()) {
                 known.missing = 0;
@@ -140,19 +189,33 @@ impl Catalogue {
         }
     }
 
-    fn seen(&mut self, name: &str, id: TopicId, partitions: usize, changes: &mut Changes) {
+    /// Whether a topic that is not carried yet counts as late, once it may be carried: an importer makes a topic before
+    /// it puts it into its progress, so one that nothing was written into yet may be of a link.
+    fn settle(&mut self, name: &str, late: bool, log: Log) -> Option<bool> {
+        let since = Instant::now();
+        let fresh = self.fresh.entry(name.to_owned()).or_insert(Fresh { since, late });
+        fresh.late |= log == Log::Empty;
+        if log != Log::Written && fresh.since.elapsed() < SETTLING {
+            return None;
+        }
+        self.fresh.remove(name).map(|fresh| fresh.late)
+    }
+
+    fn seen(&mut self, listed: &Listed, changes: &mut Changes) {
+        let Listed { name, id, partitions, log } = listed;
+        let (name, id, partitions) = (name.as_str(), *id, *partitions);
         if id == TopicId::ZERO {
             tracing::warn!(topic = %name, "the source cluster states no topic ids: the topic is not carried, as it \
                 could not be told from one of the same name made later; brokers of Kafka 3.6 or newer are needed");
             return;
         }
-        let late = self.listed && !self.early.remove(name);
-        // An importer makes a topic before it puts it into its progress.
-        let unknown = !self.topics.contains_key(name);
-        if late && unknown && self.mirrors.any() && self.fresh.insert(name.to_owned()) {
-            return;
+        let mut late = self.listed && !self.early.remove(name);
+        if !self.topics.contains_key(name) && self.mirrors.any() {
+            match self.settle(name, late, *log) {
+                Some(settled) => late = settled,
+                None => return,
+            }
         }
-        self.fresh.remove(name);
         let known = match self.topics.get_mut(name) {
             Some(known) if known.topic.id == id => known,
             Some(known) => {
@@ -195,6 +258,20 @@ impl Catalogue {
     }
 }
 
+impl Log {
+    fn of(ends: impl Iterator<Item = Result<kafka::Ends, KafkaCode>>) -> Self {
+        let mut log = Self::Empty;
+        for ends in ends {
+            match ends {
+                Ok(ends) if ends.hw > 0 => return Self::Written,
+                Ok(_) => {}
+                Err(_) => log = Self::Unknown,
+            }
+        }
+        log
+    }
+}
+
 impl Known {
     fn new(name: &str, id: TopicId) -> Self {
         Self { topic: Arc::new(Topic::new(name, id)), partitions: Vec::new(), missing: 0 }
@@ -205,6 +282,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const TOPICS_AT_ONCE: usize = 200;
 /// Listings in a row that must not name a topic before it counts as gone.
 const MISSING_LISTINGS: u32 = 2;
+/// How long a topic without a record is waited for where links end: what makes it for a link has it in progress by then.
+const SETTLING: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -221,9 +300,17 @@ mod tests {
 
     fn take(catalogue: &mut Catalogue, topics: &[(&str, TopicId, usize)]) -> Changes {
         let names: Vec<&str> = topics.iter().map(|(name, ..)| *name).collect();
-        let described: Vec<_> =
-            topics.iter().map(|(name, id, partitions)| ((*name).to_owned(), *id, *partitions)).collect();
-        catalogue.take(&names, &described)
+        catalogue.take(&names, &listed(topics, Log::Written))
+    }
+
+    fn listed(topics: &[(&str, TopicId, usize)], log: Log) -> Vec<Listed> {
+        let listed = |(name, id, partitions): &(&str, TopicId, usize)| Listed {
+            name: (*name).to_owned(),
+            id: *id,
+            partitions: *partitions,
+            log,
+        };
+        topics.iter().map(listed).collect()
     }
 
     #[test]
@@ -266,14 +353,49 @@ mod tests {
         assert_eq!(catalogue.table.get(Slot(1)).unwrap().topic.writer(), None);
     }
 
+    /// R-2, on the way round: an importer makes its topic first, names it in its progress next and writes it last.
     #[test]
-    fn a_topic_made_where_links_end_is_found_by_the_second_listing() {
+    fn where_links_end_a_topic_waits_for_its_first_record() {
+        for first in [true, false] {
+            let mut catalogue = catalogue();
+            if !first {
+                take(&mut catalogue, &[("orders", A, 1)]);
+            }
+            catalogue.mirrors.pretend("eu.orders", "muc-to-fra");
+            for log in [Log::Unknown, Log::Empty] {
+                let changes = catalogue.take(&["payments.eu"], &listed(&[("payments.eu", B, 1)], log));
+                assert!(changes.found.is_empty(), "{log:?}, first listing {first}");
+                assert!(catalogue.looks_again());
+            }
+            let changes = take(&mut catalogue, &[("payments.eu", B, 1)]);
+            assert_eq!(changes.found.len(), 1);
+            assert!(
+                catalogue.table.get(changes.found[0]).unwrap().late,
+                "it is carried from its first record on"
+            );
+            assert!(!catalogue.looks_again());
+        }
+    }
+
+    #[test]
+    fn where_links_end_a_topic_with_records_is_found_at_once_and_an_empty_one_after_a_while() {
         let mut catalogue = catalogue();
-        take(&mut catalogue, &[("orders", A, 1)]);
         catalogue.mirrors.pretend("eu.orders", "muc-to-fra");
-        assert!(take(&mut catalogue, &[("orders", A, 1), ("payments.eu", B, 1)]).found.is_empty());
-        assert_eq!(take(&mut catalogue, &[("orders", A, 1), ("payments.eu", B, 1)]).found, [Slot(2)]);
-        assert!(catalogue.table.get(Slot(2)).unwrap().late);
+        let found = take(&mut catalogue, &[("orders", A, 1)]).found;
+        assert!(!catalogue.table.get(found[0]).unwrap().late, "it was there before");
+        let empty = [("payments.eu", B, 1)];
+        assert!(catalogue.take(&["payments.eu"], &listed(&empty, Log::Empty)).found.is_empty());
+        catalogue.fresh.get_mut("payments.eu").unwrap().since -= SETTLING;
+        assert_eq!(catalogue.take(&["payments.eu"], &listed(&empty, Log::Empty)).found.len(), 1);
+    }
+
+    #[test]
+    fn a_log_is_empty_where_all_partitions_say_so_and_written_where_one_does() {
+        let ends = |hw| Ok(kafka::Ends { low: 0, lso: 0, hw });
+        let lost = Err(KafkaCode::TIMED_OUT);
+        assert_eq!(Log::of([ends(0), ends(0)].into_iter()), Log::Empty);
+        assert_eq!(Log::of([ends(0), lost].into_iter()), Log::Unknown);
+        assert_eq!(Log::of([lost, ends(1)].into_iter()), Log::Written);
     }
 
     #[test]
