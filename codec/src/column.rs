@@ -42,6 +42,7 @@ mod packed;
 mod parsed;
 mod pattern;
 mod range;
+mod recall;
 mod recurring;
 mod series;
 mod sink;

@@ -10,6 +10,7 @@ use super::number::{self, Memory, Others, Pair, Predictor, Source, Term};
 use super::origin::{Origins, gather_or};
 use super::parsed::Apart;
 use super::pattern::Rows;
+use super::recall::Recall;
 use super::recurring::{self, ONE_KEY, Recent};
 use super::trial::Trials;
 use super::{MAX_COLUMNS, Room, Span, Values, order_by, text};
@@ -37,6 +38,7 @@ pub(crate) struct ColumnEncoders {
     /// How often a column became constant or ceased to be it.
     constants: u64,
     trials: Trials,
+    recall: Recall,
     changes: Vec<u8>,
     body: Vec<u8>,
     scratch: Scratch,
@@ -88,6 +90,8 @@ pub(super) struct Review {
     pub(super) patience: u32,
     /// A dictionary was in use and lost: its entries are charged in full from then on.
     pub(super) dictionary_lost: bool,
+    /// The kind was found by more values than a trial sees, which must not undo it.
+    pub(super) is_keyed: bool,
     /// Bytes per 64 values when the kind was chosen, and lately.
     baseline: u32,
     recent: u32,
@@ -95,17 +99,49 @@ pub(super) struct Review {
 
 impl Default for Review {
     fn default() -> Self {
-        Self { since: 0, interval: 0, patience: 16, dictionary_lost: false, baseline: 0, recent: 0 }
+        Self {
+            since: 0,
+            interval: 0,
+            patience: 16,
+            dictionary_lost: false,
+            is_keyed: false,
+            baseline: 0,
+            recent: 0,
+        }
     }
 }
 
 impl Review {
     /// The kind did not fit, or costs more than it did: a trial is due soon.
     fn disappointed(&mut self) {
+        self.is_keyed = false;
         if self.patience < self.interval {
             self.interval = self.patience;
             self.patience = self.patience.saturating_mul(4).min(LONGEST);
         }
+    }
+
+    /// The kind was found without a trial.
+    pub(super) fn keyed(&mut self, values: usize) {
+        self.is_keyed = true;
+        self.tried(values, 1, true);
+    }
+
+    /// What was found without a trial does not hold any more.
+    pub(super) fn released(&mut self) {
+        if std::mem::take(&mut self.is_keyed) {
+            self.interval = 0;
+        }
+    }
+
+    /// Bytes per 64 values, lately, before compression.
+    pub(super) fn cost(&self) -> u32 {
+        self.recent
+    }
+
+    /// Whether a trial is due once so many values more have passed.
+    pub(super) fn is_due(&self, values: u32) -> bool {
+        !self.is_keyed && self.since.saturating_add(values) >= self.interval
     }
 
     fn spent(&mut self, bytes: usize, values: usize) {
@@ -189,6 +225,7 @@ impl ColumnEncoders {
             + self.changes.capacity()
             + self.body.capacity()
             + self.trials.memory()
+            + self.recall.memory()
             + scratch.tail.capacity()
             + scratch.apart.memory()
             + (scratch.order.capacity() + scratch.ids.capacity() + scratch.exceptions.capacity())
@@ -242,6 +279,7 @@ impl ColumnEncoders {
             column.review.since = column.review.since.saturating_add(input.spans.len() as u32);
         }
         self.trials.run((arena, origins), inputs, &mut self.columns, &mut self.scratch);
+        self.recall.run(arena, inputs, &mut self.columns, self.room.left);
         self.changes.clear();
         self.body.clear();
         self.scratch.tail.clear();

@@ -219,10 +219,7 @@ impl Trials {
         let least = if self.thrifty { ENOUGH_THRIFTY } else { ENOUGH };
         let enough = if bytes_of_few(inputs, least) > MOST_EVIDENCE / 4 { FEWEST } else { least };
         let within = |values: u32| {
-            move |input: &Input<'_>, columns: &[Column]| {
-                let review = &columns[input.id as usize].review;
-                review.since.saturating_add(values) >= review.interval
-            }
+            move |input: &Input<'_>, columns: &[Column]| columns[input.id as usize].review.is_due(values)
         };
         let (soon, due) = (within(MOST_ROWS as u32), within(0));
         let due = |input: &Input<'_>| due(input, columns);
