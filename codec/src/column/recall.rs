@@ -30,7 +30,7 @@ struct Watch {
     others: Vec<u32>,
     /// Of distinct values, one in `1 << rarity` is followed.
     rarity: u32,
-    /// By the hash of a value, those of the others when it was last met.
+    /// By the hash of a value, those of the value in the row before and of the others when it was last met.
     met: HashMap<u64, Box<[u32]>>,
     window: Window,
     /// Windows in a row in which nothing was found.
@@ -47,7 +47,7 @@ struct Window {
     /// Values that are followed, and those of them that had been met.
     values: u32,
     again: u32,
-    /// By other column: how often it was as when the value had been met.
+    /// How often the row before, and each other column, was as when the value had been met.
     same: Vec<u32>,
 }
 
@@ -124,7 +124,7 @@ impl Recall {
 
 impl Watch {
     fn new(key: u32, others: Vec<u32>) -> Self {
-        let same = vec![0; others.len()];
+        let same = vec![0; others.len() + 1];
         Self {
             key,
             others,
@@ -160,15 +160,18 @@ impl Watch {
             .iter()
             .map(|id| input_of(*id, inputs, columns).filter(|other| other.set == key.set))
             .collect();
+        let mut before = 0;
         for (row, span) in key.spans.iter().enumerate() {
             let hash = xxh3_64(span.of(arena));
+            let before = std::mem::replace(&mut before, hash);
             if hash.trailing_zeros() < self.rarity {
                 continue;
             }
             beside.clear();
+            beside.push(short(before));
             beside.extend(others.iter().map(|other| match other {
-                Some(other) => (xxh3_64(other.spans[row].of(arena)) >> 32) as u32 | 1,
-                None => 0,
+                Some(other) => short(xxh3_64(other.spans[row].of(arena))),
+                None => NOTHING,
             }));
             self.note(hash, beside);
         }
@@ -179,7 +182,7 @@ impl Watch {
         if let Some(last) = self.met.get_mut(&hash) {
             self.window.again += 1;
             for ((same, last), now) in self.window.same.iter_mut().zip(last.iter()).zip(beside) {
-                *same += u32::from(last == now && *now != 0);
+                *same += u32::from(last == now && *now != NOTHING);
             }
             last.copy_from_slice(beside);
             return;
@@ -234,13 +237,16 @@ impl Watch {
         mut room: usize,
     ) -> bool {
         let entries = self.met.len() << self.rarity;
-        if entries < FEWEST_ENTRIES || is_settled(&columns[key.id as usize].choice.kind) {
+        // Of fewer, one parcel tells enough. What comes again in the same order costs little as it is.
+        let known = entries < FEWEST_ENTRIES.max(key.spans.len());
+        let in_order = self.window.same[0] * 2 >= self.window.again;
+        if known || in_order || is_settled(&columns[key.id as usize].choice.kind) {
             return false;
         }
         let mut going: Vec<&Input<'_>> = Vec::new();
         let mut is_worth_it = false;
         for (index, id) in self.others.iter().enumerate() {
-            let (again, same) = (self.window.again, self.window.same[index]);
+            let (again, same) = (self.window.again, self.window.same[index + 1]);
             if same * 8 < again * 7 {
                 continue;
             }
@@ -249,7 +255,7 @@ impl Watch {
             };
             let column = &columns[*id as usize];
             let is_mine = matches!(column.choice.kind, Kind::Recurring(Some(by), _) if by == self.key);
-            let has_many = column.review.cost() >= COSTLY && self.distinct(index) * 8 >= self.met.len();
+            let has_many = column.review.cost() >= COSTLY && self.distinct(index + 1) * 8 >= self.met.len();
             is_worth_it |= is_mine || has_many;
             if !is_settled(&column.choice.kind)
                 && !column.review.is_keyed
@@ -313,6 +319,11 @@ fn go(arena: &[u8], input: &Input<'_>, key: Option<u32>, columns: &mut [Column])
     column.review.keyed(input.spans.len());
 }
 
+/// Enough of a hash to tell what was beside from anything else that may be; not [`NOTHING`].
+fn short(hash: u64) -> u32 {
+    (hash >> 32) as u32 | 1
+}
+
 /// The column of this id, if the parcel has it.
 fn input_of<'a>(id: u32, inputs: &'a [Input<'a>], columns: &[Column]) -> Option<&'a Input<'a>> {
     let position = columns.get(id as usize)?.position;
@@ -329,6 +340,8 @@ fn is_settled(kind: &Kind) -> bool {
     matches!(kind, Kind::Constant(_) | Kind::Copy(_) | Kind::Recurring(Some(_), _))
 }
 
+/// Beside a value of whose record the other column has none.
+const NOTHING: u32 = 0;
 /// Bytes per 64 values, before compression, of columns that are worth it.
 const COSTLY: u32 = 2 * 64;
 /// What an entry takes of the room besides its bytes, at most.
@@ -341,7 +354,7 @@ const MOST_OTHERS: usize = 32;
 const MOST_MET: usize = 512;
 /// Half as many again are too many for a dictionary.
 const MOST_RARITY: u32 = 7;
-/// Fewest distinct values of a key: of fewer, those of one parcel tell enough.
+/// Fewest distinct values of a key.
 const FEWEST_ENTRIES: usize = 512;
 /// Followed values after which it begins to count anew, and the fewest that must have come again to decide anything.
 const WINDOW: u32 = 512;
