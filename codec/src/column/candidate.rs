@@ -277,7 +277,12 @@ impl Best<'_, '_> {
         let most = if self.trials.thrifty { 1 } else { BEST_PREDICTORS };
         let rows = self.values.len();
         let mut least = usize::MAX;
-        for (rank, (bits, predictor)) in predictors.into_iter().take(most).enumerate() {
+        for (rank, (bits, predictor)) in predictors.into_iter().enumerate() {
+            // A range coder learns what numbers there are, also where their differences have fewer bits.
+            let is_learnt = !self.trials.thrifty && rows >= FEWEST_RANGED && predictor == Predictor::Zero;
+            if rank >= most && !is_learnt {
+                continue;
+            }
             if self.is_small() {
                 break;
             }

@@ -238,7 +238,7 @@ impl Watch {
     ) -> bool {
         let entries = self.met.len() << self.rarity;
         // Of fewer, one parcel tells enough. What comes again in the same order costs little as it is.
-        let known = entries < FEWEST_ENTRIES.max(key.spans.len());
+        let known = entries < FEWEST_ENTRIES.max(2 * key.spans.len());
         let in_order = self.window.same[0] * 2 >= self.window.again;
         if known || in_order || is_settled(&columns[key.id as usize].choice.kind) {
             return false;
