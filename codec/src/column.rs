@@ -13,9 +13,11 @@
 //! ```
 //! A column without a change is of the kind that it was of before (text, at first), so that a parcel which goes on as the
 //! last one costs one byte for all headers. A change with [`ONCE`](choice::ONCE) is for this parcel only and leaves the
-//! column's state alone: that is how values which do not fit their column's kind travel. A change to the same numbers
-//! with [`EXCEPTED`](choice::EXCEPTED) leaves it alone too: from then on values that are no such numbers (a null, an
-//! exponent) stand before those that are, with [their rows](exception). Any other change of kind begins with fresh state.
+//! column's state alone: that is how values which do not fit their column's kind travel. One that is
+//! [kept](choice::Change) leaves it alone where the kind stays: a dictionary whose ids become wide, numbers with
+//! [`EXCEPTED`](choice::EXCEPTED), of which from then on those that are no such numbers (a null, an exponent) stand before
+//! the others, with [their rows](exception); where another kind has a dictionary too, it leaves that. Any other change
+//! begins with fresh state.
 //!
 //! # What must stay true
 //! - A kind takes a value only when decoding gives the same bytes back (canonical numbers, dates that exist, hexadecimal

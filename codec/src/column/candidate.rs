@@ -391,7 +391,7 @@ impl Best<'_, '_> {
     pub(super) fn dictionary(&mut self, quoted: bool) {
         let values = if quoted { Values { strip: 1, ..self.values } } else { self.values };
         let (mut ids, mut room, framed) = (Vec::new(), Room::default(), self.framed);
-        let choice = Choice::of(quoted, Kind::Dictionary { wide: false, kept: false, framed });
+        let choice = Choice::of(quoted, Kind::Dictionary { wide: false, framed });
         let in_use =
             matches!(self.column.choice.kind, Kind::Dictionary { .. }) && self.column.choice.is_like(&choice);
         let body = &mut self.trials.body;

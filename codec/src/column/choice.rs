@@ -39,6 +39,18 @@ pub(super) const KEY_UNKNOWN: u32 = 0;
 const QUOTED: u8 = 1;
 const ORDERED: u8 = 2;
 pub(super) const EXCEPTED: u8 = 4;
+const KEPT: u8 = 8;
+
+/// How long a change is for, and what it leaves of what the column remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It is for this parcel only, and leaves everything alone.
+    Once,
+    /// The column begins anew.
+    Afresh,
+    /// Entries of its dictionary stay; and everything, if the kind does.
+    Kept,
+}
 
 /// How a column is coded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,8 +81,6 @@ pub(super) enum Kind {
     Dictionary {
         /// Ids take two bytes.
         wide: bool,
-        /// The entries stay: only the width changes.
-        kept: bool,
         /// New entries are behind their length, not on a line.
         framed: bool,
     },
@@ -155,8 +165,13 @@ impl Choice {
         self.quoted == other.quoted && self.order == other.order && self.kind == other.kind
     }
 
+    /// Whether values are looked up in a dictionary.
+    pub(super) fn has_entries(&self) -> bool {
+        matches!(self.kind, Kind::Dictionary { .. } | Kind::Recurring(..))
+    }
+
     /// Appends a change to this choice.
-    pub(super) fn put(&self, once: bool, out: &mut Vec<u8>) {
+    pub(super) fn put(&self, change: Change, out: &mut Vec<u8>) {
         let kind = match &self.kind {
             Kind::Constant(_) => kind::CONSTANT,
             Kind::Text => kind::TEXT,
@@ -173,10 +188,13 @@ impl Choice {
             Kind::Recurring(_, false) => kind::RECURRING,
             Kind::Recurring(..) => kind::FRAMED_RECURRING,
         };
-        out.push(kind | if once { ONCE } else { 0 });
         let set = |flag, is_set| if is_set { flag } else { 0 };
+        out.push(kind | set(ONCE, change == Change::Once));
         out.push(
-            set(QUOTED, self.quoted) | set(ORDERED, self.order.is_some()) | set(EXCEPTED, self.excepted),
+            set(QUOTED, self.quoted)
+                | set(ORDERED, self.order.is_some())
+                | set(EXCEPTED, self.excepted)
+                | set(KEPT, change == Change::Kept),
         );
         if let Some(order) = self.order {
             put(out, order.into());
@@ -199,15 +217,22 @@ impl Choice {
             }
             Kind::Packed(packing) => packing.put(out),
             Kind::Pattern(pattern) => pattern.put(out),
-            Kind::Dictionary { wide, kept, .. } => out.push(u8::from(*wide) | u8::from(*kept) << 1),
+            Kind::Dictionary { wide, .. } => out.push(u8::from(*wide)),
             Kind::Copy(original) => original.put(out),
         }
     }
 
-    /// Reads a change, and whether it is for this parcel only.
-    pub(super) fn read(reader: &mut Reader<'_>, column: u32) -> Result<(Self, bool), Error> {
+    /// Reads a change.
+    pub(super) fn read(reader: &mut Reader<'_>, column: u32) -> Result<(Self, Change), Error> {
         let wrong = || Error::Column { column, fault: ColumnFault::Parameters };
         let (byte, flags) = (reader.byte()?, reader.byte()?);
+        let change = match (byte & ONCE != 0, flags & KEPT != 0) {
+            (true, true) => return Err(wrong()),
+            (true, false) => Change::Once,
+            (false, true) => Change::Kept,
+            (false, false) => Change::Afresh,
+        };
+        let flags = flags & !KEPT;
         if flags & !(QUOTED | ORDERED | EXCEPTED) != 0 {
             return Err(wrong());
         }
@@ -242,11 +267,9 @@ impl Choice {
             kind::PACKED => Kind::Packed(Packing::read(reader)?.ok_or_else(wrong)?),
             kind::PATTERN => Kind::Pattern(Arc::new(Pattern::read(reader)?.ok_or_else(wrong)?)),
             number @ (kind::DICTIONARY | kind::FRAMED_DICTIONARY) => match reader.byte()? {
-                byte @ 0..=3 => Kind::Dictionary {
-                    wide: byte & 1 != 0,
-                    kept: byte & 2 != 0,
-                    framed: number == kind::FRAMED_DICTIONARY,
-                },
+                byte @ 0..=1 => {
+                    Kind::Dictionary { wide: byte != 0, framed: number == kind::FRAMED_DICTIONARY }
+                }
                 _ => return Err(wrong()),
             },
             number @ (kind::RECURRING | kind::FRAMED_RECURRING) => {
@@ -265,6 +288,6 @@ impl Choice {
             return Err(wrong());
         }
         let (quoted, excepted) = (flags & QUOTED != 0, flags & EXCEPTED != 0);
-        Ok((Self { quoted, excepted, order, kind }, byte & ONCE != 0))
+        Ok((Self { quoted, excepted, order, kind }, change))
     }
 }

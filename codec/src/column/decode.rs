@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::binary::Spelled;
-use super::choice::{Choice, Kind, Spelling};
+use super::choice::{Change, Choice, Kind, Spelling};
 use super::decimal::Double;
 use super::dictionary::{self, Entries};
 use super::digits::Digits;
@@ -33,7 +33,7 @@ pub(crate) struct ColumnDecoders {
     columns: Vec<Column>,
     room: Room,
     parcel: u64,
-    changes: Vec<(usize, Choice, bool)>,
+    changes: Vec<(usize, Choice, Change)>,
     scratch: Scratch,
 }
 
@@ -222,8 +222,8 @@ impl ColumnDecoders {
             let Some(expected) = columns.get(position) else {
                 return Err(Error::Column { column: position as u32, fault: ColumnFault::Change });
             };
-            let (choice, once) = Choice::read(reader, expected.id)?;
-            self.changes.push((position, choice, once));
+            let (choice, change) = Choice::read(reader, expected.id)?;
+            self.changes.push((position, choice, change));
             position += 1;
         }
         Ok(())
@@ -233,7 +233,7 @@ impl ColumnDecoders {
         &mut self,
         position: usize,
         Expected { id, count, set }: Expected,
-        change: Option<(Choice, bool)>,
+        change: Option<(Choice, Change)>,
         origins: &Origins,
         bytes: &mut Bytes<'_, '_>,
         sink: &mut Sink,
@@ -244,13 +244,15 @@ impl ColumnDecoders {
         column.ids.clear();
         let mut fleeting = None;
         match change {
-            Some((choice, true)) => fleeting = Some((choice, State::default())),
-            Some((choice, false)) => {
-                let kept = matches!(choice.kind, Kind::Dictionary { kept: true, .. })
-                    || choice.excepted && choice.is_but_for_exceptions(&column.choice);
-                if !kept {
+            Some((choice, Change::Once)) => fleeting = Some((choice, State::default())),
+            Some((choice, change)) => {
+                if change == Change::Afresh || !choice.is_but_for_exceptions(&column.choice) {
+                    let entries = match change {
+                        Change::Kept => std::mem::take(&mut column.state.entries),
+                        _ => Entries::default(),
+                    };
                     self.room.left += column.state.charge();
-                    column.state = State::default();
+                    column.state = State { entries, ..State::default() };
                 }
                 column.choice = choice;
             }

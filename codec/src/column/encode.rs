@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::binary::Binary;
-use super::choice::{Choice, Kind};
+use super::choice::{Change, Choice, Kind};
 use super::dictionary::Dictionary;
 use super::exception::{most_exceptions, put_exceptions};
 use super::number::{self, Memory, Others, Pair, Predictor, Source, Term};
@@ -327,7 +327,11 @@ impl ColumnEncoders {
         if let Some(choice) =
             column.pending.take().filter(|choice| !choice.is_but_for_exceptions(&column.choice))
         {
-            let mut state = State::default();
+            let kept =
+                choice.has_entries() && column.choice.has_entries() && choice.quoted == column.choice.quoted;
+            let dictionary =
+                if kept { std::mem::take(&mut column.state.dictionary) } else { Dictionary::default() };
+            let mut state = State { dictionary, ..State::default() };
             self.room.left += column.state.charge();
             let memory = (&mut state, &mut self.room);
             written = match write(
@@ -342,14 +346,18 @@ impl ColumnEncoders {
                 Some(width) => {
                     let constant = |choice: &Choice| matches!(choice.kind, Kind::Constant(_));
                     self.constants += u64::from(constant(&choice) || constant(&column.choice));
-                    column.choice = widened(choice, width, false);
+                    column.choice = widened(choice, width);
                     column.state = state;
-                    column.choice.put(false, &mut self.changes);
+                    let change = if kept { Change::Kept } else { Change::Afresh };
+                    column.choice.put(change, &mut self.changes);
                     changed = true;
                     true
                 }
                 None => {
                     self.room.left -= column.state.charge();
+                    if kept {
+                        column.state.dictionary = state.dictionary;
+                    }
                     false
                 }
             };
@@ -367,15 +375,15 @@ impl ColumnEncoders {
                 width = attempt(&choice);
                 if width.is_some() {
                     column.choice = choice;
-                    column.choice.put(false, &mut self.changes);
+                    column.choice.put(Change::Kept, &mut self.changes);
                     changed = true;
                 }
             }
             match width {
                 Some(width) => {
                     if matches!(column.choice.kind, Kind::Dictionary { wide, .. } if wide != width) {
-                        column.choice = widened(column.choice, width, true);
-                        column.choice.put(false, &mut self.changes);
+                        column.choice = widened(column.choice, width);
+                        column.choice.put(Change::Kept, &mut self.changes);
                         changed = true;
                     }
                 }
@@ -388,7 +396,7 @@ impl ColumnEncoders {
                         text::put_lengths(values, &mut self.body);
                         Kind::Lengths
                     };
-                    Choice::plain(kind).put(true, &mut self.changes);
+                    Choice::plain(kind).put(Change::Once, &mut self.changes);
                     changed = true;
                     column.review.disappointed();
                 }
@@ -401,9 +409,9 @@ impl ColumnEncoders {
 }
 
 /// The choice with the width that a dictionary's ids have now.
-fn widened(choice: Choice, wide: bool, kept: bool) -> Choice {
+fn widened(choice: Choice, wide: bool) -> Choice {
     match choice.kind {
-        Kind::Dictionary { framed, .. } => Choice { kind: Kind::Dictionary { wide, kept, framed }, ..choice },
+        Kind::Dictionary { framed, .. } => Choice { kind: Kind::Dictionary { wide, framed }, ..choice },
         _ => choice,
     }
 }

@@ -218,7 +218,7 @@ impl Watch {
         }
         let found = is_key && self.decide(arena, key, inputs, columns, room);
         self.futile = if found { 0 } else { self.futile + 1 };
-        if self.in_use && again * 8 < values * 3 {
+        if self.in_use && again * 8 < values * 3 && self.futile > 1 {
             self.release(columns);
         }
         self.window.clear();
@@ -238,7 +238,7 @@ impl Watch {
     ) -> bool {
         let entries = self.met.len() << self.rarity;
         // Of fewer, one parcel tells enough. What comes again in the same order costs little as it is.
-        let known = entries < FEWEST_ENTRIES.max(2 * key.spans.len());
+        let known = entries < FEWEST_ENTRIES.max(key.spans.len());
         let in_order = self.window.same[0] * 2 >= self.window.again;
         if known || in_order || is_settled(&columns[key.id as usize].choice.kind) {
             return false;
@@ -312,7 +312,7 @@ fn go(arena: &[u8], input: &Input<'_>, key: Option<u32>, columns: &mut [Column])
     let framed = input.binary.is_some() || values.iter().any(|value| memchr::memchr(b'\n', value).is_some());
     let kind = match key {
         Some(_) => Kind::Recurring(key, framed),
-        None => Kind::Dictionary { wide: false, kept: false, framed },
+        None => Kind::Dictionary { wide: false, framed },
     };
     let column = &mut columns[input.id as usize];
     column.pending = Some(Choice::of(quoted, kind));
@@ -347,7 +347,7 @@ const COSTLY: u32 = 2 * 64;
 /// What an entry takes of the room besides its bytes, at most.
 const OVERHEAD: usize = 28;
 /// Columns that are followed at once: of all, and of those with the same records the first ones; and others beside each.
-const MOST_WATCHES: usize = 12;
+const MOST_WATCHES: usize = 16;
 const MOST_KEYS: usize = 3;
 const MOST_OTHERS: usize = 32;
 /// Distinct values of one column that are followed.
@@ -357,8 +357,8 @@ const MOST_RARITY: u32 = 7;
 /// Fewest distinct values of a key.
 const FEWEST_ENTRIES: usize = 512;
 /// Followed values after which it begins to count anew, and the fewest that must have come again to decide anything.
-const WINDOW: u32 = 512;
+const WINDOW: u32 = 128;
 const FEWEST_AGAIN: u32 = 48;
 /// Windows without a find, where values do come again, after which the column rests for so many values.
 const MOST_FUTILE: u32 = 4;
-const REST: u32 = 1 << 20;
+const REST: u32 = 1 << 17;

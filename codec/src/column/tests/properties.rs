@@ -179,7 +179,7 @@ fn any_choice(n: u64, values: &[Vec<u8>]) -> Choice {
     let kind = match n >> 24 & 15 {
         0 => Kind::Constant(plain.get(0).into()),
         1 => Kind::Lengths,
-        2 => Kind::Dictionary { wide: false, kept: false, framed: n & 32 != 0 },
+        2 => Kind::Dictionary { wide: false, framed: n & 32 != 0 },
         3 => {
             let original = [&b"abc"[..], b"\"abc\"", b""][n as usize % 3];
             let value = [&b"abc"[..], b"\"abc\"", b"x/abc/y", b""][(n >> 4) as usize % 4];
