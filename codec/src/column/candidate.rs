@@ -170,7 +170,7 @@ impl Best<'_, '_> {
             compressed += values.len() * RANGED_PRICE / 8;
         }
         let parcels = self.earlier.parcels();
-        if parcels <= 1 {
+        if parcels <= 1 || self.values.len() / parcels >= MANY {
             return Some(compressed);
         }
         // In small parcels zstd has little to work on, and what a kind costs per parcel counts.
@@ -417,7 +417,12 @@ impl Best<'_, '_> {
         let (entries, once) = met_once(&ids);
         self.trials.body.truncate(values.len() * if wide { 2 } else { 1 });
         let alone = self.trials.compressed();
-        let cost = alone + whole.saturating_sub(alone) * once / entries.max(1);
+        let mut of_entries = whole.saturating_sub(alone) * once / entries.max(1);
+        if !self.trials.thrifty {
+            // Until it is tried again, the fewer are new the more are known: about half as often as now at last.
+            of_entries = of_entries * (entries + once) / (2 * entries.max(1));
+        }
+        let cost = alone + of_entries;
         self.offer(choice, cost);
     }
 
@@ -565,5 +570,7 @@ const RANGED_PRICE: usize = 2;
 const HALVED: usize = 1024;
 /// Rows that an estimate looks at.
 const ESTIMATED_ROWS: usize = 256;
+/// Values of each parcel from which on what a kind costs per parcel hardly counts.
+const MANY: usize = 256;
 /// Values below which a kind must be clearly better than text.
 const FEW: usize = 64;

@@ -128,7 +128,7 @@ impl Watch {
         Self {
             key,
             others,
-            rarity: 0,
+            rarity: FIRST_RARITY,
             met: HashMap::new(),
             window: Window { values: 0, again: 0, same },
             futile: 0,
@@ -257,10 +257,9 @@ impl Watch {
             let is_mine = matches!(column.choice.kind, Kind::Recurring(Some(by), _) if by == self.key);
             let has_many = column.review.cost() >= COSTLY && self.distinct(index + 1) * 8 >= self.met.len();
             is_worth_it |= is_mine || has_many;
-            if !is_settled(&column.choice.kind)
-                && !column.review.is_keyed
-                && (has_many || same * 32 >= again * 31)
-            {
+            // A key of others may go with this one: its entries stay, and with them what goes with it.
+            let is_free = !column.review.is_keyed || matches!(column.choice.kind, Kind::Dictionary { .. });
+            if is_free && !is_settled(&column.choice.kind) && (has_many || same * 32 >= again * 31) {
                 going.push(other);
             }
         }
@@ -352,6 +351,8 @@ const MOST_KEYS: usize = 3;
 const MOST_OTHERS: usize = 32;
 /// Distinct values of one column that are followed.
 const MOST_MET: usize = 512;
+/// What is followed at first.
+const FIRST_RARITY: u32 = 2;
 /// Half as many again are too many for a dictionary.
 const MOST_RARITY: u32 = 7;
 /// Fewest distinct values of a key.

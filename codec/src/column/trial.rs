@@ -54,8 +54,9 @@ impl std::fmt::Debug for Trials {
 #[derive(Default)]
 struct Evidence {
     arena: Vec<u8>,
-    /// Records of all parcels, and values of all columns.
-    records: u32,
+    /// Of the records of all parcels.
+    timestamps: Vec<i64>,
+    /// Values of all columns.
     values: usize,
     /// By column id.
     columns: Vec<Gathered>,
@@ -64,9 +65,8 @@ struct Evidence {
 #[derive(Default)]
 struct Gathered {
     spans: Vec<Span>,
-    /// Of each value its record, counted over all parcels, and that one's timestamp.
+    /// Of each value its record, counted over all parcels.
     records: Vec<u32>,
-    timestamps: Vec<i64>,
     from: u64,
     parcels: usize,
 }
@@ -78,24 +78,23 @@ impl Evidence {
         // Values that lie in one place take no bytes again.
         let values: usize = inputs.iter().filter(few).map(|input| input.spans.len()).sum();
         let is_full = self.arena.len() + bytes > MOST_EVIDENCE || self.values + values > MOST_VALUES;
-        if is_full || self.records > MOST_RECORDS {
+        if is_full || self.timestamps.len() > MOST_RECORDS {
             self.clear();
         }
         if bytes > MOST_EVIDENCE || values > MOST_VALUES {
             return;
         }
+        let before = self.timestamps.len() as u32;
+        self.timestamps.extend_from_slice(origins.timestamps());
         for Input { id, spans, set, .. } in inputs.iter().filter(few) {
             let (mut last, mut copied) = (None, Span::default());
             if self.columns.len() <= *id as usize {
                 self.columns.resize_with(*id as usize + 1, Gathered::default);
             }
             let gathered = &mut self.columns[*id as usize];
-            gathered.from = mark(gathered.from, self.records, *set);
+            gathered.from = mark(gathered.from, before, *set);
             gathered.parcels += 1;
-            let records = origins.records(*set);
-            gathered.records.extend(records.iter().map(|record| self.records + record));
-            let timestamps = origins.timestamps();
-            gathered.timestamps.extend(records.iter().map(|record| timestamps[*record as usize]));
+            gathered.records.extend(origins.records(*set).iter().map(|record| before + record));
             for span in *spans {
                 // A value that is the one before, in the same place, is so here too.
                 if last != Some(*span) {
@@ -109,17 +108,16 @@ impl Evidence {
                 gathered.spans.push(copied);
             }
         }
-        self.records += origins.timestamps().len() as u32;
         self.values += values;
     }
 
     fn clear(&mut self) {
         self.arena.clear();
-        (self.records, self.values) = (0, 0);
+        self.timestamps.clear();
+        self.values = 0;
         for gathered in &mut self.columns {
             gathered.spans.clear();
             gathered.records.clear();
-            gathered.timestamps.clear();
             gathered.from = 0;
             gathered.parcels = 0;
         }
@@ -127,11 +125,10 @@ impl Evidence {
 
     fn memory(&self) -> usize {
         let of_column = |gathered: &Gathered| {
-            gathered.spans.capacity() * size_of::<Span>()
-                + gathered.records.capacity() * size_of::<u32>()
-                + gathered.timestamps.capacity() * size_of::<i64>()
+            gathered.spans.capacity() * size_of::<Span>() + gathered.records.capacity() * size_of::<u32>()
         };
         self.arena.capacity()
+            + self.timestamps.capacity() * size_of::<i64>()
             + self.columns.iter().map(of_column).sum::<usize>()
             + self.columns.capacity() * size_of::<Gathered>()
     }
@@ -172,6 +169,8 @@ fn mark(before: u64, records: u32, set: u32) -> u64 {
 /// Columns to hold trials on: of a parcel, or of the evidence.
 pub(super) struct Sample<'a> {
     arena: &'a [u8],
+    /// Of each record.
+    timestamps: &'a [i64],
     /// In decode order.
     columns: Vec<Sampled<'a>>,
 }
@@ -181,7 +180,6 @@ pub(super) struct Sampled<'a> {
     pub(super) spans: &'a [Span],
     /// The record of each value.
     records: &'a [u32],
-    timestamps: Cow<'a, [i64]>,
     /// Columns with the same number have the same records.
     from: u64,
     /// From how many parcels the values are.
@@ -233,16 +231,14 @@ impl Trials {
         let gathered: Vec<bool> =
             inputs.iter().map(|input| due(input) && input.spans.len() < enough).collect();
         if parcel.contains(&true) {
-            let all = origins.timestamps();
-            let of_parcel = inputs.iter().zip(&parcel).map(|(&Input { id, spans, set, binary }, due)| {
+            let timestamps = origins.timestamps();
+            let of_parcel = inputs.iter().map(|&Input { id, spans, set, binary }| {
                 let records = origins.records(set);
-                let first = records.len() - recent_rows(records, all.len());
+                let first = records.len() - recent_rows(records, timestamps.len());
                 let (spans, records) = (&spans[first..], &records[first..]);
-                let timestamps =
-                    records.iter().filter(|_| *due).map(|record| all[*record as usize]).collect();
-                Sampled { id, spans, records, timestamps, from: set.into(), parcels: 1, binary, cache: None }
+                Sampled { id, spans, records, from: set.into(), parcels: 1, binary, cache: None }
             });
-            let sample = Sample { arena, columns: of_parcel.collect() };
+            let sample = Sample { arena, timestamps, columns: of_parcel.collect() };
             self.sample(sample, &parcel, columns, scratch);
         }
         if gathered.contains(&true) {
@@ -250,28 +246,19 @@ impl Trials {
             // What is not in the evidence stands with no values, so that places stay those of the parcel.
             let of_input = |input: &Input<'_>| {
                 let (id, binary) = (input.id, input.binary);
-                let none = Sampled {
-                    id,
-                    spans: &[],
-                    records: &[],
-                    timestamps: Cow::default(),
-                    from: 0,
-                    parcels: 0,
-                    binary,
-                    cache: None,
-                };
+                let none = Sampled { id, spans: &[], records: &[], from: 0, parcels: 0, binary, cache: None };
                 evidence.columns.get(input.id as usize).map_or(none, |gathered| Sampled {
                     id: input.id,
                     spans: recent(&gathered.spans),
                     records: recent(&gathered.records),
-                    timestamps: Cow::Borrowed(recent(&gathered.timestamps)),
                     from: gathered.from,
                     parcels: gathered.parcels,
                     binary,
                     cache: None,
                 })
             };
-            let sample = Sample { arena: &evidence.arena, columns: inputs.iter().map(of_input).collect() };
+            let (arena, timestamps) = (&evidence.arena, &evidence.timestamps);
+            let sample = Sample { arena, timestamps, columns: inputs.iter().map(of_input).collect() };
             self.sample(sample, &gathered, columns, scratch);
             self.evidence = evidence;
         }
@@ -537,7 +524,9 @@ impl Earlier for Known<'_> {
 
     fn numbers(&self, source: Source) -> Option<Cow<'_, [i64]>> {
         match source {
-            Source::Timestamps => Some(Cow::Borrowed(&self.current().timestamps[..self.rows])),
+            Source::Timestamps => {
+                gather(&self.current().records[..self.rows], self.sample.timestamps).map(Cow::Owned)
+            }
             Source::Column(id) => {
                 let column = self.column(id)?;
                 self.of_rows(column, &column.cache.as_ref()?.numbers)
@@ -561,7 +550,7 @@ fn shares(records: &[u32], others: &[u32]) -> bool {
 }
 
 /// Values that are enough for a trial on one parcel alone; and where time counts.
-const ENOUGH: usize = 256;
+const ENOUGH: usize = 1024;
 const ENOUGH_THRIFTY: usize = 128;
 /// How many times as many values pass before the next trial.
 const GROWTH: u32 = 4;
@@ -586,8 +575,8 @@ const RELATED_PROBES: usize = 15;
 const LEVEL: i32 = 1;
 
 /// Bytes and values of evidence, values alone, and records that it is from; at more, gathering begins anew.
-const MOST_EVIDENCE: usize = 768 * 1024;
+const MOST_EVIDENCE: usize = 1536 * 1024;
 const MOST_VALUES: usize = 1 << 17;
-const MOST_RECORDS: u32 = u32::MAX / 2;
+const MOST_RECORDS: usize = 1 << 17;
 
 const _: () = assert!(MOST_EVIDENCE < u32::MAX as usize && MAX_COLUMNS < u32::MAX);
