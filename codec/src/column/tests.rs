@@ -377,3 +377,60 @@ fn quoted_numbers_may_have_bare_nulls_among_them() {
     }
     assert!(ends.encoders.kind_of(0).starts_with("Numbers(Integer"), "{}", ends.encoders.kind_of(0));
 }
+
+/// The state of one of many devices: what it is called, and what goes with that.
+fn of_devices(devices: &[u64], changed: u64) -> Vec<(u32, Vec<Vec<u8>>)> {
+    let column = |name: u64| {
+        texts(devices.iter().map(|device| {
+            let changed = if name > 0 { changed } else { 0 };
+            format!(
+                "\"{:012x}\"",
+                noise(device * 7 + name + changed).nth(1).unwrap_or_default() & 0xffff_ffff_ffff
+            )
+        }))
+    };
+    (0..4).map(|name| (name as u32, column(name))).collect()
+}
+
+#[test]
+fn what_goes_with_a_key_is_found_over_thousands_of_records() {
+    let mut ends = Ends::default();
+    let mut parcel = |ends: &mut Ends, number: u64, changed: u64| {
+        let devices: Vec<u64> = noise(number + 1).take(300).map(|n| n % 4000).collect();
+        ends.pass(&[], &of_devices(&devices, changed))
+    };
+    let first = (0..10).map(|number| parcel(&mut ends, number, 0)).sum::<usize>();
+    for number in 10..120 {
+        parcel(&mut ends, number, 0);
+    }
+    assert!(ends.encoders.kind_of(0).starts_with("Dictionary"), "{}", ends.encoders.kind_of(0));
+    for column in 1..4 {
+        assert_eq!(ends.encoders.kind_of(column), "Recurring(Some(0), false)");
+    }
+    let last = (120..130).map(|number| parcel(&mut ends, number, 0)).sum::<usize>();
+    assert!(last * 6 < first, "{last} bytes at last, {first} at first");
+    // All are other devices under the old names, once: they are learnt anew, and nothing flaps.
+    for number in 130..250 {
+        parcel(&mut ends, number, 1);
+    }
+    let again = (250..260).map(|number| parcel(&mut ends, number, 1)).sum::<usize>();
+    assert!(again * 6 < first, "{again} bytes once they are known again");
+    // With each parcel they are others: nothing goes with the name any more.
+    for number in 260..330 {
+        parcel(&mut ends, number, number);
+    }
+    let without = (330..340).map(|number| parcel(&mut ends, number, number)).sum::<usize>();
+    assert!(without < first + first / 4, "{without} bytes without a key, {first} at first");
+}
+
+#[test]
+fn what_comes_again_in_the_same_order_is_not_made_to_go_with_a_key() {
+    let mut ends = Ends::default();
+    for round in 0..4 {
+        for start in (0..6000).step_by(300) {
+            ends.pass(&[], &of_devices(&(start..start + 300).collect::<Vec<_>>(), 0));
+            let kinds: Vec<String> = (0..4).map(|column| ends.encoders.kind_of(column)).collect();
+            assert!(!kinds.iter().any(|kind| kind.starts_with("Recurring")), "round {round}: {kinds:?}");
+        }
+    }
+}

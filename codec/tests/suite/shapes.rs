@@ -260,6 +260,20 @@ fn device(at: u64) -> Record {
     )
 }
 
+/// In rows a record of these is one match with the one before of its device, however many fields it has.
+#[test]
+fn what_comes_again_thousands_of_records_later_costs_little() {
+    let mut lane = Lane::new();
+    lane.encoder.set_level(9);
+    let mut parcel = |parcel: u64| {
+        let records: Vec<_> = (0..500).map(|i| device(parcel * 500 + i)).collect();
+        lane.send_to_one(&records)
+    };
+    (0..60).for_each(|number| drop(parcel(number)));
+    let bytes = (60..65).map(&mut parcel).sum::<usize>() / (5 * 500);
+    assert!(bytes < 3, "{bytes} bytes for each record");
+}
+
 #[test]
 fn memory_is_bounded_at_the_highest_levels_too() {
     for level in 9..=12 {
