@@ -395,7 +395,7 @@ fn of_devices(devices: &[u64], changed: u64) -> Vec<(u32, Vec<Vec<u8>>)> {
 #[test]
 fn what_goes_with_a_key_is_found_over_thousands_of_records() {
     let mut ends = Ends::default();
-    let mut parcel = |ends: &mut Ends, number: u64, changed: u64| {
+    let parcel = |ends: &mut Ends, number: u64, changed: u64| {
         let devices: Vec<u64> = noise(number + 1).take(300).map(|n| n % 4000).collect();
         ends.pass(&[], &of_devices(&devices, changed))
     };

@@ -237,6 +237,7 @@ impl Encoder {
             self.parcel.take_back(&self.graph, &self.way);
         } else if self.topics.may_learn(topic, half) && self.learn(record, room) {
             self.counts.parsed += 1;
+            self.topics.parsed(topic, half);
             return self.commit(half.start(), slot);
         }
         self.counts.whole += 1;
@@ -433,6 +434,7 @@ impl Encoder {
         let new = self.graph.define(node, literal, target).ok()?;
         self.parcel.define(node, literal, target);
         self.topics.pay(record.topic, record.half, literal.len() + 16);
+        self.topics.defined(record.topic, record.half);
         if at_start {
             self.topics.add_start(record.topic, record.half, new);
         }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::graph::{EdgeId, KEYS, Node, START_NODES, VALUES, WHOLE_VALUES};
 use super::scan::Scan;
 use super::token::Token;
-use crate::limits::MAX_REMEMBERED_SLOTS;
+use crate::limits::{MAX_REMEMBERED_SLOTS, MAX_SHAPE_EDGES};
 
 /// Keys and values have shapes apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,11 +47,22 @@ struct Shapes {
     /// How often there was no credit left, and how many records until there is some again.
     exhausted: u32,
     pause: u32,
+    /// Edges that were defined for it, and how many more records were followed than had to be cut for them.
+    edges: usize,
+    gain: i64,
 }
 
 impl Default for Shapes {
     fn default() -> Self {
-        Self { starts: Vec::new(), columns: HashMap::new(), credit: FIRST_CREDIT, exhausted: 0, pause: 0 }
+        Self {
+            starts: Vec::new(),
+            columns: HashMap::new(),
+            credit: FIRST_CREDIT,
+            exhausted: 0,
+            pause: 0,
+            edges: 0,
+            gain: 0,
+        }
     }
 }
 
@@ -162,12 +173,22 @@ impl Topics {
     pub(super) fn followed(&mut self, topic: usize, half: Half, size: usize) {
         let shapes = &mut self.topics[topic][half as usize];
         shapes.credit = (shapes.credit + size as i64 / EARNED).min(MOST_CREDIT);
+        shapes.gain += 1;
+    }
+
+    /// An edge was defined for a topic.
+    pub(super) fn defined(&mut self, topic: usize, half: Half) {
+        self.topics[topic][half as usize].edges += 1;
     }
 
     /// Whether a record of unknown shape should be cut. Many of them in a row are no shapes but noise: then there is a
-    /// pause, which grows.
+    /// pause, which grows. Nor may those of one topic, if hardly any is followed, take the room of all others.
     pub(super) fn may_learn(&mut self, topic: usize, half: Half) -> bool {
+        let share = MAX_SHAPE_EDGES / self.topics.len().saturating_sub(1).max(1);
         let shapes = &mut self.topics[topic][half as usize];
+        if shapes.gain < 0 && shapes.edges >= share {
+            return false;
+        }
         if shapes.pause == 0 {
             return true;
         }
@@ -175,10 +196,15 @@ impl Topics {
         false
     }
 
+    /// A record was cut, and has a shape now.
+    pub(super) fn parsed(&mut self, topic: usize, half: Half) {
+        self.topics[topic][half as usize].gain -= 1;
+    }
+
     /// There is a new way to cut records: those that had no shape may have one now.
     pub(super) fn learn_again(&mut self) {
         for shapes in self.topics.iter_mut().flatten() {
-            (shapes.pause, shapes.exhausted) = (0, 0);
+            (shapes.pause, shapes.exhausted, shapes.gain) = (0, 0, 0);
             shapes.credit = shapes.credit.max(FIRST_CREDIT);
         }
     }
