@@ -199,7 +199,7 @@ impl Watch {
         !self.in_use
             && self.rest == 0
             && self.window.again >= FEWEST_AGAIN / 2
-            && self.window.again * 2 >= self.window.values
+            && self.window.again * 4 >= self.window.values
     }
 
     /// Decides, once enough was seen.
@@ -212,13 +212,13 @@ impl Watch {
         room: usize,
     ) {
         let Window { values, again, .. } = self.window;
-        let is_key = again >= FEWEST_AGAIN && again * 8 >= values * 5;
+        let is_key = again >= FEWEST_AGAIN && again * 8 >= values * 3;
         if !is_key && values < WINDOW {
             return;
         }
         let found = is_key && self.decide(arena, key, inputs, columns, room);
         self.futile = if found { 0 } else { self.futile + 1 };
-        if self.in_use && again * 8 < values * 3 && self.futile > 1 {
+        if self.in_use && again * 16 < values * 3 && self.futile > 1 {
             self.release(columns);
         }
         self.window.clear();
