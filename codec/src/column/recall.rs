@@ -199,7 +199,7 @@ impl Watch {
         !self.in_use
             && self.rest == 0
             && self.window.again >= FEWEST_AGAIN / 2
-            && self.window.again * 4 >= self.window.values
+            && self.window.again * 6 >= self.window.values
     }
 
     /// Decides, once enough was seen.
@@ -212,13 +212,13 @@ impl Watch {
         room: usize,
     ) {
         let Window { values, again, .. } = self.window;
-        let is_key = again >= FEWEST_AGAIN && again * 8 >= values * 3;
+        let is_key = again >= FEWEST_AGAIN && again * 4 >= values;
         if !is_key && values < WINDOW {
             return;
         }
         let found = is_key && self.decide(arena, key, inputs, columns, room);
         self.futile = if found { 0 } else { self.futile + 1 };
-        if self.in_use && again * 16 < values * 3 && self.futile > 1 {
+        if self.in_use && again * 8 < values && self.futile > 1 {
             self.release(columns);
         }
         self.window.clear();
@@ -359,7 +359,7 @@ const MOST_RARITY: u32 = 7;
 const FEWEST_ENTRIES: usize = 512;
 /// Followed values after which it begins to count anew, and the fewest that must have come again to decide anything.
 const WINDOW: u32 = 128;
-const FEWEST_AGAIN: u32 = 48;
+const FEWEST_AGAIN: u32 = 32;
 /// Windows without a find, where values do come again, after which the column rests for so many values.
 const MOST_FUTILE: u32 = 4;
 const REST: u32 = 1 << 17;
