@@ -105,13 +105,18 @@ impl Encoder {
         let (layout, compare) = self.trials.next(inside);
         // Both are bounded by the check above.
         let most = serialized_bound(inside.plain_size() as u32) as usize;
+        let before = self.serializer.shapes.counts();
         let Written { payload, ranged, unfit } =
             self.serializer.write(inside, counts, layout, beside, most, &mut self.serialized);
         if unfit {
             self.trials.unfit();
         } else if compare {
-            let definitions = self.serializer.shapes.defined_bytes();
-            self.trials.compare(|out| serialize::rows(inside, out), &self.serialized[payload], definitions);
+            let (definitions, counts) =
+                (self.serializer.shapes.defined_bytes(), self.serializer.shapes.counts());
+            let most_whole = counts.whole - before.whole
+                > counts.followed + counts.parsed - before.followed - before.parsed;
+            let shapes = (&self.serialized[payload], definitions, most_whole);
+            self.trials.compare(|out| serialize::rows(inside, out), shapes);
         }
         let start = out.len();
         let opened_size = beside.opened.map(|_| inside.plain_size());

@@ -29,6 +29,8 @@ pub(crate) struct Trials {
     rows: Vec<u8>,
     shapes: Vec<u8>,
     definitions: usize,
+    /// Most records of a parcel in it had no shape.
+    most_whole: bool,
     context: Option<CCtx<'static>>,
     compressed: Vec<u8>,
 }
@@ -43,6 +45,7 @@ impl Trials {
             rows: Vec::new(),
             shapes: Vec::new(),
             definitions: 0,
+            most_whole: false,
             context: None,
             compressed: Vec::new(),
         }
@@ -82,11 +85,17 @@ impl Trials {
         (self.layout, false)
     }
 
-    /// Learns how a parcel's payload lies both ways. `definitions` bytes of it are paid once and for all.
-    pub(crate) fn compare(&mut self, rows: impl FnOnce(&mut Vec<u8>), shapes: &[u8], definitions: usize) {
+    /// Learns how a parcel's payload lies both ways. Of the shapes, `definitions` bytes are paid once and for all;
+    /// `most_whole`: most records have none.
+    pub(crate) fn compare(
+        &mut self,
+        rows: impl FnOnce(&mut Vec<u8>),
+        (shapes, definitions, most_whole): (&[u8], usize, bool),
+    ) {
         rows(&mut self.rows);
         self.shapes.extend_from_slice(shapes);
         self.definitions += definitions;
+        self.most_whole |= most_whole;
         if self.rows.len() < EVIDENCE {
             return;
         }
@@ -95,7 +104,10 @@ impl Trials {
         let by_shapes = size(context, &self.shapes, &mut self.compressed);
         // Text of shapes compresses about as rows do.
         let once = self.definitions as u64 * by_rows / self.rows.len() as u64;
-        let layout = if by_shapes.saturating_sub(once) <= by_rows { Layout::Shapes } else { Layout::Rows };
+        // Of records as they are, a higher level and a longer memory make more where they lie together.
+        let margin = if self.most_whole { by_rows / MARGIN } else { 0 };
+        let is_smaller = by_shapes.saturating_sub(once) <= by_rows - margin;
+        let layout = if is_smaller { Layout::Shapes } else { Layout::Rows };
         self.interval =
             if layout == self.layout { (self.interval * 2).min(LAST_INTERVAL) } else { FIRST_INTERVAL };
         self.layout = layout;
@@ -105,7 +117,7 @@ impl Trials {
 
     /// Begins a stretch.
     fn begin(&mut self) {
-        self.definitions = 0;
+        (self.definitions, self.most_whole) = (0, false);
         for bytes in [&mut self.rows, &mut self.shapes, &mut self.compressed] {
             bytes.clear();
             bytes.shrink_to(KEEP);
@@ -144,6 +156,8 @@ const FIRST_INTERVAL: u32 = 4;
 const LAST_INTERVAL: u32 = 128;
 /// Bytes of rows that a judgement is made on: small parcels are gathered.
 const EVIDENCE: usize = 96 * 1024;
+/// Where most records have no shape, shapes must save so large a part of the rows.
+const MARGIN: u64 = 64;
 const KEEP: usize = 512 * 1024;
 const LEVEL: i32 = 1;
 
@@ -161,7 +175,7 @@ mod tests {
     fn trial(trials: &mut Trials, rows: &[u8], shapes: &[u8]) -> u32 {
         let text = batch(b"text");
         assert_eq!(trials.next(&text), (Layout::Shapes, true));
-        trials.compare(|out| out.extend_from_slice(rows), shapes, 0);
+        trials.compare(|out| out.extend_from_slice(rows), (shapes, 0, false));
         let mut until_next = 0;
         while trials.left > 0 {
             assert_eq!(trials.next(&text), (trials.layout, false));
@@ -190,10 +204,12 @@ mod tests {
         let (mut trials, text) = (Trials::new(), batch(b"text"));
         for _ in 0..50 {
             assert_eq!(trials.next(&text), (Layout::Shapes, true));
-            trials.compare(|out| out.extend_from_slice(&numbers(100)), &numbers(200), 0);
+            trials.compare(|out| out.extend_from_slice(&numbers(100)), (&numbers(200), 0, false));
         }
         assert_eq!(trials.next(&text), (Layout::Shapes, true));
-        (0..100).for_each(|_| trials.compare(|out| out.extend_from_slice(&numbers(100)), &numbers(200), 0));
+        (0..100).for_each(|_| {
+            trials.compare(|out| out.extend_from_slice(&numbers(100)), (&numbers(200), 0, false))
+        });
         assert_eq!(trials.next(&text), (Layout::Rows, false));
         assert_eq!(trials.next(&Batch::new()), (Layout::Rows, false));
     }
@@ -203,7 +219,7 @@ mod tests {
         let mut trials = Trials::new();
         trial(&mut trials, &numbers(13_000), &numbers(20_000));
         assert_eq!(trials.next(&batch(b"\0binary")), (Layout::Shapes, true));
-        trials.compare(|out| out.extend_from_slice(&numbers(13_000)), &numbers(20_000), 0);
+        trials.compare(|out| out.extend_from_slice(&numbers(13_000)), (&numbers(20_000), 0, false));
         assert_eq!(trials.next(&batch(b"\0binary")), (Layout::Rows, false));
         assert_eq!(trials.next(&batch(b"text")), (Layout::Shapes, true));
     }
