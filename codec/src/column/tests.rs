@@ -405,7 +405,9 @@ fn what_goes_with_a_key_is_found_over_thousands_of_records() {
     }
     assert!(ends.encoders.kind_of(0).starts_with("Dictionary"), "{}", ends.encoders.kind_of(0));
     for column in 1..4 {
-        assert_eq!(ends.encoders.kind_of(column), "Recurring(Some(0), false)");
+        // With the first, or with one that goes with it.
+        let kind = ends.encoders.kind_of(column);
+        assert!(kind.starts_with("Recurring(Some("), "column {column}: {kind}");
     }
     let last = (120..130).map(|number| parcel(&mut ends, number, 0)).sum::<usize>();
     assert!(last * 6 < first, "{last} bytes at last, {first} at first");
