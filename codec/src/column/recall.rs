@@ -39,6 +39,10 @@ struct Watch {
     rest: u32,
     /// Columns go with it.
     in_use: bool,
+    /// By other column: it was not as when the value had been met, for the most part, in the last window.
+    doubted: Vec<bool>,
+    /// Parcels in a row without it.
+    absent: u32,
 }
 
 /// What was seen lately.
@@ -49,12 +53,15 @@ struct Window {
     again: u32,
     /// How often the row before, and each other column, was as when the value had been met.
     same: Vec<u32>,
+    /// How often it was something else.
+    differs: Vec<u32>,
 }
 
 impl Window {
     fn clear(&mut self) {
         (self.values, self.again) = (0, 0);
         self.same.fill(0);
+        self.differs.fill(0);
     }
 }
 
@@ -64,10 +71,16 @@ impl Recall {
     pub(super) fn run(&mut self, arena: &[u8], inputs: &[Input<'_>], columns: &mut [Column], room: usize) {
         self.begin(inputs, columns);
         for watch in &mut self.watches {
-            if let Some(key) = input_of(watch.key, inputs, columns) {
-                watch.follow(arena, key, inputs, columns, &mut self.beside);
+            match input_of(watch.key, inputs, columns) {
+                Some(key) => watch.follow(arena, key, inputs, columns, &mut self.beside),
+                None => watch.absent += 1,
             }
         }
+        for watch in self.watches.iter_mut().filter(|watch| watch.absent > MOST_ABSENT) {
+            watch.release(columns);
+        }
+        self.watches.retain(|watch| watch.absent <= MOST_ABSENT);
+        let mut decided: Vec<u32> = Vec::new();
         for index in 0..self.watches.len() {
             let Some(key) = input_of(self.watches[index].key, inputs, columns) else { continue };
             // The first of several keys of the same records is that of the others.
@@ -79,8 +92,12 @@ impl Recall {
                             && columns[other.id as usize].position < columns[key.id as usize].position
                     })
             };
-            if !self.watches.iter().any(comes_first) {
-                self.watches[index].judge(arena, key, inputs, columns, room);
+            // What is to go with one from this parcel on does not yet.
+            if decided.contains(&key.set) || self.watches.iter().any(comes_first) {
+                continue;
+            }
+            if self.watches[index].judge(arena, key, inputs, columns, room) {
+                decided.push(key.set);
             }
         }
     }
@@ -130,7 +147,9 @@ impl Watch {
             others,
             rarity: FIRST_RARITY,
             met: HashMap::new(),
-            window: Window { values: 0, again: 0, same },
+            doubted: vec![false; same.len()],
+            absent: 0,
+            window: Window { values: 0, again: 0, differs: same.clone(), same },
             futile: 0,
             rest: 0,
             in_use: false,
@@ -151,6 +170,7 @@ impl Watch {
         columns: &[Column],
         beside: &mut Vec<u32>,
     ) {
+        self.absent = 0;
         if self.rest > 0 {
             self.rest = self.rest.saturating_sub(key.spans.len() as u32);
             return;
@@ -181,8 +201,10 @@ impl Watch {
         self.window.values += 1;
         if let Some(last) = self.met.get_mut(&hash) {
             self.window.again += 1;
-            for ((same, last), now) in self.window.same.iter_mut().zip(last.iter()).zip(beside) {
-                *same += u32::from(last == now && *now != NOTHING);
+            let Window { same, differs, .. } = &mut self.window;
+            for ((same, differs), (last, now)) in same.iter_mut().zip(differs).zip(last.iter().zip(beside)) {
+                let both = u32::from(*last != NOTHING && *now != NOTHING);
+                *(if last == now { same } else { differs }) += both;
             }
             last.copy_from_slice(beside);
             return;
@@ -202,7 +224,7 @@ impl Watch {
             && self.window.again * 6 >= self.window.values
     }
 
-    /// Decides, once enough was seen.
+    /// Decides, once enough was seen. Says whether anything is to go with it from this parcel on.
     fn judge(
         &mut self,
         arena: &[u8],
@@ -210,24 +232,54 @@ impl Watch {
         inputs: &[Input<'_>],
         columns: &mut [Column],
         room: usize,
-    ) {
+    ) -> bool {
         let Window { values, again, .. } = self.window;
         let is_key = again >= FEWEST_AGAIN && again * 4 >= values;
         if !is_key && values < WINDOW {
-            return;
+            return false;
         }
         let found = is_key && self.decide(arena, key, inputs, columns, room);
-        self.futile = if found { 0 } else { self.futile + 1 };
-        if self.in_use && again * 8 < values && self.futile > 1 {
-            self.release(columns);
+        if found {
+            self.futile = 0;
+        } else if self.in_use {
+            self.doubt(columns, room);
+        } else {
+            self.futile += 1;
         }
         self.window.clear();
         if !self.in_use && (self.rarity > MOST_RARITY || is_key && self.futile >= MOST_FUTILE) {
             *self = Self { rest: REST, ..Self::new(self.key, std::mem::take(&mut self.others)) };
         }
+        found
     }
 
-    /// Lets what goes with the key go with it from this parcel on. Says whether anything does.
+    /// Lets go what did not go with the key in two windows, and all of it where the key does not come again any more, or is
+    /// often one for which there is no room.
+    fn doubt(&mut self, columns: &mut [Column], room: usize) {
+        let Window { values, again, .. } = self.window;
+        let mut goes = false;
+        for (index, id) in self.others.iter().enumerate() {
+            let column = &mut columns[*id as usize];
+            let differs = self.window.differs[index + 1] > self.window.same[index + 1];
+            let doubted = std::mem::replace(&mut self.doubted[index + 1], differs);
+            if !by(self.key, column) {
+                continue;
+            }
+            if differs && doubted {
+                column.review.released();
+            } else {
+                goes = true;
+            }
+        }
+        let is_full = room < LITTLE_ROOM || self.rarity > MOST_RARITY;
+        let is_lost = !goes || again * 8 < values || is_full && again * 8 < values * 7;
+        self.futile = if is_lost { self.futile + 1 } else { 0 };
+        if self.futile > 1 {
+            self.release(columns);
+        }
+    }
+
+    /// Lets what goes with the key go with it from this parcel on. Says whether that is more than before.
     fn decide(
         &mut self,
         arena: &[u8],
@@ -254,16 +306,18 @@ impl Watch {
                 continue;
             };
             let column = &columns[*id as usize];
-            let is_mine = matches!(column.choice.kind, Kind::Recurring(Some(by), _) if by == self.key);
-            let has_many = column.review.cost() >= COSTLY && self.distinct(index + 1) * 8 >= self.met.len();
-            is_worth_it |= is_mine || has_many;
             // A key of others may go with this one: its entries stay, and with them what goes with it.
             let is_free = !column.review.is_keyed || matches!(column.choice.kind, Kind::Dictionary { .. });
-            if is_free && !is_settled(&column.choice.kind) && (has_many || same * 32 >= again * 31) {
+            if !is_free || is_settled(&column.choice.kind) {
+                continue;
+            }
+            let has_many = column.review.cost() >= COSTLY && self.distinct(index + 1) * 8 >= self.met.len();
+            is_worth_it |= has_many;
+            if has_many || same * 32 >= again * 31 {
                 going.push(other);
             }
         }
-        if !is_worth_it {
+        if !is_worth_it && !self.in_use || going.is_empty() {
             return false;
         }
         let mut fits = |input: &Input<'_>| {
@@ -278,8 +332,15 @@ impl Watch {
             return false;
         }
         going.retain(|other| fits(other));
+        if going.is_empty() {
+            return false;
+        }
         if is_dictionary {
-            columns[key.id as usize].review.keyed(key.spans.len());
+            let column = &mut columns[key.id as usize];
+            column.pending = None;
+            if !column.review.is_keyed {
+                column.review.keyed(key.spans.len());
+            }
         } else {
             go(arena, key, None, columns);
         }
@@ -296,12 +357,16 @@ impl Watch {
     /// What went with the key is tried as all others are.
     fn release(&mut self, columns: &mut [Column]) {
         self.in_use = false;
-        for id in std::iter::once(&self.key).chain(&self.others) {
-            if let Some(column) = columns.get_mut(*id as usize) {
-                column.review.released();
-            }
+        let with_it = self.others.iter().copied().filter(|id| by(self.key, &columns[*id as usize]));
+        for id in with_it.chain([self.key]).collect::<Vec<_>>() {
+            columns[id as usize].review.released();
         }
     }
+}
+
+/// Whether a column goes with this key.
+fn by(key: u32, column: &Column) -> bool {
+    matches!(column.choice.kind, Kind::Recurring(Some(by), _) if by == key)
 }
 
 /// Makes a column go with a key, or a dictionary.
@@ -360,6 +425,10 @@ const FEWEST_ENTRIES: usize = 512;
 /// Followed values after which it begins to count anew, and the fewest that must have come again to decide anything.
 const WINDOW: u32 = 128;
 const FEWEST_AGAIN: u32 = 32;
+/// Bytes of room at which hardly any entry is taken.
+const LITTLE_ROOM: usize = 32 * 1024;
+/// Parcels without a column after which it is not followed any more.
+const MOST_ABSENT: u32 = 1024;
 /// Windows without a find, where values do come again, after which the column rests for so many values.
 const MOST_FUTILE: u32 = 4;
 const REST: u32 = 1 << 17;

@@ -119,7 +119,7 @@ impl Catalogue {
             }
         }
         if listed.iter().any(|topic| progress::link_of(&topic.name).is_some()) {
-            self.look_at_logs(admin, &mut described)?;
+            self.look_at_logs(admin, &mut described);
         }
         // After the logs: whatever a link wrote into them, its progress names the topic by now.
         self.mirrors.look(&listed)?;
@@ -127,7 +127,7 @@ impl Catalogue {
     }
 
     /// Which of the topics that are not carried yet hold records.
-    fn look_at_logs(&self, admin: &Admin, described: &mut [Listed]) -> Result<(), kafka::Error> {
+    fn look_at_logs(&self, admin: &Admin, described: &mut [Listed]) {
         let mut unknown: Vec<&mut Listed> =
             described.iter_mut().filter(|topic| !self.topics.contains_key(&topic.name)).collect();
         for topics in unknown.chunks_mut(TOPICS_AT_ONCE) {
@@ -135,12 +135,17 @@ impl Catalogue {
                 .iter()
                 .flat_map(|topic| (0..topic.partitions as i32).map(|number| (topic.name.as_str(), number)))
                 .collect();
-            let mut ends = admin.ends_of(&partitions, TIMEOUT)?.into_iter();
+            let mut ends = match admin.ends_of(&partitions, TIMEOUT) {
+                Ok(ends) => ends.into_iter(),
+                Err(error) => {
+                    tracing::debug!(%error, "whether new topics hold records is not known yet");
+                    return;
+                }
+            };
             let logs: Vec<Log> =
                 topics.iter().map(|topic| Log::of(ends.by_ref().take(topic.partitions))).collect();
             topics.iter_mut().zip(logs).for_each(|(topic, log)| topic.log = log);
         }
-        Ok(())
     }
 
     /// Takes over what a listing named and what was described of it.
