@@ -54,6 +54,8 @@ pub(super) struct Column {
     pub(super) review: Review,
     parcel: u64,
     pub(super) position: usize,
+    /// It is looked at whether others go with it.
+    pub(super) is_followed: bool,
     cache: Cache,
 }
 

@@ -78,10 +78,14 @@ impl Recall {
         }
         for watch in self.watches.iter_mut().filter(|watch| watch.absent > MOST_ABSENT) {
             watch.release(columns);
+            columns[watch.key as usize].is_followed = false;
         }
         self.watches.retain(|watch| watch.absent <= MOST_ABSENT);
         let mut decided: Vec<u32> = Vec::new();
         for index in 0..self.watches.len() {
+            if !self.watches[index].is_ready() {
+                continue;
+            }
             let Some(key) = input_of(self.watches[index].key, inputs, columns) else { continue };
             // The first of several keys of the same records is that of the others.
             let comes_first = |other: &Watch| {
@@ -103,14 +107,14 @@ impl Recall {
     }
 
     /// Follows the first costly columns of each set from now on.
-    fn begin(&mut self, inputs: &[Input<'_>], columns: &[Column]) {
+    fn begin(&mut self, inputs: &[Input<'_>], columns: &mut [Column]) {
         let mut live = self.watches.iter().filter(|watch| watch.rest == 0).count();
         if live >= MOST_WATCHES {
             return;
         }
         let mut of_set: Vec<(u32, usize)> = Vec::new();
         for (position, input) in inputs.iter().enumerate() {
-            let column = &columns[input.id as usize];
+            let column = &mut columns[input.id as usize];
             if !may_be_key(column) {
                 continue;
             }
@@ -119,9 +123,10 @@ impl Recall {
                 of_set.len() - 1
             });
             of_set[index].1 += 1;
-            if of_set[index].1 > MOST_KEYS || self.watches.iter().any(|watch| watch.key == input.id) {
+            if of_set[index].1 > MOST_KEYS || column.is_followed {
                 continue;
             }
+            column.is_followed = true;
             let others = inputs[position + 1..].iter().filter(|other| other.set == input.set);
             self.watches.push(Watch::new(input.id, others.map(|other| other.id).take(MOST_OTHERS).collect()));
             live += 1;
@@ -224,7 +229,16 @@ impl Watch {
             && self.window.again * 6 >= self.window.values
     }
 
-    /// Decides, once enough was seen. Says whether anything is to go with it from this parcel on.
+    /// Whether enough was seen to tell that it is a key; or to tell anything.
+    fn is_key(&self) -> bool {
+        self.window.again >= FEWEST_AGAIN && self.window.again * 4 >= self.window.values
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_key() || self.window.values >= WINDOW
+    }
+
+    /// Decides, now that enough was seen. Says whether anything is to go with it from this parcel on.
     fn judge(
         &mut self,
         arena: &[u8],
@@ -233,11 +247,7 @@ impl Watch {
         columns: &mut [Column],
         room: usize,
     ) -> bool {
-        let Window { values, again, .. } = self.window;
-        let is_key = again >= FEWEST_AGAIN && again * 4 >= values;
-        if !is_key && values < WINDOW {
-            return false;
-        }
+        let is_key = self.is_key();
         let found = is_key && self.decide(arena, key, inputs, columns, room);
         if found {
             self.futile = 0;
