@@ -9,6 +9,7 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::binary::Binary;
 use super::sink::Sink;
 use super::{ColumnFault, Room, Span, Values, equal};
 use crate::varint::put;
@@ -25,6 +26,11 @@ const TOGETHER: usize = 16;
 const FAR: usize = 2048;
 /// What an entry costs of the room on top of its bytes: spans, hashes and free slots of the coder's table.
 const OVERHEAD: usize = 24;
+
+/// Whether new entries of a column are to be behind their length, as values hold newlines or may soon.
+pub(super) fn is_framed(binary: Option<Binary>, values: Values<'_>) -> bool {
+    binary.is_some() || values.iter().any(|value| memchr::memchr(b'\n', value).is_some())
+}
 
 /// Entries by number: what both ends have.
 #[derive(Debug, Default)]

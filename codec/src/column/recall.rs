@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Values;
 use super::choice::{Choice, Kind};
+use super::dictionary;
 use super::encode::{Column, Input};
 
 /// All columns that are followed.
@@ -163,7 +164,9 @@ impl Watch {
 
     fn memory(&self) -> usize {
         let of_value = size_of::<(u64, Box<[u32]>)>() + 1 + self.others.len() * size_of::<u32>();
-        self.met.capacity() * of_value + self.others.len() * 2 * size_of::<u32>()
+        // What is known of each other: its id, how often it was the same and how often not, and whether it is doubted.
+        let of_other = 3 * size_of::<u32>() + size_of::<bool>();
+        self.met.capacity() * of_value + self.others.len() * of_other
     }
 
     /// Notes the values of a parcel.
@@ -383,7 +386,7 @@ fn by(key: u32, column: &Column) -> bool {
 fn go(arena: &[u8], input: &Input<'_>, key: Option<u32>, columns: &mut [Column]) {
     let values = Values { arena, spans: input.spans, strip: 0 };
     let quoted = values.stripped().is_some();
-    let framed = input.binary.is_some() || values.iter().any(|value| memchr::memchr(b'\n', value).is_some());
+    let framed = dictionary::is_framed(input.binary, values);
     let kind = match key {
         Some(_) => Kind::Recurring(key, framed),
         None => Kind::Dictionary { wide: false, framed },

@@ -11,6 +11,7 @@ use zstd_safe::{CCtx, CParameter};
 use super::binary::Binary;
 use super::candidate::Best;
 use super::choice::{Choice, Kind};
+use super::dictionary;
 use super::encode::{Cache, Column, Earlier, Input, Scratch, State};
 use super::exception::most_exceptions;
 use super::number::Source;
@@ -315,7 +316,7 @@ impl Trials {
         let all = Values { arena: sample.arena, spans: sample.columns[index].spans, strip: 0 };
         let earlier = Known::of(sample, index);
         let binary = sample.columns[index].binary;
-        let framed = binary.is_some() || all.iter().any(|value| memchr::memchr(b'\n', value).is_some());
+        let framed = dictionary::is_framed(binary, all);
         let mut best = Best {
             binary,
             framed,
