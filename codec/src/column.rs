@@ -28,6 +28,7 @@
 //! - The decoder checks every count, length, number and reference before use, and what it makes is bounded by the sink.
 
 mod binary;
+mod blocks;
 mod candidate;
 mod choice;
 mod copy;

@@ -1,7 +1,6 @@
 //! Batches to parcels, through one zstd stream.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 use zstd_safe::zstd_sys::ZSTD_EndDirective;
@@ -106,7 +105,7 @@ impl Encoder {
         // Both are bounded by the check above.
         let most = serialized_bound(inside.plain_size() as u32) as usize;
         let before = self.serializer.shapes.counts();
-        let Written { payload, ranged, unfit } =
+        let Written { payload, blocks, unfit } =
             self.serializer.write(inside, counts, layout, beside, most, &mut self.serialized);
         if unfit {
             self.trials.unfit();
@@ -120,7 +119,7 @@ impl Encoder {
         }
         let start = out.len();
         let opened_size = beside.opened.map(|_| inside.plain_size());
-        if let Err(error) = self.write_parcel(opened_size, ranged, out) {
+        if let Err(error) = self.write_parcel(opened_size, &blocks, out) {
             out.truncate(start);
             self.poisoned = true;
             return Err(error);
@@ -214,7 +213,7 @@ impl Encoder {
     fn write_parcel(
         &mut self,
         opened: Option<u64>,
-        ranged: Range<usize>,
+        blocks: &[usize],
         out: &mut Vec<u8>,
     ) -> Result<(), Error> {
         let size = self.serialized.len();
@@ -239,11 +238,10 @@ impl Encoder {
         }
         let start = out.len();
         preface(out, flags, size, opened);
-        // One table of byte frequencies would serve text and range-coded bytes badly: each gets a block.
-        let split = if ranged.len() >= WORTH_A_BLOCK { ranged.start } else { 0 };
-        let (text, rest) = self.serialized.split_at(split);
-        for part in [text, rest].into_iter().filter(|part| !part.is_empty()) {
-            compress(context, part, out)?;
+        let mut start_of_block = 0;
+        for &end in blocks.iter().chain([&size]) {
+            compress(context, &self.serialized[start_of_block..end], out)?;
+            start_of_block = end;
         }
         self.skip.compressed(size, out.len() - start);
         Ok(())
@@ -320,8 +318,6 @@ const RICH_LEVEL: i32 = 6;
 /// What level 9 has, with 8 MiB.
 const MOST_HASH_LOG: u32 = 21;
 const CACHE_LINE: usize = 64;
-/// Range-coded bytes for which a block of their own is begun.
-const WORTH_A_BLOCK: usize = 1024;
 /// Most bytes of a preface.
 const PREFACE: usize = 21;
 /// Capacity that is kept from one batch to the next; a larger one is given back.

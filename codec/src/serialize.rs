@@ -35,8 +35,8 @@ pub(crate) struct Beside<'a> {
 #[derive(Debug)]
 pub(crate) struct Written {
     pub(crate) payload: Range<usize>,
-    /// The end of the payload that is range-coded, and for no other compressor.
-    pub(crate) ranged: Range<usize>,
+    /// Where a zstd block had better begin, ascending.
+    pub(crate) blocks: Vec<usize>,
     /// It was to be by shapes, which was too much.
     pub(crate) unfit: bool,
 }
@@ -120,7 +120,7 @@ impl Serializer {
     ) -> Written {
         self.groups(batch, out);
         let mut payload = out.len()..out.len();
-        let (mut ranged, mut unfit) = (0, false);
+        let (mut blocks, mut unfit) = (Vec::new(), false);
         self.shapes.passed(batch.plain_size());
         if counts.records > 0 {
             offsets(batch, out);
@@ -132,7 +132,7 @@ impl Serializer {
             }
             payload.start = out.len();
             let behind = beside.opened.map_or(0, |section| section.len() + 1) + CHECKSUM;
-            (ranged, unfit) = self.payload(batch, layout, most.saturating_sub(behind), out);
+            (blocks, unfit) = self.payload(batch, layout, most.saturating_sub(behind), out);
         }
         payload.end = out.len();
         if let Some(section) = beside.opened {
@@ -140,24 +140,30 @@ impl Serializer {
             out.extend_from_slice(section);
         }
         out.extend_from_slice(&checksum::of_batch(beside.original).to_le_bytes());
-        Written { ranged: payload.end - ranged..payload.end, payload, unfit }
+        Written { payload, blocks, unfit }
     }
 
-    /// Appends keys and values. Returns how many bytes at the end are range-coded, and whether shapes, which it was to be,
-    /// came to more than `most` bytes of `out`. Rows never do.
-    fn payload(&mut self, batch: &Batch, layout: Layout, most: usize, out: &mut Vec<u8>) -> (usize, bool) {
+    /// Appends keys and values. Returns where a zstd block had better begin, and whether shapes, which it was to be, came to more
+    /// than `most` bytes of `out`. Rows never do.
+    fn payload(
+        &mut self,
+        batch: &Batch,
+        layout: Layout,
+        most: usize,
+        out: &mut Vec<u8>,
+    ) -> (Vec<usize>, bool) {
         let start = out.len();
         if layout == Layout::Shapes {
             out.push(kind::PAYLOAD_SHAPES);
-            let ranged = self.shapes.write(batch, out);
+            let blocks = self.shapes.write(batch, out).to_vec();
             if out.len() <= most {
-                return (ranged, false);
+                return (blocks, false);
             }
             self.shapes.forget();
             out.truncate(start);
         }
         rows(batch, out);
-        (0, layout == Layout::Shapes)
+        (Vec::new(), layout == Layout::Shapes)
     }
 
     fn groups(&mut self, batch: &Batch, out: &mut Vec<u8>) {

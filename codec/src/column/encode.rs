@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::binary::Binary;
+use super::blocks::Blocks;
 use super::choice::{Change, Choice, Kind};
 use super::dictionary::Dictionary;
 use super::exception::{most_exceptions, put_exceptions};
@@ -41,6 +42,9 @@ pub(crate) struct ColumnEncoders {
     recall: Recall,
     changes: Vec<u8>,
     body: Vec<u8>,
+    /// Where in the body each column ends.
+    ends: Vec<usize>,
+    blocks: Blocks,
     scratch: Scratch,
 }
 
@@ -258,8 +262,8 @@ impl ColumnEncoders {
         format!("{:?}{order}", choice.kind)
     }
 
-    /// Appends the columns of one parcel to `out`. The module documentation has the layout. Returns how many bytes at the
-    /// end of `out` are range-coded: no compressor finds anything in them.
+    /// Appends the columns of one parcel to `out`. The module documentation has the layout. Returns where in `out` a zstd block
+    /// had better begin, ascending.
     ///
     /// # Panics
     /// If a column has no values, or an id is not below [`MAX_COLUMNS`].
@@ -269,7 +273,7 @@ impl ColumnEncoders {
         origins: &Origins,
         inputs: &[Input<'_>],
         out: &mut Vec<u8>,
-    ) -> usize {
+    ) -> &[usize] {
         self.parcel += 1;
         for (position, input) in inputs.iter().enumerate() {
             assert!(input.id < MAX_COLUMNS && !input.spans.is_empty(), "column {} of a parcel", input.id);
@@ -285,6 +289,7 @@ impl ColumnEncoders {
         self.changes.clear();
         self.body.clear();
         self.scratch.tail.clear();
+        self.ends.clear();
         let (mut changed, mut next) = (0, 0);
         for (position, input) in inputs.iter().enumerate() {
             let before = self.changes.len();
@@ -296,6 +301,7 @@ impl ColumnEncoders {
                 self.changes.truncate(before);
             }
             debug_assert!(self.columns[input.id as usize].parcel == self.parcel);
+            self.ends.push(self.body.len());
         }
         put(out, changed);
         out.extend_from_slice(&self.changes);
@@ -304,15 +310,21 @@ impl ColumnEncoders {
             put(out, self.body.len() as u64);
             put(out, tail.len() as u64);
         }
+        self.blocks.begin(out);
+        let mut start = 0;
+        for &end in &self.ends {
+            self.blocks.add(out.len() + start, &self.body[start..end]);
+            start = end;
+        }
         out.extend_from_slice(&self.body);
+        self.blocks.add_ranged(out.len(), tail.len());
         out.extend_from_slice(tail);
-        let ranged = tail.len();
         if self.body.capacity() > KEEP {
             self.body = Vec::new();
             self.scratch = Scratch::default();
             self.columns.iter_mut().for_each(|column| column.cache = Cache::default());
         }
-        ranged
+        self.blocks.starts()
     }
 
     /// Appends one column to the body and, if its kind changes, to the changes. Returns whether it does.

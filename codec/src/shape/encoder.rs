@@ -138,9 +138,9 @@ impl Encoder {
         self.plain_since_reset += plain;
     }
 
-    /// Appends keys and values of all records of `batch` to `out`: a payload section without its kind. Returns how many
-    /// bytes at the end of `out` are range-coded.
-    pub(crate) fn write(&mut self, batch: &Batch, out: &mut Vec<u8>) -> usize {
+    /// Appends keys and values of all records of `batch` to `out`: a payload section without its kind. Returns where in `out` a
+    /// zstd block had better begin, ascending.
+    pub(crate) fn write(&mut self, batch: &Batch, out: &mut Vec<u8>) -> &[usize] {
         let reset = self.astray || self.full && self.plain_since_reset >= WORTH_A_RESET;
         if reset {
             self.graph.reset();
