@@ -168,6 +168,12 @@ impl Encoder {
         self.level
     }
 
+    /// Tells of which topic the source partition with this slot is: those of one topic share shapes and columns. Of what was not
+    /// told, those do whose first records look alike.
+    pub fn set_topic(&mut self, slot: u32, topic: &str) {
+        self.serializer.shapes.set_topic(slot, topic);
+    }
+
     /// Cuts keys and values that follow this Avro schema into columns: of the source partition with this slot, or of all;
     /// those behind schema id `id` as a schema registry gives it, or any, with or without an id. Other records are not
     /// touched, and the decoder needs no schema.

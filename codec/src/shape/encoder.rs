@@ -12,7 +12,7 @@ use super::graph::{
 use super::origin::Tracer;
 use super::parcel::Parcel;
 use super::token::{self, Schemas, Scope, Token};
-use super::topic::{Half, Topics};
+use super::topic::{Half, Names, Topics};
 use super::{Counts, flag};
 use crate::avro::Schema;
 use crate::batch::{Batch, Meta, NULL, length};
@@ -24,6 +24,7 @@ use crate::limits::{MAX_COLUMN_VALUES, MAX_SHAPE_TOPICS};
 pub(crate) struct Encoder {
     graph: Graph,
     topics: Topics,
+    names: Names,
     schemas: Schemas,
     columns: ColumnEncoders,
     parcel: Parcel,
@@ -61,6 +62,7 @@ impl Encoder {
         Self {
             graph: Graph::new(),
             topics: Topics::default(),
+            names: Names::default(),
             schemas: Schemas::default(),
             columns: ColumnEncoders::default(),
             parcel: Parcel::default(),
@@ -78,8 +80,9 @@ impl Encoder {
         }
     }
 
-    /// Takes over from `before` what is no memory of records: schemas, and how many there were.
+    /// Takes over from `before` what is no memory of records: names, schemas, and how many there were.
     pub(crate) fn succeed(&mut self, before: &mut Self) {
+        self.names = std::mem::take(&mut before.names);
         self.schemas = std::mem::take(&mut before.schemas);
         self.counts = before.counts;
     }
@@ -93,6 +96,7 @@ impl Encoder {
     pub(crate) fn memory(&self) -> usize {
         self.graph.memory()
             + self.topics.memory()
+            + self.names.memory()
             + self.columns.memory()
             + self.parcel.memory()
             + self.tokens.capacity() * size_of::<Token>()
@@ -111,6 +115,11 @@ impl Encoder {
     /// Bytes with which the last parcel defined shapes.
     pub(crate) fn defined_bytes(&self) -> usize {
         self.parcel.defined_bytes()
+    }
+
+    /// Tells of which topic a source partition is.
+    pub(crate) fn set_topic(&mut self, slot: u32, topic: &str) {
+        self.names.add(slot, topic);
     }
 
     /// Cuts records by an Avro schema from now on: those of this source partition, or all; of this id, or any.
@@ -179,9 +188,14 @@ impl Encoder {
         self.columns.encode(&batch.arena, self.tracer.origins(), &inputs, out)
     }
 
-    /// The topic of a slot: known, or found by the shape of the first value.
+    /// The topic of a slot: known, or that of another slot of the same name, or found by the shape of the first value.
     fn topic_of(&mut self, batch: &Batch, slot: u32, records: &[Meta]) -> usize {
         if let Some(topic) = self.topics.of_slot(slot) {
+            return topic;
+        }
+        let name = self.names.of(slot);
+        if let Some(topic) = name.and_then(|name| self.topics.of_name(name)) {
+            self.topics.assign(slot, name, topic);
             return topic;
         }
         let Some(meta) = records.iter().find(|meta| length(meta.value) > 0) else { return 0 };
@@ -199,7 +213,7 @@ impl Encoder {
                 self.topics.nearest(&self.tokens, MAX_SHAPE_TOPICS)
             }
         };
-        self.topics.assign(slot, topic);
+        self.topics.assign(slot, name, topic);
         topic
     }
 

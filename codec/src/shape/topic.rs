@@ -28,11 +28,41 @@ impl Half {
 #[derive(Debug)]
 pub(super) struct Topics {
     by_slot: HashMap<u32, u32>,
+    /// By number of a [name](Names).
+    by_name: HashMap<u32, u32>,
     topics: Vec<[Shapes; 2]>,
     /// By topic: paths of its values, by which it is known.
     paths: Vec<HashSet<u64>>,
     /// By column: where its values end.
     scans: Vec<Scan>,
+}
+
+/// What the encoder was told of topics, which no reset makes it forget.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    numbers: HashMap<Box<str>, u32>,
+    by_slot: HashMap<u32, u32>,
+}
+
+impl Names {
+    pub(super) fn add(&mut self, slot: u32, name: &str) {
+        if slot >= MAX_REMEMBERED_SLOTS {
+            return;
+        }
+        let next = self.numbers.len() as u32;
+        let number = *self.numbers.entry(name.into()).or_insert(next);
+        self.by_slot.insert(slot, number);
+    }
+
+    /// The number of the name of a slot's topic.
+    pub(super) fn of(&self, slot: u32) -> Option<u32> {
+        self.by_slot.get(&slot).copied()
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        let of_name = |name: &str| name.len() + size_of::<(Box<str>, u32)>() + 1;
+        self.numbers.keys().map(|name| of_name(name)).sum::<usize>() + self.by_slot.capacity() * 12
+    }
 }
 
 /// Shapes of the keys or of the values of one topic.
@@ -68,8 +98,13 @@ impl Default for Shapes {
 
 impl Default for Topics {
     fn default() -> Self {
-        let mut topics =
-            Self { by_slot: HashMap::new(), topics: Vec::new(), paths: Vec::new(), scans: Vec::new() };
+        let mut topics = Self {
+            by_slot: HashMap::new(),
+            by_name: HashMap::new(),
+            topics: Vec::new(),
+            paths: Vec::new(),
+            scans: Vec::new(),
+        };
         topics.reset();
         topics
     }
@@ -78,6 +113,7 @@ impl Default for Topics {
 impl Topics {
     pub(super) fn reset(&mut self) {
         self.by_slot.clear();
+        self.by_name.clear();
         self.topics.clear();
         self.paths.clear();
         self.add_topic();
@@ -91,7 +127,7 @@ impl Topics {
 
     pub(super) fn memory(&self) -> usize {
         let shapes = |shapes: &Shapes| shapes.columns.capacity() * 20 + shapes.starts.capacity() * 4;
-        self.by_slot.capacity() * 12
+        (self.by_slot.capacity() + self.by_name.capacity()) * 12
             + self.scans.capacity() * size_of::<Scan>()
             + self.paths.iter().map(|paths| paths.capacity() * 9).sum::<usize>()
             + self.topics.iter().flatten().map(|half| size_of::<Shapes>() + shapes(half)).sum::<usize>()
@@ -101,9 +137,17 @@ impl Topics {
         self.by_slot.get(&slot).map(|&topic| topic as usize)
     }
 
-    pub(super) fn assign(&mut self, slot: u32, topic: usize) {
+    pub(super) fn of_name(&self, name: u32) -> Option<usize> {
+        self.by_name.get(&name).map(|&topic| topic as usize)
+    }
+
+    pub(super) fn assign(&mut self, slot: u32, name: Option<u32>, topic: usize) {
         if self.by_slot.len() < MAX_REMEMBERED_SLOTS as usize {
             self.by_slot.insert(slot, topic as u32);
+        }
+        // A first record without a shape tells nothing of those of other partitions.
+        if let Some(name) = name.filter(|_| topic != 0) {
+            self.by_name.insert(name, topic as u32);
         }
     }
 

@@ -96,6 +96,10 @@ fn send(records: &Records<'_>, setting: &Setting<'_>) -> Result<Sent> {
             encoder.use_avro(None, None, Arc::clone(schema));
         }
     }
+    for slot in 0..records.slots() {
+        let lane = (setting.lane_of)(slot) as usize;
+        encoders[lane].set_topic(slot, &records.topic_of(slot).to_string());
+    }
     let (mut parcels, mut time) = (Vec::new(), Duration::ZERO);
     pack(records, setting, |lane, batch| {
         let mut body = Vec::new();
