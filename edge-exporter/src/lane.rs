@@ -308,9 +308,7 @@ impl Lane {
         }
         if let Some(running) = &mut self.running {
             running.machine.resume(slot, resume_epoch, next);
-            let (topic, encoder) = (&partition.topic.name, running.encoder_mut());
-            encoder.set_topic(slot.0, topic);
-            self.shared.schemas.of_topic(topic, slot.0, encoder);
+            self.shared.schemas.of_topic(&partition.topic.name, slot.0, running.encoder_mut());
         }
         let journal = self.shared.journal.clone();
         self.ledger.adopt(&partition, || journal.left(&partition), Instant::now());

@@ -103,8 +103,9 @@ impl Schemas {
         Ok((Self { files: files.into(), registry }, work))
     }
 
-    /// Gives an encoder what is known of the records of a source partition.
+    /// Gives an encoder what is known of the records of a source partition: their topic, and schemas.
     pub(crate) fn of_topic(&self, topic: &str, slot: u32, encoder: &mut Encoder) {
+        encoder.set_topic(slot, topic);
         for file in self.files.iter().filter(|file| file.topics.is_match(topic)) {
             encoder.use_avro(Some(slot), file.id, Arc::clone(&file.schema));
         }

@@ -229,12 +229,12 @@ impl Watch {
         !self.in_use
             && self.rest == 0
             && self.window.again >= FEWEST_AGAIN / 2
-            && self.window.again * 6 >= self.window.values
+            && self.window.again * 12 >= self.window.values
     }
 
     /// Whether enough was seen to tell that it is a key; or to tell anything.
     fn is_key(&self) -> bool {
-        self.window.again >= FEWEST_AGAIN && self.window.again * 4 >= self.window.values
+        self.window.again >= FEWEST_AGAIN && self.window.again * 8 >= self.window.values
     }
 
     fn is_ready(&self) -> bool {
@@ -285,7 +285,7 @@ impl Watch {
             }
         }
         let is_full = room < LITTLE_ROOM || self.rarity > MOST_RARITY;
-        let is_lost = !goes || again * 8 < values || is_full && again * 8 < values * 7;
+        let is_lost = !goes || again * 16 < values || is_full && again * 8 < values * 7;
         self.futile = if is_lost { self.futile + 1 } else { 0 };
         if self.futile > 1 {
             self.release(columns);

@@ -244,6 +244,39 @@ fn three_unlike_topics_in_one_lane_cost_no_more_than_three_lanes() {
     assert_eq!(mixed.counts().columns - 2, columns, "no topic's columns are another's");
 }
 
+#[test]
+fn partitions_of_one_topic_share_columns_whatever_their_first_records_look_like() {
+    let line = |i: u64| {
+        let long = format!(
+            "kernel: IN=eth0 OUT= SRC=10.0.0.{} DST=10.0.1.{} LEN=60 TTL=64 PROTO=TCP SPT=443 ACK",
+            i % 90,
+            i % 80
+        );
+        let rest = if i.is_multiple_of(2) { long } else { format!("CRON[{i}]: (root) CMD") };
+        (None, Some(format!("<38>Nov 14 host-{} {rest}", i % 7).into_bytes()))
+    };
+    let columns = |named: bool, rested: bool| {
+        let mut lane = Lane::new();
+        for slot in (0..2).filter(|_| named) {
+            lane.encoder.set_topic(slot, "syslog");
+        }
+        lane.send_to_one(&[line(0)]);
+        if rested {
+            let mut rest = Vec::new();
+            let sizes = lane.encoder.rest(&mut rest).expect("a sound encoder");
+            lane.decoder.decode(&rest, sizes.plain).expect("decodes");
+        }
+        // The first record of one partition is a long line, that of the other a short one.
+        let records: Vec<_> = (0..400).map(|i| ((i % 2) as u32, line(i))).collect();
+        lane.send(&records);
+        lane.send(&records);
+        lane.counts().columns
+    };
+    let (shared, apart) = (columns(true, false), columns(false, false));
+    assert!(shared < apart, "{shared} columns of one topic, {apart} of two");
+    assert_eq!(columns(true, true), shared, "a lane that rested knows its topics");
+}
+
 /// The state of one of many devices: all of it but little is as it was when the same device spoke last, thousands of
 /// records before.
 fn device(at: u64) -> Record {

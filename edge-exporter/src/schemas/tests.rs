@@ -172,6 +172,27 @@ async fn what_the_registry_knows_makes_records_smaller_and_a_registry_that_is_do
 }
 
 #[test]
+fn the_encoder_is_told_which_partitions_are_of_one_topic() {
+    let (schemas, _) = Schemas::new(&config::Codec::default(), Arc::default()).unwrap();
+    let columns = |topics: [&str; 2]| {
+        let mut encoder = Encoder::new(EncoderSettings::default()).unwrap();
+        for (slot, (topic, first)) in
+            (0..).zip(topics.into_iter().zip(["one two", "1 2 3 4 5 6 7 8 9 10 11 12"]))
+        {
+            schemas.of_topic(topic, slot, &mut encoder);
+            let mut batch = Batch::new();
+            let group = batch.group_index(slot);
+            batch.push(group, 0, 0, None, Some(first.as_bytes()), []);
+            batch.groups_mut()[group].next = 1;
+            encoder.encode(&batch, &mut Vec::new()).unwrap();
+        }
+        encoder.shapes().columns
+    };
+    let (same, unlike) = (columns(["lines", "lines"]), columns(["lines", "numbers"]));
+    assert!(same < unlike, "{same} {unlike}");
+}
+
+#[test]
 fn a_schema_file_is_for_the_topics_that_it_names() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("r.avsc");
