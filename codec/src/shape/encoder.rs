@@ -11,8 +11,9 @@ use super::graph::{
 };
 use super::origin::Tracer;
 use super::parcel::Parcel;
+use super::scan::is_word;
 use super::token::{self, Schemas, Scope, Token};
-use super::topic::{Half, Names, Topics};
+use super::topic::{Half, Membership, Names, Topics};
 use super::{Counts, flag};
 use crate::avro::Schema;
 use crate::batch::{Batch, Meta, NULL, length};
@@ -119,7 +120,9 @@ impl Encoder {
 
     /// Tells of which topic a source partition is.
     pub(crate) fn set_topic(&mut self, slot: u32, topic: &str) {
-        self.names.add(slot, topic);
+        if self.names.add(slot, topic) {
+            self.topics.forget_slot(slot);
+        }
     }
 
     /// Cuts records by an Avro schema from now on: those of this source partition, or all; of this id, or any.
@@ -188,19 +191,30 @@ impl Encoder {
         self.columns.encode(&batch.arena, self.tracer.origins(), &inputs, out)
     }
 
-    /// The topic of a slot: known, or that of another slot of the same name, or found by the shape of the first value.
+    /// The topic of a slot: known, or that of another slot of the same name, or found by the shape of one of the first values.
     fn topic_of(&mut self, batch: &Batch, slot: u32, records: &[Meta]) -> usize {
-        if let Some(topic) = self.topics.of_slot(slot) {
+        let known = self.topics.of_slot(slot);
+        if let Some(Membership { topic, settled: true }) = known {
             return topic;
         }
         let name = self.names.of(slot);
         if let Some(topic) = name.and_then(|name| self.topics.of_name(name)) {
-            self.topics.assign(slot, name, topic);
+            self.topics.assign(slot, name, Membership { topic, settled: true });
             return topic;
         }
-        let Some(meta) = records.iter().find(|meta| length(meta.value) > 0) else { return 0 };
-        let start = meta.start as usize + length(meta.key);
-        let end = start + length(meta.value);
+        let value = |meta: &Meta| {
+            let start = meta.start as usize + length(meta.key);
+            (start, start + length(meta.value))
+        };
+        let values = || records.iter().map(value).filter(|(start, end)| start < end).take(FIRST_RECORDS);
+        // A word, or nothing between braces, may stand in any topic.
+        let telling = values().filter(|&(start, end)| !is_word(&batch.arena[start..end]));
+        let telling = telling.max_by_key(|(start, end)| end - start);
+        let (known, settled) = (known.map(|known| known.topic), telling.is_some());
+        if let (Some(topic), false) = (known, settled) {
+            return topic;
+        }
+        let Some((start, end)) = telling.or_else(|| values().next()) else { return 0 };
         let candidate = Record { bytes: &batch.arena, start, end, slot, topic: 0, half: Half::Value };
         let followed = (1..self.topics.len()).find(|&topic| self.go(Record { topic, ..candidate }));
         let topic = match followed {
@@ -213,7 +227,7 @@ impl Encoder {
                 self.topics.nearest(&self.tokens, MAX_SHAPE_TOPICS)
             }
         };
-        self.topics.assign(slot, name, topic);
+        self.topics.assign(slot, name, Membership { topic, settled });
         topic
     }
 
@@ -456,5 +470,7 @@ impl Encoder {
     }
 }
 
+/// Of how many records of a slot one tells its topic.
+const FIRST_RECORDS: usize = 8;
 /// Plain bytes after which a full graph begins anew.
 const WORTH_A_RESET: u64 = 16 * 1024 * 1024;

@@ -1,7 +1,7 @@
 //! Where a value ends. Only the coder needs to know; what it cuts is put together again by concatenation, so that a
 //! value cut in an odd place costs bytes at worst.
 
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr2, memchr3};
 
 use super::dress::Dress;
 use crate::column::{Binary, Branches, Form};
@@ -21,6 +21,8 @@ pub(super) enum Scan {
     UpTo(u8),
     /// All the rest.
     Rest,
+    /// The same, of a record that is one value and could not be cut into more.
+    Lone,
     /// A number of seven bits a byte.
     Varint,
     /// The same, zigzag.
@@ -116,6 +118,8 @@ impl Scan {
             }
             Self::BeforeEither(a, b) => memchr2(a, b, &bytes[at..end]).map(|found| at + found),
             Self::Rest => Some(end),
+            // Bytes that are no text may have any shape or none: it goes on as it began.
+            Self::Lone => (is_word(&bytes[at..end]) || !is_text(&bytes[at..end])).then_some(end),
             Self::Varint | Self::Zigzag => varint(bytes, at, end).map(|(_, end)| end),
             Self::Bytes(count) => Some(at + count as usize).filter(|&stop| stop <= end),
             Self::Json
@@ -142,6 +146,18 @@ impl Item {
             Self::Prefixed => Scan::PrefixedSigned,
         }
     }
+}
+
+/// Whether a record is text that could not be cut: without a delimiter, and no JSON that holds something.
+pub(super) fn is_word(record: &[u8]) -> bool {
+    let holds = record.len() > 2 && matches!(record[0], b'{' | b'[');
+    let delimited = || memchr3(b' ', b',', b';', record).or_else(|| memchr2(b'\t', b'|', record)).is_some();
+    !holds && !delimited() && is_text(record)
+}
+
+fn is_text(record: &[u8]) -> bool {
+    let control = |byte: &u8| *byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r');
+    !record.iter().any(control) && std::str::from_utf8(record).is_ok()
 }
 
 /// Start and end of bytes that stand behind their number, from which `length` makes their length.

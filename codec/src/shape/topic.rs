@@ -27,7 +27,7 @@ impl Half {
 /// All topics that were told apart. The first is for what has no shape.
 #[derive(Debug)]
 pub(super) struct Topics {
-    by_slot: HashMap<u32, u32>,
+    by_slot: HashMap<u32, Membership>,
     /// By number of a [name](Names).
     by_name: HashMap<u32, u32>,
     topics: Vec<[Shapes; 2]>,
@@ -35,6 +35,14 @@ pub(super) struct Topics {
     paths: Vec<HashSet<u64>>,
     /// By column: where its values end.
     scans: Vec<Scan>,
+}
+
+/// The topic of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Membership {
+    pub(super) topic: usize,
+    /// By a record that tells. One that is a single word may be of any topic: another may yet come.
+    pub(super) settled: bool,
 }
 
 /// What the encoder was told of topics, which no reset makes it forget.
@@ -45,13 +53,14 @@ pub(super) struct Names {
 }
 
 impl Names {
-    pub(super) fn add(&mut self, slot: u32, name: &str) {
-        if slot >= MAX_REMEMBERED_SLOTS {
-            return;
-        }
+    /// Says whether that is new. What there is no room for is not remembered.
+    pub(super) fn add(&mut self, slot: u32, name: &str) -> bool {
         let next = self.numbers.len() as u32;
+        if slot >= MAX_REMEMBERED_SLOTS || next >= MAX_REMEMBERED_SLOTS && !self.numbers.contains_key(name) {
+            return false;
+        }
         let number = *self.numbers.entry(name.into()).or_insert(next);
-        self.by_slot.insert(slot, number);
+        self.by_slot.insert(slot, number) != Some(number)
     }
 
     /// The number of the name of a slot's topic.
@@ -127,27 +136,33 @@ impl Topics {
 
     pub(super) fn memory(&self) -> usize {
         let shapes = |shapes: &Shapes| shapes.columns.capacity() * 20 + shapes.starts.capacity() * 4;
-        (self.by_slot.capacity() + self.by_name.capacity()) * 12
+        self.by_slot.capacity() * (size_of::<(u32, Membership)>() + 1)
+            + self.by_name.capacity() * 12
             + self.scans.capacity() * size_of::<Scan>()
             + self.paths.iter().map(|paths| paths.capacity() * 9).sum::<usize>()
             + self.topics.iter().flatten().map(|half| size_of::<Shapes>() + shapes(half)).sum::<usize>()
     }
 
-    pub(super) fn of_slot(&self, slot: u32) -> Option<usize> {
-        self.by_slot.get(&slot).map(|&topic| topic as usize)
+    pub(super) fn of_slot(&self, slot: u32) -> Option<Membership> {
+        self.by_slot.get(&slot).copied()
+    }
+
+    /// Its topic is another one from now on.
+    pub(super) fn forget_slot(&mut self, slot: u32) {
+        self.by_slot.remove(&slot);
     }
 
     pub(super) fn of_name(&self, name: u32) -> Option<usize> {
         self.by_name.get(&name).map(|&topic| topic as usize)
     }
 
-    pub(super) fn assign(&mut self, slot: u32, name: Option<u32>, topic: usize) {
+    pub(super) fn assign(&mut self, slot: u32, name: Option<u32>, member: Membership) {
         if self.by_slot.len() < MAX_REMEMBERED_SLOTS as usize {
-            self.by_slot.insert(slot, topic as u32);
+            self.by_slot.insert(slot, member);
         }
-        // A first record without a shape tells nothing of those of other partitions.
-        if let Some(name) = name.filter(|_| topic != 0) {
-            self.by_name.insert(name, topic as u32);
+        // Records without a shape tell nothing of those of other partitions.
+        if let Some(name) = name.filter(|_| member.settled && member.topic != 0) {
+            self.by_name.insert(name, member.topic as u32);
         }
     }
 
@@ -209,7 +224,11 @@ impl Topics {
         if half == Half::Value {
             self.paths[topic].insert(token.path);
         }
-        self.scans.push(token.scan);
+        // Keys that are one value stay one, so that each record has it: other columns go by it.
+        self.scans.push(match (half, token.scan) {
+            (Half::Key, Scan::Lone) => Scan::Rest,
+            (_, scan) => scan,
+        });
     }
 
     /// A record of `size` bytes had a known shape, which earns credit for new ones.

@@ -277,6 +277,53 @@ fn partitions_of_one_topic_share_columns_whatever_their_first_records_look_like(
     assert_eq!(columns(true, true), shared, "a lane that rested knows its topics");
 }
 
+/// What may stand in any topic tells nothing of it, and takes no other record for its like.
+#[test]
+fn a_first_record_that_is_a_word_hides_no_shape() {
+    let event =
+        |i: u64| (None, Some(format!("{{\"id\":{i},\"user\":\"u{}\",\"ok\":true}}", i % 50).into_bytes()));
+    let line = |i: u64| (None, Some(format!("{i},host-{},{}", i % 9, i * 7).into_bytes()));
+    let columns = |first: Option<&str>, apart: bool| {
+        let mut lane = Lane::new();
+        (0..3).for_each(|slot| lane.encoder.set_topic(slot, "events"));
+        (3..6).for_each(|slot| lane.encoder.set_topic(slot, "lines"));
+        let firsts =
+            || first.into_iter().flat_map(|word| [0, 3].map(|slot| (slot, (None, Some(word.into())))));
+        if apart {
+            lane.send(&firsts().collect::<Vec<_>>());
+        }
+        let records = (0..600u64).map(|i| ((i % 6) as u32, if i % 6 < 3 { event(i) } else { line(i) }));
+        let records: Vec<_> = firsts().filter(|_| !apart).chain(records).collect();
+        lane.send(&records);
+        let counts = lane.counts();
+        assert_eq!(counts.whole, 0, "{counts:?}");
+        counts.columns
+    };
+    let clean = columns(None, false);
+    assert_eq!(clean, 2 + 3 + 3, "two for what goes whole, and those of each topic");
+    for word in ["hello", "{}", "12"] {
+        let words = [columns(Some(word), false), columns(Some(word), true)];
+        assert!(words.iter().all(|columns| (clean + 1..=clean + 2).contains(columns)), "{word}: {words:?}");
+    }
+}
+
+#[test]
+fn a_partition_of_another_topic_from_now_on_has_the_columns_of_that() {
+    let event = |i: u64| (None, Some(format!("{{\"id\":{i},\"user\":\"u{}\"}}", i % 50).into_bytes()));
+    let mut lane = Lane::new();
+    lane.encoder.set_topic(0, "events");
+    lane.encoder.set_topic(1, "lines");
+    let send = |lane: &mut Lane| {
+        let records = |slot, from| (from..from + 50).map(move |i| (slot, event(i)));
+        let lines = (0..50).map(|i| (1, (None, Some(format!("{i};{}", i * 3).into_bytes()))));
+        lane.send(&records(0, 0).chain(lines).collect::<Vec<_>>());
+        lane.counts().columns
+    };
+    assert_eq!(send(&mut lane), 2 + 2 + 2);
+    lane.encoder.set_topic(1, "events");
+    assert_eq!(send(&mut lane), 2 + 2 + 2 + 2, "lines in the topic of events, of which it is now");
+}
+
 /// The state of one of many devices: all of it but little is as it was when the same device spoke last, thousands of
 /// records before.
 fn device(at: u64) -> Record {

@@ -16,7 +16,7 @@ pub(super) fn cut(record: &[u8], tokens: &mut Vec<Token>) -> bool {
     } else if spaces >= 1 {
         Words { record, at: 0, tokens }.cut();
     } else {
-        tokens.push(Token { start: 0, end: record.len(), path: WORD, scan: Scan::Rest });
+        tokens.push(Token { start: 0, end: record.len(), path: WORD, scan: Scan::Lone });
     }
     true
 }
