@@ -10,16 +10,15 @@ use std::sync::LazyLock;
 /// The block that grows, and where those before it ended.
 #[derive(Debug)]
 pub(super) struct Blocks {
-    /// Of each byte, how often it is in the block, and in the column that follows.
+    /// How often each byte is in the block.
     block: [u32; 256],
-    column: [u32; 256],
     size: usize,
     starts: Vec<usize>,
 }
 
 impl Default for Blocks {
     fn default() -> Self {
-        Self { block: [0; 256], column: [0; 256], size: 0, starts: Vec::new() }
+        Self { block: [0; 256], size: 0, starts: Vec::new() }
     }
 }
 
@@ -36,14 +35,14 @@ impl Blocks {
         if bytes.is_empty() {
             return;
         }
-        self.column = counts(bytes);
-        if self.is_apart(bytes.len()) {
+        let column = counts(bytes);
+        if self.is_apart(&column, bytes.len()) {
             self.starts.push(start);
-            self.block = self.column;
+            self.block = column;
             self.size = bytes.len();
             return;
         }
-        self.block.iter_mut().zip(&self.column).for_each(|(all, more)| *all += more);
+        self.block.iter_mut().zip(column).for_each(|(all, more)| *all += more);
         self.size += bytes.len();
     }
 
@@ -59,28 +58,22 @@ impl Blocks {
         &self.starts
     }
 
-    /// Whether the column, of so many bytes, had better not be in the block.
-    fn is_apart(&self, size: usize) -> bool {
+    /// Whether a column of so many bytes had better not be in the block.
+    fn is_apart(&self, column: &[u32; 256], size: usize) -> bool {
+        let most = parting(self.size as u32, size as u32);
         // What is small beside the other saves little.
-        if most_saved(self.size, size) < LEAST_SAVED_BITS {
+        if most < LEAST_SAVED_BITS {
             return false;
         }
-        let (mut apart, mut together) = (0.0, 0.0);
-        for (&block, &column) in self.block.iter().zip(&self.column) {
-            apart += plogp(block) + plogp(column);
-            together += plogp(block + column);
-        }
-        let saved =
-            plogp((self.size + size) as u32) - together - plogp(self.size as u32) - plogp(size as u32)
-                + apart;
-        saved >= LEAST_SAVED_BITS
+        let shared: f32 = self.block.iter().zip(column).map(|(&block, &column)| parting(block, column)).sum();
+        most - shared >= LEAST_SAVED_BITS
     }
 }
 
-/// Bits that a table for each of two runs of so many bytes can save, at most: what it takes to tell of each byte from which of
-/// the two it is.
-fn most_saved(first: usize, second: usize) -> f32 {
-    plogp((first + second) as u32) - plogp(first as u32) - plogp(second as u32)
+/// Bits that it takes to tell of each of so many bytes from which of two runs it is. Of all bytes that is the most that a table
+/// for each run can save; of the same byte in both, that much less.
+fn parting(first: u32, second: u32) -> f32 {
+    plogp(first + second) - plogp(first) - plogp(second)
 }
 
 /// How often each byte occurs.

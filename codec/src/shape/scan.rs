@@ -119,7 +119,7 @@ impl Scan {
             Self::BeforeEither(a, b) => memchr2(a, b, &bytes[at..end]).map(|found| at + found),
             Self::Rest => Some(end),
             // Bytes that are no text may have any shape or none: it goes on as it began.
-            Self::Lone => (is_word(&bytes[at..end]) || !is_text(&bytes[at..end])).then_some(end),
+            Self::Lone => (!is_structured(&bytes[at..end]) || !is_text(&bytes[at..end])).then_some(end),
             Self::Varint | Self::Zigzag => varint(bytes, at, end).map(|(_, end)| end),
             Self::Bytes(count) => Some(at + count as usize).filter(|&stop| stop <= end),
             Self::Json
@@ -148,11 +148,15 @@ impl Item {
     }
 }
 
-/// Whether a record is text that could not be cut: without a delimiter, and no JSON that holds something.
+/// Whether a record is text that could not be cut.
 pub(super) fn is_word(record: &[u8]) -> bool {
+    !is_structured(record) && is_text(record)
+}
+
+/// Whether a record, if it is text, can be cut: it has a delimiter, or is JSON that holds something.
+fn is_structured(record: &[u8]) -> bool {
     let holds = record.len() > 2 && matches!(record[0], b'{' | b'[');
-    let delimited = || memchr3(b' ', b',', b';', record).or_else(|| memchr2(b'\t', b'|', record)).is_some();
-    !holds && !delimited() && is_text(record)
+    holds || memchr3(b' ', b',', b';', record).or_else(|| memchr2(b'\t', b'|', record)).is_some()
 }
 
 fn is_text(record: &[u8]) -> bool {
